@@ -1,0 +1,200 @@
+// Purpose: one direction, whole: a segment, the ring over it, waiting, and the life of the peer.
+// Threads: one at a time, like the ring; only request_close() may be called by another thread while one waits.
+// Lifetime: payloads of frames and claims are valid until they are given back, and in any case only as long as the Bus lives:
+//   close() ends the conversation but keeps the mapping.
+// Ordering: the ring's and wait.hpp's, and one more pair:
+//   [close]  last commit → closed (release)   pairs with   closed (acquire) → one more look at the ring
+//
+// Either side may turn out to be the producer: the first send decides ([role] in docs/memory-model.md).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "tachyon/error.hpp"
+#include "tachyon/handshake.hpp"
+#include "tachyon/ring.hpp"
+#include "tachyon/segment.hpp"
+#include "tachyon/wait.hpp"
+
+namespace tachyon {
+
+struct Stats {
+    Side side = Side::undecided;  // this one
+    Side producer = Side::undecided;
+    std::uint64_t messages = 0;        // committed, or freed, by this side
+    std::uint64_t position = 0;        // bytes of ring committed, or freed, by this side
+    std::uint64_t parks = 0;           // times this side went to sleep, or was about to
+    std::uint64_t wakes = 0;           // times this side woke the peer
+    std::uint64_t spin_budget_ns = 0;  // current length of the spin before a park
+};
+
+class Bus {
+  public:
+    // Both block until the handshake is done; SetupError.
+    static std::unique_ptr<Bus> listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt = {});
+    static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt = {});
+
+    Bus(Connection connection, Segment segment);
+    Bus(const Bus&) = delete;
+    Bus& operator=(const Bus&) = delete;
+    ~Bus();
+
+    // ---- producer: ok, full, too_large, wrong_side, claim_open, peer_closed, peer_dead, corrupt, closed, forked ----
+
+    // ok: the message is visible to the peer. peer_closed, peer_dead: nobody will read it, nor any later one. A death is seen
+    // by the first send that begins about 0.1 ms after it, at the latest; a clean close at once.
+    [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id,
+                                  std::uint64_t correlation_id = 0) noexcept {
+        if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
+            return status;
+        if (!producer_.try_send(data, static_cast<std::uint32_t>(size), type_id, correlation_id)) [[unlikely]]
+            return no_room();
+        return after_send();
+    }
+
+    // try_send without the look for a parked consumer: wake_consumer() is owed, before any wait and after the last one.
+    [[nodiscard]] Status try_send_quietly(const void* data, std::uint64_t size, std::uint32_t type_id) noexcept {
+        if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
+            return status;
+        if (!producer_.try_send<Wake::later>(data, static_cast<std::uint32_t>(size), type_id)) [[unlikely]]
+            return no_room();
+        return after_send();
+    }
+    void wake_consumer() noexcept {
+        if (mode_.load(std::memory_order_relaxed) == Mode::producer) producer_.wake_consumer();
+    }
+
+    [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept {
+        if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
+            return status;
+        payload = producer_.try_claim(size);
+        return payload != nullptr ? Status::ok : no_room();
+    }
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id = 0) noexcept;
+    [[nodiscard]] Status abort() noexcept;
+
+    // Until there may be room for `size` bytes: ok, full (look at the clock and at signals, then wait on), interrupted, or how
+    // it ended. Spins, then sleeps, for at most one slice of 50 ms, and not past `until` (now_ns() scale).
+    [[nodiscard]] Status wait_writable(std::uint64_t size, std::uint64_t until) noexcept;
+
+    // ---- consumer: ok, empty, wrong_side, peer_closed, peer_dead, corrupt, closed, forked ----
+
+    // peer_closed and peer_dead only once everything that was committed has been handed out.
+    [[nodiscard]] Status try_peek(Frame& frame) noexcept {
+        if (mode_.load(std::memory_order_relaxed) != Mode::consumer) [[unlikely]] {
+            const Status status = begin_receive();
+            if (status == Status::empty) return nothing_to_peek(status, frame);
+            if (status != Status::ok) return status;
+        }
+        const Status status = consumer_.peek(frame);
+        return status == Status::ok ? status : nothing_to_peek(status, frame);
+    }
+    // Oldest first. After close() there is nothing to give back: closed, which is no failure.
+    Status release(const Frame& frame) noexcept {
+        if (const Mode mode = mode_.load(std::memory_order_relaxed); mode != Mode::consumer) [[unlikely]]
+            return ended(mode);
+        if (consumer_.held() == 0) [[unlikely]]
+            return Status::no_claim;
+        consumer_.release(frame);
+        return Status::ok;
+    }
+    // Undoes the last try_peek, for a caller that cannot take the message now.
+    void put_back(const Frame& frame) noexcept {
+        if (mode_.load(std::memory_order_relaxed) == Mode::consumer && consumer_.held() != 0) consumer_.put_back(frame);
+    }
+    // Tells the producer of every frame released so far, without waiting for more of them to gather.
+    void hand_back() noexcept {
+        if (mode_.load(std::memory_order_relaxed) == Mode::consumer) consumer_.hand_back();
+    }
+
+    // As wait_writable; `empty` where that says full.
+    [[nodiscard]] Status wait_readable(std::uint64_t until) noexcept;
+
+    // A few looks without sleeping, for callers that hold something others may want (the GIL). Touches no state.
+    [[nodiscard]] bool spin_readable(std::uint64_t looks) const noexcept {
+        for (; looks > 0; --looks, cpu_relax()) {
+            if (consumer_.has_frame()) return true;
+        }
+        return false;
+    }
+    [[nodiscard]] bool spin_writable(std::uint64_t size, std::uint64_t looks) noexcept {
+        for (; looks > 0; --looks, cpu_relax()) {
+            if (producer_.can_advance(size)) return true;
+        }
+        return false;
+    }
+
+    // ---- either ----
+
+    // Tells the peer, wakes it, lets the socket go. Idempotent, never waits. What was committed can still be read over there.
+    void close() noexcept;
+    // From another thread: ends a wait with Status::closed. The waiting thread, or whoever is left, then calls close().
+    void request_close() noexcept;
+
+    void set_polling_mode(bool pure_spin) noexcept { pure_spin_ = pure_spin; }
+    [[nodiscard]] int set_numa_node(unsigned node) noexcept { return segment_.bind_to_node(node); }
+
+    [[nodiscard]] std::uint64_t capacity() const noexcept { return segment_.capacity(); }
+    [[nodiscard]] std::uint64_t max_message_size() const noexcept { return max_size_; }
+    [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }
+    [[nodiscard]] Barrier barrier() const noexcept { return barrier_; }
+    [[nodiscard]] Stats stats() const noexcept;
+    // ok while open, else closed, forked or corrupt. Does not look at the peer.
+    [[nodiscard]] Status state() const noexcept;
+
+  private:
+    friend class ForkGuard;
+
+    // consumer and producer mean: nothing in the way, go. Atomic because a fork handler and request_close look at it.
+    enum class Mode : std::uint8_t { undecided, consumer, producer, producer_gone, corrupt, closed, forked };
+
+    [[nodiscard]] Status begin_send(std::uint64_t size) noexcept {
+        if (mode_.load(std::memory_order_relaxed) != Mode::producer || producer_.claim_open()) [[unlikely]] {
+            if (const Status status = begin_send_slowly(size); status != Status::ok) return status;
+        }
+        return size <= max_size_ ? Status::ok : Status::too_large;
+    }
+    [[nodiscard]] Status after_send() noexcept {
+        if (peer_closed_->load(std::memory_order_relaxed) != 0 || ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]
+            return check_consumer();
+        return Status::ok;
+    }
+
+    [[nodiscard]] Status begin_send_slowly(std::uint64_t size) noexcept;
+    [[nodiscard]] Status begin_receive() noexcept;
+    [[nodiscard]] Status no_room() noexcept;
+    [[nodiscard]] Status nothing_to_peek(Status status, Frame& frame) noexcept;
+    [[nodiscard]] Status check_consumer() noexcept;
+    [[nodiscard]] Status ended(Mode mode) const noexcept;
+    [[nodiscard]] Status poison() noexcept;
+    [[nodiscard]] bool peer_said_closed() const noexcept { return peer_closed_->load(std::memory_order_acquire) != 0; }
+    [[nodiscard]] bool peer_gone_by_clock() noexcept;
+    template <class HasWork>
+    [[nodiscard]] Status wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept;
+    void disown() noexcept;  // in a forked child
+
+    Connection connection_;
+    Segment segment_;
+    pid_t peer_pid_;
+    Barrier barrier_;
+    Side side_;
+    std::uint64_t max_size_;
+    std::atomic<std::uint32_t>* closed_;       // ours, in the segment
+    std::atomic<std::uint32_t>* peer_closed_;  // the peer's
+    std::atomic<Mode> mode_{Mode::undecided};
+    std::atomic<bool> closing_{false};
+    bool pure_spin_ = false;
+    Status gone_ = Status::ok;  // of a producer: how the consumer went
+    std::uint64_t last_check_ = 0;
+    std::uint64_t parks_ = 0;
+    SpinBudget budget_;
+    Producer producer_;
+    Consumer consumer_;
+    Bus* next_ = nullptr;  // list of all open buses, for forks
+    Bus* previous_ = nullptr;
+};
+
+}  // namespace tachyon

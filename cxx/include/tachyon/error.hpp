@@ -1,0 +1,51 @@
+// Purpose: how every part of the core reports failure.
+// Threads: values only; anybody may use them anywhere.
+//
+// Two ways, and only two. Operations on an open bus return a Status: they are noexcept and never allocate. Set-up (listen,
+// connect, creating a segment) throws SetupError, because it has a path, an errno and a remedy to tell about.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace tachyon {
+
+// The numbers are part of the public Cython surface: append, never renumber.
+enum class Status : int {
+    ok = 0,
+    empty = 1,         // no message now
+    full = 2,          // no room now
+    interrupted = 3,   // a signal ended the wait: run its handlers, then wait again
+    too_large = 4,     // larger than max_message_size()
+    wrong_side = 5,    // this side is the consumer and tried to send, or the other way round
+    claim_open = 6,    // a claim or a peeked frame is still open
+    no_claim = 7,      // commit, abort or release without one
+    peer_closed = 8,   // the peer closed on purpose and everything it sent has been read
+    peer_dead = 9,     // the peer's process ended, or its socket hung up, without a close
+    corrupt = 10,      // the peer wrote something impossible; this handle is of no further use
+    closed = 11,       // our own handle has been closed
+    forked = 12,       // our own handle belongs to the parent of this process
+};
+
+enum class SetupFailure : int {
+    handshake = 0,    // no listener, refused, not ours, wrong user, …: error_number() may say more
+    timed_out = 1,    // the caller's own timeout ran out
+    interrupted = 2,  // the caller's Interrupt asked to stop
+    capacity = 3,     // not a power of two within the bounds
+    memory = 4,       // the memory for the segment cannot be had
+};
+
+class SetupError : public std::runtime_error {
+  public:
+    SetupError(SetupFailure failure, int error_number, const std::string& what)
+        : std::runtime_error(what), failure_(failure), error_number_(error_number) {}
+    [[nodiscard]] SetupFailure failure() const noexcept { return failure_; }
+    [[nodiscard]] int error_number() const noexcept { return error_number_; }  // 0 where no errno is behind it
+
+  private:
+    SetupFailure failure_;
+    int error_number_;
+};
+
+}  // namespace tachyon

@@ -1,0 +1,132 @@
+// Purpose: every byte that two processes share, in the segment and on the handshake socket, with its size and offset.
+// Threads: constants and plain structs. Lifetime: a SegmentHeader lives exactly as long as the mapping it stands in.
+// Ordering: none here; ring.hpp and wait.hpp state theirs. docs/protocol.md is this file in prose.
+//
+// Whoever changes a size, an offset or a meaning raises kProtocolVersion. layout_hash() changes by itself with most of
+// them, and two peers whose hashes differ refuse each other in the handshake.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace tachyon {
+
+inline constexpr std::uint16_t kProtocolVersion = 1;
+
+// ---- the ring's data -------------------------------------------------------------------------------------------------
+
+inline constexpr std::uint64_t kLine = 64;         // every frame starts on, and fills, whole lines
+inline constexpr std::uint64_t kFrameHeader = 16;  // commit word, correlation_id
+inline constexpr std::uint64_t kOneLinePayload = kLine - kFrameHeader;
+inline constexpr std::uint64_t kMinCapacity = kLine;
+inline constexpr std::uint64_t kMaxCapacity = std::uint64_t{1} << 32;  // a size must fit the commit word beside kPadding
+
+// Low half of the commit word: size + 1, or this.
+inline constexpr std::uint32_t kPadding = 0xffffffffu;
+
+constexpr std::uint64_t commit_word(std::uint32_t size, std::uint32_t type_id) noexcept {
+    return std::uint64_t{type_id} << 32 | (size + 1u);
+}
+constexpr std::uint32_t low_half(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word); }
+constexpr std::uint32_t high_half(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word >> 32); }
+
+// Bytes of ring that a payload takes, header and padding to the line included.
+constexpr std::uint64_t frame_size(std::uint64_t payload) noexcept {
+    return (payload + kFrameHeader + kLine - 1) & ~(kLine - 1);
+}
+constexpr std::uint64_t max_message_size(std::uint64_t capacity) noexcept { return capacity - kFrameHeader; }
+constexpr bool is_valid_capacity(std::uint64_t capacity) noexcept {
+    return capacity >= kMinCapacity && capacity <= kMaxCapacity && (capacity & (capacity - 1)) == 0;
+}
+
+// ---- the segment: one header page, then the data -----------------------------------------------------------------------
+
+inline constexpr std::uint64_t kHeaderBytes = 4096;
+inline constexpr std::uint64_t kSegmentMagic = 0x31474553594843ull;  // "CHYSEG1"
+
+// Who a side is: the one that listened or the one that connected. Either may turn out to be the producer.
+enum class Side : std::uint32_t { undecided = 0, listener = 1, connector = 2 };
+constexpr Side other_side(Side side) noexcept { return side == Side::listener ? Side::connector : Side::listener; }
+
+// Words written by different processes stand 128 bytes apart: prefetchers fetch lines in pairs.
+struct SegmentHeader {
+    // Written once by the creator before the descriptor is passed on; checked once by the peer; never read again.
+    std::uint64_t magic;
+    std::uint32_t version;
+    std::uint32_t header_bytes;
+    std::uint64_t capacity;
+
+    alignas(128) std::atomic<std::uint64_t> read_position;    // bytes freed so far; written by the consumer, never decreases
+    alignas(128) std::atomic<std::uint32_t> consumer_parked;  // 1: asleep or about to be; futex word
+    alignas(128) std::atomic<std::uint32_t> producer_parked;  // the same for a producer that waits for room
+    alignas(128) std::atomic<std::uint32_t> producer_side;    // a Side; set once, by the first send
+    std::atomic<std::uint32_t> listener_closed;               // 1: closed on purpose, nothing more will be committed
+    std::atomic<std::uint32_t> connector_closed;
+};
+
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free && sizeof(std::atomic<std::uint64_t>) == 8);
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free && sizeof(std::atomic<std::uint32_t>) == 4);
+static_assert(offsetof(SegmentHeader, magic) == 0);
+static_assert(offsetof(SegmentHeader, version) == 8);
+static_assert(offsetof(SegmentHeader, header_bytes) == 12);
+static_assert(offsetof(SegmentHeader, capacity) == 16);
+static_assert(offsetof(SegmentHeader, read_position) == 128);
+static_assert(offsetof(SegmentHeader, consumer_parked) == 256);
+static_assert(offsetof(SegmentHeader, producer_parked) == 384);
+static_assert(offsetof(SegmentHeader, producer_side) == 512);
+static_assert(offsetof(SegmentHeader, listener_closed) == 516);
+static_assert(offsetof(SegmentHeader, connector_closed) == 520);
+static_assert(sizeof(SegmentHeader) <= kHeaderBytes);
+
+// ---- the handshake -----------------------------------------------------------------------------------------------------
+
+inline constexpr char kHelloMagic[8] = {'T', 'A', 'C', 'H', 'Y', 'O', 'N', '\x1a'};
+inline constexpr std::uint32_t kByteOrder = 0x01020304u;
+inline constexpr std::uint32_t kAbilityMembarrier = 1;  // this process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED
+inline constexpr std::size_t kMaxSegments = 2;
+inline constexpr char kReady = 'R';
+
+enum class Kind : std::uint16_t { bus = 1, rpc = 2 };
+enum class Verdict : std::uint32_t { accepted = 0, wrong_version = 1, wrong_layout = 2, wrong_kind = 3, wrong_user = 4 };
+
+// Both sides send one, the connector first. Descriptors of the segments ride on the listener's, if its verdict is accepted.
+struct Hello {
+    char magic[8];
+    std::uint32_t byte_order;
+    std::uint16_t version;
+    std::uint16_t kind;
+    std::uint32_t layout_hash;
+    std::uint32_t abilities;
+    std::uint32_t verdict;                 // listener only
+    std::uint32_t segments;                // listener only: how many descriptors
+    std::uint64_t capacity[kMaxSegments];  // listener only
+    std::uint64_t reserved[2];             // 0
+};
+static_assert(offsetof(Hello, byte_order) == 8);
+static_assert(offsetof(Hello, version) == 12);
+static_assert(offsetof(Hello, kind) == 14);
+static_assert(offsetof(Hello, layout_hash) == 16);
+static_assert(offsetof(Hello, abilities) == 20);
+static_assert(offsetof(Hello, verdict) == 24);
+static_assert(offsetof(Hello, segments) == 28);
+static_assert(offsetof(Hello, capacity) == 32);
+static_assert(offsetof(Hello, reserved) == 48);
+static_assert(sizeof(Hello) == 64);
+
+// FNV-1a over everything above that a peer must agree with.
+constexpr std::uint32_t layout_hash() noexcept {
+    std::uint32_t hash = 2166136261u;
+    for (const std::uint64_t value :
+         {std::uint64_t{kProtocolVersion}, kLine, kFrameHeader, std::uint64_t{kPadding}, kHeaderBytes, kSegmentMagic,
+          std::uint64_t{offsetof(SegmentHeader, read_position)}, std::uint64_t{offsetof(SegmentHeader, consumer_parked)},
+          std::uint64_t{offsetof(SegmentHeader, producer_parked)}, std::uint64_t{offsetof(SegmentHeader, producer_side)},
+          std::uint64_t{offsetof(SegmentHeader, listener_closed)}, std::uint64_t{offsetof(SegmentHeader, connector_closed)}}) {
+        for (int byte = 0; byte < 8; ++byte) {
+            hash = (hash ^ static_cast<std::uint32_t>(value >> (8 * byte) & 0xff)) * 16777619u;
+        }
+    }
+    return hash;
+}
+
+}  // namespace tachyon

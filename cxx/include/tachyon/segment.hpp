@@ -1,0 +1,84 @@
+// Purpose: one sealed piece of shared memory (a memfd) and its mapping; and the descriptor that owns a number.
+// Threads: create, attach, move and destroy from one thread at a time. The memory itself is the ring's business.
+// Lifetime: the mapping lives as long as the Segment; the descriptor only until it has been passed on.
+// Ordering: none; the header is written before the descriptor leaves the process.
+#pragma once
+
+#include <unistd.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "tachyon/error.hpp"
+#include "tachyon/ring.hpp"
+
+namespace tachyon {
+
+class Descriptor {
+  public:
+    Descriptor() noexcept = default;
+    explicit Descriptor(int number) noexcept : number_(number) {}
+    Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+    Descriptor& operator=(Descriptor&& other) noexcept {
+        if (this != &other) {
+            reset();
+            number_ = std::exchange(other.number_, -1);
+        }
+        return *this;
+    }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    ~Descriptor() { reset(); }
+
+    [[nodiscard]] int get() const noexcept { return number_; }
+    explicit operator bool() const noexcept { return number_ >= 0; }
+    void reset() noexcept {
+        if (number_ >= 0) ::close(std::exchange(number_, -1));
+    }
+
+  private:
+    int number_ = -1;
+};
+
+class Segment {
+  public:
+    // A new, empty ring of `capacity` bytes, its memory reserved. SetupError: capacity, memory.
+    static Segment create(std::uint64_t capacity);
+
+    // A ring that the peer made. Its size, seals and header are checked before anything is touched. SetupError: handshake, memory.
+    static Segment attach(Descriptor descriptor, std::uint64_t capacity);
+
+    Segment() noexcept = default;
+    Segment(Segment&& other) noexcept;
+    Segment& operator=(Segment&& other) noexcept;
+    Segment(const Segment&) = delete;
+    Segment& operator=(const Segment&) = delete;
+    ~Segment();
+
+    [[nodiscard]] int descriptor() const noexcept { return descriptor_.get(); }
+    void close_descriptor() noexcept { descriptor_.reset(); }
+
+    [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_; }
+    [[nodiscard]] SegmentHeader* header() const noexcept { return static_cast<SegmentHeader*>(mapping_); }
+    [[nodiscard]] RingMemory ring(Barrier barrier) const noexcept {
+        return {header(), static_cast<std::uint8_t*>(mapping_) + kHeaderBytes, capacity_, barrier};
+    }
+
+    // Moves the pages to a NUMA node and prefers it from now on. 0, or an errno. No effect where there is no NUMA.
+    [[nodiscard]] int bind_to_node(unsigned node) const noexcept;
+
+  private:
+    void map();
+    void unmap() noexcept;
+    [[nodiscard]] std::uint64_t bytes() const noexcept { return kHeaderBytes + capacity_; }
+
+    Descriptor descriptor_;
+    void* mapping_ = nullptr;
+    std::uint64_t capacity_ = 0;
+};
+
+// Throws SetupError (capacity), naming the value and the bounds.
+void check_capacity(std::uint64_t capacity);
+
+}  // namespace tachyon

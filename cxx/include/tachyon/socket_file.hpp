@@ -1,0 +1,43 @@
+// Purpose: a listening UNIX socket at a path in the file system: made without harm to whatever stands there, gone afterwards.
+// Threads: one at a time. Lifetime: the file is removed by the destructor, if it is still the one that was made.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/un.h>
+
+#include <cstdint>
+#include <string>
+
+#include "tachyon/segment.hpp"
+
+namespace tachyon {
+
+struct Interrupt;
+
+class SocketFile {
+  public:
+    // Binds and listens. A socket that nobody listens on is replaced (only a refused connection proves that); anything else at
+    // the path is left alone. SetupError (handshake).
+    SocketFile(const std::string& path, mode_t mode, const Interrupt& interrupt);
+    SocketFile(const SocketFile&) = delete;
+    SocketFile& operator=(const SocketFile&) = delete;
+    ~SocketFile();
+
+    [[nodiscard]] int descriptor() const noexcept { return socket_.get(); }
+
+  private:
+    std::string path_;
+    Descriptor socket_;
+    dev_t device_ = 0;
+    ino_t inode_ = 0;
+};
+
+// SetupError (handshake) unless the path is not empty, has no NUL, and is short enough for a UNIX address.
+sockaddr_un make_address(const std::string& path);
+
+Descriptor make_stream_socket();  // non-blocking, close-on-exec
+
+[[noreturn]] void fail_handshake(int error_number, const std::string& what);
+
+}  // namespace tachyon

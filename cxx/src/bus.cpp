@@ -1,0 +1,286 @@
+#include "tachyon/bus.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <mutex>
+
+namespace tachyon {
+
+// Every open bus of this process, so that a forked child can let go of them: its copies of the sockets would keep the peer
+// from noticing the parent's end, and two processes at one end of a ring would destroy it.
+class ForkGuard {
+  public:
+    static void add(Bus& bus) {
+        static const int installed = ::pthread_atfork(before, after_in_parent, after_in_child);
+        (void)installed;
+        const std::lock_guard lock(mutex());
+        bus.next_ = first();
+        if (first() != nullptr) first()->previous_ = &bus;
+        first() = &bus;
+    }
+    static void remove(Bus& bus) noexcept {
+        const std::lock_guard lock(mutex());
+        (bus.previous_ != nullptr ? bus.previous_->next_ : first()) = bus.next_;
+        if (bus.next_ != nullptr) bus.next_->previous_ = bus.previous_;
+    }
+
+  private:
+    static std::mutex& mutex() {
+        static auto* const it = new std::mutex;  // never destroyed: buses may outlive static destruction
+        return *it;
+    }
+    static Bus*& first() {
+        static Bus* it = nullptr;
+        return it;
+    }
+    static void before() { mutex().lock(); }
+    static void after_in_parent() { mutex().unlock(); }
+    static void after_in_child() {
+        for (Bus* bus = first(); bus != nullptr; bus = bus->next_) bus->disown();
+        mutex().unlock();
+    }
+};
+
+std::unique_ptr<Bus> Bus::listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt) {
+    Established established = tachyon::listen(path, options, interrupt);
+    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
+}
+
+std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt) {
+    Established established = tachyon::connect(path, options, interrupt);
+    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
+}
+
+Bus::Bus(Connection connection, Segment segment)
+    : connection_(std::move(connection)),
+      segment_(std::move(segment)),
+      peer_pid_(connection_.peer_pid()),
+      barrier_(connection_.barrier()),
+      side_(connection_.side()),
+      max_size_(tachyon::max_message_size(segment_.capacity())),
+      producer_(segment_.ring(barrier_)),
+      consumer_(segment_.ring(barrier_)) {
+    SegmentHeader* const header = segment_.header();
+    closed_ = side_ == Side::listener ? &header->listener_closed : &header->connector_closed;
+    peer_closed_ = side_ == Side::listener ? &header->connector_closed : &header->listener_closed;
+    ForkGuard::add(*this);
+}
+
+Bus::~Bus() {
+    close();
+    ForkGuard::remove(*this);
+}
+
+// ---- roles ---------------------------------------------------------------------------------------------------------------
+
+Status Bus::ended(Mode mode) const noexcept {
+    switch (mode) {
+        case Mode::producer_gone: return gone_;
+        case Mode::corrupt: return Status::corrupt;
+        case Mode::closed: return Status::closed;
+        case Mode::forked: return Status::forked;
+        default: return Status::wrong_side;
+    }
+}
+
+// Called unless this side is a producer without an open claim.
+Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode == Mode::producer) return Status::claim_open;
+    if (mode != Mode::undecided) return ended(mode);
+    if (size > max_size_) return Status::too_large;  // a message that cannot be sent decides nothing
+    if (peer_said_closed()) return Status::peer_closed;
+    // [role] release: whoever sees our first commit sees who made it. The value is looked at once and then kept.
+    auto expected = static_cast<std::uint32_t>(Side::undecided);
+    const bool first = segment_.header()->producer_side.compare_exchange_strong(
+        expected, static_cast<std::uint32_t>(side_), std::memory_order_acq_rel);
+    mode_.store(first ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
+    return first ? Status::ok : Status::wrong_side;
+}
+
+// Called unless this side is the consumer. ok: it is now. empty: nobody has sent anything yet.
+Status Bus::begin_receive() noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode == Mode::producer || mode == Mode::producer_gone) return Status::wrong_side;
+    if (mode != Mode::undecided) return ended(mode);
+    const auto& role = segment_.header()->producer_side;
+    std::uint32_t side = role.load(std::memory_order_acquire);  // [role]
+    if (side == static_cast<std::uint32_t>(Side::undecided)) {
+        if (!consumer_.has_frame()) return Status::empty;
+        side = role.load(std::memory_order_acquire);  // whoever sees a commit sees who made it
+    }
+    if (side != static_cast<std::uint32_t>(other_side(side_))) return poison();
+    mode_.store(Mode::consumer, std::memory_order_relaxed);
+    return Status::ok;
+}
+
+Status Bus::poison() noexcept {
+    mode_.store(Mode::corrupt, std::memory_order_relaxed);
+    return Status::corrupt;
+}
+
+// ---- the peer's end ------------------------------------------------------------------------------------------------------
+
+// Asks the kernel at most every 0.1 ms or so, so that it can stand in the path of a polling caller.
+bool Bus::peer_gone_by_clock() noexcept {
+    const std::uint64_t now = ticks();
+    if (now - last_check_ <= kTicksBetweenChecks) return false;
+    last_check_ = now;
+    return connection_.hung_up();
+}
+
+// After a commit, or instead of one: is there still somebody to read it?
+Status Bus::check_consumer() noexcept {
+    const bool closed = peer_said_closed();
+    if (!closed && !peer_gone_by_clock()) return Status::ok;
+    gone_ = closed || peer_said_closed() ? Status::peer_closed : Status::peer_dead;
+    mode_.store(Mode::producer_gone, std::memory_order_relaxed);
+    return gone_;
+}
+
+Status Bus::no_room() noexcept {
+    if (producer_.corrupt()) return poison();
+    const Status status = check_consumer();
+    return status == Status::ok ? Status::full : status;
+}
+
+// The hang-up, or the flag, comes after the last commit: one more look decides whether there is anything left to read.
+Status Bus::nothing_to_peek(Status status, Frame& frame) noexcept {
+    if (status == Status::corrupt) return poison();
+    if (consumer_.held() != 0) return Status::empty;
+    const bool gone = peer_gone_by_clock();
+    const bool closed = peer_said_closed();
+    if (!gone && !closed) return Status::empty;
+    status = mode_.load(std::memory_order_relaxed) == Mode::consumer ? Status::ok : begin_receive();
+    if (status == Status::ok) status = consumer_.peek(frame);
+    if (status == Status::corrupt) return poison();
+    if (status != Status::empty) return status;
+    return closed ? Status::peer_closed : Status::peer_dead;
+}
+
+// ---- claims --------------------------------------------------------------------------------------------------------------
+
+Status Bus::commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id) noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode != Mode::producer) return ended(mode);
+    if (!producer_.claim_open()) return Status::no_claim;
+    if (frame_size(size) > producer_.claimed()) return Status::too_large;
+    producer_.commit(size, type_id, correlation_id);
+    return after_send();
+}
+
+Status Bus::abort() noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode != Mode::producer) return ended(mode);
+    if (!producer_.claim_open()) return Status::no_claim;
+    producer_.abort();
+    return Status::ok;
+}
+
+// ---- waiting -------------------------------------------------------------------------------------------------------------
+
+template <class HasWork>
+Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept {
+    const auto look = [&] { return has_work() || closing_.load(std::memory_order_relaxed) || peer_said_closed(); };
+    if (look()) return Status::ok;
+    const std::uint64_t now = now_ns();
+    if (now >= until) return Status::empty;
+    const std::uint64_t slice = std::min(until - now, kSlice);
+    if (pure_spin_) {
+        return spin(slice, look) ? Status::ok : Status::empty;
+    }
+    if (const std::uint64_t budget = std::min(budget_.next(), slice); budget > 0) {
+        if (spin(budget, look)) {
+            budget_.paid();
+            return Status::ok;
+        }
+        budget_.failed();
+    }
+    ++parks_;
+    switch (park(parked, barrier_, slice, look)) {
+        case Parked::slice_over: return Status::empty;
+        case Parked::interrupted: return Status::interrupted;
+        default: return Status::ok;
+    }
+}
+
+Status Bus::wait_readable(std::uint64_t until) noexcept {
+    if (mode_.load(std::memory_order_relaxed) != Mode::consumer) {
+        if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return status;
+    }
+    if (closing_.load(std::memory_order_relaxed)) return Status::closed;
+    consumer_.hand_back();
+    const Status status = wait(segment_.header()->consumer_parked, until, [this] { return consumer_.has_frame(); });
+    if (closing_.load(std::memory_order_relaxed)) return Status::closed;
+    if (status == Status::empty) last_check_ = 0;  // after a whole slice the next look at the peer is a real one
+    return status;
+}
+
+Status Bus::wait_writable(std::uint64_t size, std::uint64_t until) noexcept {
+    if (const Status status = begin_send(size); status != Status::ok) return status;
+    if (closing_.load(std::memory_order_relaxed)) return Status::closed;
+    const Status status =
+        wait(segment_.header()->producer_parked, until, [this, size] { return producer_.can_advance(size); });
+    if (closing_.load(std::memory_order_relaxed)) return Status::closed;
+    if (status == Status::empty) {
+        last_check_ = 0;
+        return Status::full;
+    }
+    return status;
+}
+
+// ---- closing -------------------------------------------------------------------------------------------------------------
+
+void Bus::request_close() noexcept {
+    closing_.store(true, std::memory_order_seq_cst);
+    if (state() == Status::forked) return;
+    // The exchange in wake() is the full barrier between the store above and the look at `parked`; a sleeper that it finds is
+    // ours or the peer's, and either looks again.
+    wake(segment_.header()->consumer_parked);
+    wake(segment_.header()->producer_parked);
+}
+
+void Bus::close() noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode == Mode::closed || mode == Mode::forked) return;
+    if (mode == Mode::consumer && consumer_.held() == 0) consumer_.hand_back();
+    mode_.store(Mode::closed, std::memory_order_relaxed);
+    closed_->store(1, std::memory_order_release);  // [close]
+    request_close();
+    connection_.shut_down();
+}
+
+void Bus::disown() noexcept {
+    if (mode_.load(std::memory_order_relaxed) == Mode::closed) return;
+    mode_.store(Mode::forked, std::memory_order_relaxed);
+    connection_.abandon();
+}
+
+// ---- looking -------------------------------------------------------------------------------------------------------------
+
+Status Bus::state() const noexcept {
+    switch (mode_.load(std::memory_order_relaxed)) {
+        case Mode::corrupt: return Status::corrupt;
+        case Mode::closed: return Status::closed;
+        case Mode::forked: return Status::forked;
+        default: return Status::ok;
+    }
+}
+
+Stats Bus::stats() const noexcept {
+    const std::uint32_t side = segment_.header()->producer_side.load(std::memory_order_relaxed);
+    const Side producer = side == 1 || side == 2 ? static_cast<Side>(side) : Side::undecided;
+    Stats stats;
+    stats.side = side_;
+    stats.producer = producer;
+    stats.parks = parks_;
+    stats.spin_budget_ns = budget_.budget();
+    // A side uses one of the two; the other's counters are 0.
+    stats.messages = producer_.messages() + consumer_.messages();
+    stats.position = producer_.write_position() + consumer_.freed_position();
+    stats.wakes = producer_.wakes() + consumer_.wakes();
+    return stats;
+}
+
+}  // namespace tachyon

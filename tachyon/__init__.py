@@ -1,0 +1,69 @@
+"""tachyon: messages between two processes of one machine, at memory speed.
+
+One side listens, the other connects; then `send` here and `for msg in bus` there. See the README for the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tachyon._errors import (
+    BusBusyError,
+    BusClosedError,
+    BusEmptyError,
+    BusFullError,
+    CapacityError,
+    HandshakeError,
+    MessageTooLargeError,
+    PeerClosedError,
+    PeerDeadError,
+    RpcError,
+    TachyonError,
+    TachyonTimeoutError,
+)
+from tachyon._ids import make_type_id, msg_type, route_id
+from tachyon._tachyon import (
+    MAX_CAPACITY,
+    MIN_CAPACITY,
+    Bus,
+    Message,
+    RxBatchGuard,
+    RxGuard,
+    RxView,
+    TxGuard,
+    __version__,
+)
+
+__all__ = [
+    "MAX_CAPACITY",
+    "MIN_CAPACITY",
+    "Bus",
+    "BusBusyError",
+    "BusClosedError",
+    "BusEmptyError",
+    "BusFullError",
+    "CapacityError",
+    "HandshakeError",
+    "Message",
+    "MessageTooLargeError",
+    "PeerClosedError",
+    "PeerDeadError",
+    "RpcError",
+    "RxBatchGuard",
+    "RxGuard",
+    "RxView",
+    "TachyonError",
+    "TachyonTimeoutError",
+    "TxGuard",
+    "__version__",
+    "get_include",
+    "make_type_id",
+    "msg_type",
+    "route_id",
+]
+
+
+def get_include() -> str:
+    """Return the folder to pass to a C++ compiler for `#include "tachyon/ring.hpp"`."""
+    installed = Path(__file__).parent / "include"
+    return str(installed if installed.is_dir() else Path(__file__).parent.parent / "cxx" / "include")

@@ -1,0 +1,104 @@
+# The C++ core as _tachyon.pyx sees it. Private: nothing here is for other projects.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libcpp cimport bool as cpp_bool
+from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+
+cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
+    cdef enum class Status(int):
+        ok
+        empty
+        full
+        interrupted
+        too_large
+        wrong_side
+        claim_open
+        no_claim
+        peer_closed
+        peer_dead
+        corrupt
+        closed
+        forked
+
+    cdef enum class SetupFailure(int):
+        handshake
+        timed_out
+        interrupted
+        capacity
+        memory
+
+
+cdef extern from "tachyon/layout.hpp" namespace "tachyon" nogil:
+    const uint64_t kMinCapacity
+    const uint64_t kMaxCapacity
+
+
+cdef extern from "tachyon/wait.hpp" namespace "tachyon" nogil:
+    const uint64_t kNever
+    uint64_t now_ns() noexcept
+
+
+cdef extern from "tachyon/ring.hpp" namespace "tachyon" nogil:
+    cdef cppclass Frame:
+        const uint8_t* payload
+        uint64_t position
+        uint64_t correlation_id
+        uint32_t size
+        uint32_t type_id
+
+
+cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
+    cdef cppclass Interrupt:
+        cpp_bool (*asked)(void*) noexcept
+        void* context
+
+    cdef cppclass ListenOptions:
+        vector[uint64_t] capacities
+        uint64_t deadline
+        unsigned int mode
+
+    cdef cppclass ConnectOptions:
+        uint64_t deadline
+
+
+cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
+    cdef enum class Side(uint32_t):
+        undecided
+        listener
+        connector
+
+    cdef cppclass Stats:
+        Side side
+        Side producer
+        uint64_t messages
+        uint64_t position
+        uint64_t parks
+        uint64_t wakes
+        uint64_t spin_budget_ns
+
+    cdef cppclass Bus:
+        Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
+        Status try_send_quietly(const void* data, uint64_t size, uint32_t type_id) noexcept
+        void wake_consumer() noexcept
+        Status try_claim(uint64_t size, uint8_t*& payload) noexcept
+        Status commit(uint32_t size, uint32_t type_id) noexcept
+        Status abort() noexcept
+        Status wait_writable(uint64_t size, uint64_t until) noexcept
+        Status try_peek(Frame& frame) noexcept
+        Status release(const Frame& frame) noexcept
+        void put_back(const Frame& frame) noexcept
+        void hand_back() noexcept
+        Status wait_readable(uint64_t until) noexcept
+        cpp_bool spin_readable(uint64_t looks) noexcept
+        cpp_bool spin_writable(uint64_t size, uint64_t looks) noexcept
+        void close() noexcept
+        void request_close() noexcept
+        void set_polling_mode(cpp_bool pure_spin) noexcept
+        int set_numa_node(unsigned int node) noexcept
+        uint64_t capacity() noexcept
+        uint64_t max_message_size() noexcept
+        int peer_pid() noexcept
+        Stats stats() noexcept
+        Status state() noexcept

@@ -1,0 +1,316 @@
+# Included by _tachyon.pyx: the windows into frames that are handed out.
+
+cdef class _Window:
+    """Bytes of the ring, for as long as a frame is held. Counts the views, so that none outlives the frame unnoticed."""
+
+    cdef Bus _bus
+    cdef uint8_t* _payload
+    cdef Py_ssize_t _size
+    cdef Py_ssize_t _views
+    cdef bint _readonly
+    cdef bint _open      # the frame is held
+    cdef bint _leaving   # its block has been left; the frame is held for the views only
+    cdef object __weakref__
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError(f"a {type(self).__name__} is made by the methods of a Bus")
+
+    cdef void start(self, Bus bus, uint8_t* payload, Py_ssize_t size, bint readonly) noexcept:
+        self._bus = bus
+        self._payload = payload
+        self._size = size
+        self._readonly = readonly
+        self._open = True
+
+    # Gives the frame back, or sends it. Status::ok, or why not.
+    cdef int _finish(self, bint send) noexcept:
+        return <int>Status.ok
+
+    cdef int _end(self, bint send) noexcept:
+        self._open = False
+        cdef int status = self._finish(send)
+        guard_ended(self._bus)
+        return status
+
+    cdef int _usable(self) except -1:
+        if not self._open or self._leaving:
+            raise BusClosedError(f"this {type(self).__name__} is over: its block has been left")
+        check_open(self._bus)
+        return 0
+
+    cdef void _view_made(self) noexcept:
+        self._views += 1
+
+    cdef void _view_gone(self) noexcept:
+        self._views -= 1
+        if self._views == 0 and self._leaving and self._open:
+            self._end(False)
+
+    def __dealloc__(self):
+        if self._open:
+            self._end(False)
+
+    def __enter__(self):
+        self._usable()
+        return self
+
+    def __exit__(self, exc_type, exc, traceback):
+        if not self._open or self._leaving:
+            return
+        if self._views != 0:
+            self._leaving = True
+            if exc_type is None:
+                raise BufferError(
+                    f"{self._views} view(s) of this {type(self).__name__} outlive its block; release them inside it "
+                    "(`with memoryview(...)`, `del array`). The frame is held until they are gone"
+                    + ("" if self._readonly else ", and is then given back unsent")
+                )
+            return
+        cdef int status = self._end(exc_type is None)
+        if status != <int>Status.ok and exc_type is None and not self._readonly:
+            raise_status(self._bus, <Status>status, self._size)
+
+    def __len__(self):
+        return self._size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        self._usable()
+        PyBuffer_FillInfo(view, self, self._payload, self._size, self._readonly, flags)
+        self._view_made()
+
+    def __releasebuffer__(self, Py_buffer* view):
+        self._view_gone()
+
+    def __dlpack_device__(self):
+        """(1, 0): the CPU."""
+        return 1, 0
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        """Hand the bytes over as a one-dimensional uint8 tensor without copying; counts as a view until it is dropped.
+
+        Read-only frames need a consumer that asks for DLPack 1.0 or later, which can say so; BufferError otherwise.
+        """
+        self._usable()
+        if stream is not None:
+            raise BufferError("a CPU tensor has no stream; pass stream=None")
+        if dl_device is not None and tuple(dl_device) != (1, 0):
+            raise BufferError(f"these bytes live on the CPU (1, 0), not on {dl_device}")
+        if copy:
+            raise BufferError("no copy is made here; copy the tensor after taking it")
+        if max_version is not None and max_version[0] >= 1:
+            capsule = versioned_capsule(self._payload, self._size, self._readonly, <void*>self, drop_versioned)
+        elif self._readonly:
+            raise BufferError("received bytes are read-only, which DLPack before 1.0 cannot say; use memoryview, or a newer consumer")
+        else:
+            capsule = unversioned_capsule(self._payload, self._size, <void*>self, drop_unversioned)
+        Py_INCREF(self)
+        self._view_made()
+        return capsule
+
+    def __reduce__(self):
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it is a window into shared memory")
+
+
+# Deleters may be called by a consumer that does not hold the GIL.
+cdef void drop_versioned(DLManagedTensorVersioned* managed) noexcept with gil:
+    window = <_Window>managed.context
+    PyMem_RawFree(managed)
+    window._view_gone()
+    Py_DECREF(window)
+
+
+cdef void drop_unversioned(DLManagedTensor* managed) noexcept with gil:
+    window = <_Window>managed.context
+    PyMem_RawFree(managed)
+    window._view_gone()
+    Py_DECREF(window)
+
+
+@cython.final
+cdef class TxGuard(_Window):
+    """Room for a message, to be written in place. `with memoryview(guard) as m: m[:] = ...`, np.frombuffer, DLPack.
+
+    Leaving its block sends the first `actual_size` bytes; an exception gives the room back. A view that is alive then is a
+    BufferError: nothing is sent, and the room is given back when the view goes.
+    """
+
+    cdef uint32_t _type_id
+    cdef Py_ssize_t _actual_size
+
+    cdef int _finish(self, bint send) noexcept:
+        cdef core.Bus* bus = tachyon_core(self._bus._core)
+        if bus == NULL:
+            return <int>Status.closed
+        return <int>(bus.commit(<uint32_t>self._actual_size, self._type_id) if send else bus.abort())
+
+    @property
+    def actual_size(self):
+        """Bytes that will be sent: 0 … the size claimed, which it starts at (ValueError beyond)."""
+        return self._actual_size
+
+    @actual_size.setter
+    def actual_size(self, value):
+        size = operator.index(value)
+        if not 0 <= size <= self._size:
+            raise ValueError(f"actual_size must be between 0 and the {self._size} bytes claimed, not {size}")
+        self._usable()
+        self._actual_size = size
+
+    @property
+    def type_id(self):
+        """The message's type_id; may be set until the block is left."""
+        return self._type_id
+
+    @type_id.setter
+    def type_id(self, value):
+        cdef uint32_t kind = as_type_id(value)
+        self._usable()
+        self._type_id = kind
+
+
+@cython.final
+cdef class RxGuard(_Window):
+    """A received message in place, read-only. Leaving its block frees the frame.
+
+    A view that is alive then is a BufferError, and the frame stays held until the view goes.
+    """
+
+    cdef core.Frame _frame
+
+    cdef int _finish(self, bint send) noexcept:
+        cdef core.Bus* bus = tachyon_core(self._bus._core)
+        return <int>(bus.release(self._frame) if bus != NULL else Status.closed)
+
+    @property
+    def actual_size(self):
+        """Bytes of the message."""
+        return self._frame.size
+
+    @property
+    def type_id(self):
+        """The message's type_id."""
+        return self._frame.type_id
+
+
+@cython.final
+cdef class RxView(_Window):
+    """One message of an RxBatchGuard, in place, read-only, of use within the batch's block."""
+
+    cdef RxBatchGuard _batch
+    cdef uint32_t _type_id
+
+    cdef int _usable(self) except -1:
+        return self._batch._usable()
+
+    cdef void _view_made(self) noexcept:
+        self._batch._views += 1
+
+    cdef void _view_gone(self) noexcept:
+        self._batch._view_gone()
+
+    def __enter__(self):
+        raise TypeError("a message of a batch needs no `with`: the batch's own block frees it")
+
+    @property
+    def actual_size(self):
+        """Bytes of the message."""
+        return self._size
+
+    @property
+    def type_id(self):
+        """The message's type_id."""
+        return self._type_id
+
+
+@cython.final
+cdef class RxBatchGuard:
+    """A sequence of received messages in place: RxView objects, read-only. Leaving its block frees all of them.
+
+    A view of any of them that is alive then is a BufferError, and the frames stay held until it goes.
+    """
+
+    cdef Bus _bus
+    cdef vector[core.Frame] _frames
+    cdef Py_ssize_t _views
+    cdef bint _open
+    cdef bint _leaving
+    cdef object __weakref__
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("an RxBatchGuard is made by Bus.drain_batch")
+
+    cdef int _usable(self) except -1:
+        if not self._open or self._leaving:
+            raise BusClosedError("this RxBatchGuard is over: its block has been left")
+        check_open(self._bus)
+        return 0
+
+    cdef void _view_gone(self) noexcept:
+        self._views -= 1
+        if self._views == 0 and self._leaving:
+            self._end()
+
+    cdef void _end(self) noexcept:
+        if not self._open:
+            return
+        self._open = False
+        cdef core.Bus* bus = tachyon_core(self._bus._core)
+        cdef size_t i
+        if bus != NULL:
+            for i in range(self._frames.size()):
+                bus.release(self._frames[i])
+            bus.hand_back()
+        guard_ended(self._bus)
+
+    def __dealloc__(self):
+        self._end()
+
+    def __enter__(self):
+        self._usable()
+        return self
+
+    def __exit__(self, exc_type, exc, traceback):
+        if not self._open or self._leaving:
+            return
+        if self._views == 0:
+            self._end()
+            return
+        self._leaving = True
+        if exc_type is None:
+            raise BufferError(
+                f"{self._views} view(s) of this RxBatchGuard outlive its block; release them inside it. "
+                "Its frames are held until they are gone"
+            )
+
+    def __len__(self):
+        return self._frames.size()
+
+    cdef RxView _view(self, size_t i):
+        cdef RxView view = RxView.__new__(RxView)
+        view._batch = self
+        view._payload = <uint8_t*>self._frames[i].payload
+        view._size = self._frames[i].size
+        view._readonly = True
+        view._type_id = self._frames[i].type_id
+        return view
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t i, count = self._frames.size()
+        self._usable()
+        if isinstance(index, slice):
+            return [self._view(i) for i in range(*index.indices(count))]
+        i = operator.index(index)
+        if i < 0:
+            i += count
+        if not 0 <= i < count:
+            raise IndexError(f"batch index {index} out of range for {count} messages")
+        return self._view(i)
+
+    def __iter__(self):
+        cdef size_t i
+        self._usable()
+        for i in range(self._frames.size()):
+            yield self[i]
+
+    def __reduce__(self):
+        raise TypeError("an RxBatchGuard cannot be pickled or copied: it is a window into shared memory")

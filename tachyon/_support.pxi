@@ -1,0 +1,152 @@
+# Included by _tachyon.pyx: exceptions, arguments, and Message.
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+class _Interrupted(BaseException):
+    """A signal handler raised during set-up; finish_setup puts its exception in this one's place."""
+
+
+cdef int raise_setup_error() except *:
+    """Turn the C++ exception of a set-up call into ours. Runs within the catch block."""
+    cdef int failure = -1, number = 0
+    cdef string what
+    cdef bint known = tachyon_setup_error(failure, number, what)
+    text = what.decode("utf-8", "replace")
+    if not known:
+        raise MemoryError(text) if "bad_alloc" in text else TachyonError(text)
+    if failure == <int>core.SetupFailure.capacity:
+        raise CapacityError(text)
+    if failure == <int>core.SetupFailure.memory:
+        raise MemoryError(text)
+    if failure == <int>core.SetupFailure.timed_out:
+        raise TachyonTimeoutError(text)
+    if failure == <int>core.SetupFailure.interrupted:
+        raise _Interrupted
+    raise HandshakeError(text, number or None)
+
+
+cdef cpp_bool signal_raised(void* context) noexcept with gil:
+    # The handler's exception is kept in the slot that `context` points to, because this runs inside a nogil call.
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<list><object>context).append(error)
+        return True
+    return False
+
+
+cdef object setup_failed(BaseException error, object path, list raised):
+    """What listen or connect raise, given what came out of the core."""
+    if isinstance(error, _Interrupted):
+        return raised[0]
+    if isinstance(error, HandshakeError):
+        error.path = path
+    return error
+
+
+cdef object refuse_payload(object data, str verb):
+    if isinstance(data, str):
+        return TypeError(f"{verb} takes bytes-like objects, not str; encode it first: text.encode()")
+    return TypeError(f"{verb} takes bytes-like objects, not {type(data).__name__}")
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+cdef uint32_t as_type_id(object value) except? 0xffffffff:
+    cdef int overflow = 0
+    if type(value) is not int:
+        value = operator.index(value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow != 0 or not 0 <= number <= 0xffffffff:
+        raise OverflowError(f"type_id must be between 0 and {0xffffffff}, not {value}")
+    return <uint32_t>number
+
+
+cdef uint64_t deadline_after(object timeout) except? 0:
+    """Absolute deadline on the core's clock for a timeout in seconds; None never ends."""
+    if timeout is None:
+        return core.kNever
+    if isinstance(timeout, (str, bytes)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+    cdef double seconds = timeout
+    if isnan(seconds) or seconds < 0:
+        raise ValueError(f"timeout must be None or a number of seconds that is not negative, not {timeout!r}")
+    cdef double ns = seconds * 1e9
+    cdef uint64_t now = core.now_ns()
+    return core.kNever if ns >= 9e18 else now + <uint64_t>ns
+
+
+cdef string as_path(object path) except *:
+    return os.fsencode(path)
+
+
+# ---- Message ---------------------------------------------------------------------------------------------------------
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(64)
+cdef class Message:
+    """A received message: `type_id`, `size` in bytes, and `data`, a bytes object to keep as long as one likes.
+
+    Immutable, hashable, picklable; equal to and ordered with other messages; unpacks to (type_id, size, data).
+    """
+
+    __match_args__ = ("type_id", "size", "data")
+
+    cdef readonly uint32_t type_id
+    cdef readonly bytes data
+
+    def __cinit__(self, type_id=0, size=None, data=b""):
+        self.type_id = as_type_id(type_id)
+        if not PyBytes_CheckExact(data):
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
+        self.data = data
+        if size is not None and size != len(data):
+            raise ValueError(f"size is {size}, but data has {len(data)} bytes")
+
+    @property
+    def size(self):
+        """Number of bytes in `data`."""
+        return PyBytes_GET_SIZE(self.data)
+
+    cdef tuple _fields(self):
+        return self.type_id, PyBytes_GET_SIZE(self.data), self.data
+
+    def __iter__(self):
+        return iter(self._fields())
+
+    def __richcmp__(self, other, int op):
+        if not isinstance(other, Message):
+            return NotImplemented
+        mine, theirs = self._fields(), (<Message>other)._fields()
+        if op == 0:
+            return mine < theirs
+        if op == 1:
+            return mine <= theirs
+        if op == 2:
+            return mine == theirs
+        if op == 3:
+            return mine != theirs
+        if op == 4:
+            return mine > theirs
+        return mine >= theirs
+
+    def __hash__(self):
+        return hash(self._fields())
+
+    def __reduce__(self):
+        return Message, self._fields()
+
+    def __repr__(self):
+        shown = repr(self.data) if len(self.data) <= 64 else f"{self.data[:60]!r}..."
+        return f"Message(type_id={self.type_id}, size={self.size}, data={shown})"
+
+
+cdef inline Message new_message(uint32_t type_id, bytes data):
+    cdef Message message = Message.__new__(Message)
+    message.type_id = type_id
+    message.data = data
+    return message

@@ -1,0 +1,775 @@
+# cython: language_level=3, freethreading_compatible=False
+"""The bridge between the C++ core and Python: Bus, its guards, and Message."""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_FULL_RO, PyBUF_WRITABLE,
+    PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.mem cimport PyMem_RawFree
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport isnan
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from libcpp cimport bool as cpp_bool
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+from tachyon cimport _core as core
+from tachyon._core cimport Side, Status
+from tachyon._dlpack cimport DLManagedTensor, DLManagedTensorVersioned, unversioned_capsule, versioned_capsule
+
+import operator
+import os
+
+from tachyon._errors import (
+    BusBusyError, BusClosedError, BusEmptyError, BusFullError, CapacityError, HandshakeError, MessageTooLargeError,
+    PeerClosedError, PeerDeadError, TachyonError, TachyonTimeoutError,
+)
+
+cdef extern from *:
+    """
+    #include "tachyon/bus.hpp"
+
+    #include <new>
+
+    static_assert(sizeof(tachyon::Frame) == 32 && offsetof(tachyon::Frame, position) == 8 &&
+                  offsetof(tachyon::Frame, correlation_id) == 16 && offsetof(tachyon::Frame, size) == 24 &&
+                  offsetof(tachyon::Frame, type_id) == 28, "Frame in _tachyon.pxd mirrors tachyon::Frame");
+
+    // Null after close(). The nogil methods are public and may be called then.
+    static inline tachyon::Bus* tachyon_core(void* bus) { return static_cast<tachyon::Bus*>(bus); }
+
+    // The in-use flag. Only where threads really run side by side is an exchange needed: it costs 3 ns.
+    #ifdef Py_GIL_DISABLED
+    static inline int tachyon_enter(int* flag) { return __atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0; }
+    static inline void tachyon_leave(int* flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
+    #else
+    static inline int tachyon_enter(int* flag) { return *flag == 0 ? (*flag = 1) : 0; }
+    static inline void tachyon_leave(int* flag) { *flag = 0; }
+    #endif
+
+    static tachyon::Bus* tachyon_listen(const std::string& path, uint64_t capacity, uint64_t deadline, unsigned mode,
+                                        const tachyon::Interrupt& interrupt) {
+        tachyon::ListenOptions options;
+        options.capacities = {capacity};
+        options.deadline = deadline;
+        options.mode = mode;
+        return tachyon::Bus::listen(path, options, interrupt).release();
+    }
+    static tachyon::Bus* tachyon_connect(const std::string& path, uint64_t deadline, long uid,
+                                         const tachyon::Interrupt& interrupt) {
+        tachyon::ConnectOptions options;
+        options.deadline = deadline;
+        if (uid >= 0) options.uid = static_cast<uid_t>(uid);
+        return tachyon::Bus::connect(path, options, interrupt).release();
+    }
+    // Only within a catch block. False: it is not a SetupError.
+    static bool tachyon_setup_error(int& failure, int& error_number, std::string& what) {
+        try {
+            throw;
+        } catch (const tachyon::SetupError& error) {
+            failure = static_cast<int>(error.failure());
+            error_number = error.error_number();
+            what = error.what();
+            return true;
+        } catch (const std::exception& error) {
+            what = error.what();
+        } catch (...) {
+            what = "unknown C++ exception";
+        }
+        return false;
+    }
+    """
+    core.Bus* tachyon_core(void* bus) noexcept nogil
+    int tachyon_enter(int* flag) noexcept
+    void tachyon_leave(int* flag) noexcept
+    bint tachyon_setup_error(int& failure, int& error_number, string& what) noexcept
+    const char* TACHYON_VERSION
+
+__version__ = TACHYON_VERSION.decode()
+MIN_CAPACITY = core.kMinCapacity
+MAX_CAPACITY = core.kMaxCapacity
+
+# Looks at the ring with the GIL held before it is released to wait: about 2 µs, where releasing and taking it costs 30 ns.
+cdef enum:
+    LOOKS_WITH_GIL = 48
+    LARGE_COPY = 1 << 16  # bytes; from here on other threads may run during the copy
+
+
+include "_support.pxi"
+
+cdef extern from *:
+    core.Bus* tachyon_listen(const string& path, uint64_t capacity, uint64_t deadline, unsigned int mode,
+                             const core.Interrupt& interrupt) except +raise_setup_error nogil
+    core.Bus* tachyon_connect(const string& path, uint64_t deadline, long uid,
+                              const core.Interrupt& interrupt) except +raise_setup_error nogil
+
+include "_guards.pxi"
+
+
+# ---- inside -----------------------------------------------------------------------------------------------------------
+#
+# Functions, not methods: _tachyon.pxd shows the methods of Bus to everybody.
+
+
+cdef int send_until(Bus self, object data, uint32_t type_id, uint64_t deadline, bint wait, bint quietly) except -1:
+    """1: sent. 0: no room, and `wait` is false."""
+    cdef Py_buffer view
+    cdef int sent
+    if PyBytes_CheckExact(data):
+        return send_bytes(self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, type_id, deadline, wait, quietly)
+    if not PyObject_CheckBuffer(data):
+        raise refuse_payload(data, "send")
+    PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
+    try:
+        if PyBuffer_IsContiguous(&view, b"C"):
+            sent = send_bytes(self, <const char*>view.buf, view.len, NULL, type_id, deadline, wait, quietly)
+        else:
+            sent = send_bytes(self, NULL, view.len, &view, type_id, deadline, wait, quietly)
+    finally:
+        PyBuffer_Release(&view)
+    return sent
+
+
+cdef int send_bytes(
+    Bus self, const char* data, Py_ssize_t size, Py_buffer* strided, uint32_t type_id, uint64_t deadline, bint wait, bint quietly
+) except -1:
+    enter(self)
+    cdef core.Bus* bus = tachyon_core(self._core)
+    cdef Status status
+    cdef uint8_t* payload = NULL
+    cdef bint direct = strided == NULL and size < LARGE_COPY
+    try:
+        while True:
+            if direct and quietly:
+                status = bus.try_send_quietly(data, size, type_id)
+            elif direct:
+                status = bus.try_send(data, size, type_id)
+            else:
+                status = bus.try_claim(size, payload)
+            if status == Status.ok:
+                break
+            if status != Status.full:
+                raise_status(self, status, size)
+            if not wait:
+                return 0
+            if quietly:
+                bus.wake_consumer()
+            await_room(self, size, deadline)
+        if direct:
+            return 1
+        if strided == NULL:
+            with nogil:
+                memcpy(payload, data, size)
+        else:
+            try:
+                PyBuffer_ToContiguous(payload, strided, size, b"C")
+            except BaseException:
+                bus.abort()
+                raise
+        status = bus.commit(<uint32_t>size, type_id)
+        if status != Status.ok:
+            raise_status(self, status, size)
+        return 1
+    finally:
+        leave(self)
+
+
+cdef object role_of(Bus self):
+    cdef core.Stats stats = tachyon_core(self._core).stats()
+    if stats.producer == Side.undecided:
+        return None
+    return "producer" if stats.producer == stats.side else "consumer"
+
+
+cdef int check_open(Bus self) except -1:
+    if self._core == NULL or self._closing:
+        raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
+    cdef Status status = tachyon_core(self._core).state()
+    if status == Status.closed or status == Status.forked:
+        raise_status(self, status, 0)
+    return 0
+
+
+cdef inline int enter(Bus self) except -1:
+    if self._core == NULL or self._guards != 0 or not tachyon_enter(&self._in_use):
+        return refuse_use(self)
+    return 0
+
+
+cdef int refuse_use(Bus self) except -1:
+    check_open(self)
+    if self._guards != 0:
+        raise BusBusyError("a guard of this bus is still open, or a view of one still lives; leave its block and drop the view")
+    raise BusBusyError("this bus is in use by another thread, or by a caller of this one; a Bus serves one thread at a time")
+
+
+cdef inline void leave(Bus self) noexcept:
+    tachyon_leave(&self._in_use)
+    if self._closing:
+        finish_close(self)
+
+
+cdef void finish_close(Bus self) noexcept:
+    """Close the core; unmap once no guard is open."""
+    cdef core.Bus* opened = tachyon_core(self._core)
+    if opened == NULL:
+        return
+    opened.close()
+    if self._guards == 0:
+        self._core = NULL
+        del opened
+
+
+cdef void guard_ended(Bus self) noexcept:
+    self._guards -= 1
+    if self._closing:
+        finish_close(self)
+
+
+cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks) except -1:
+    """Wait for a frame: ok, or peer_closed. The caller leaves."""
+    enter(self)
+    cdef core.Bus* bus = tachyon_core(self._core)
+    cdef Status status = bus.try_peek(frame[0])
+    if status == Status.ok:
+        return <int>status
+    try:
+        if status == Status.empty and bus.spin_readable(min(looks, <uint64_t>LOOKS_WITH_GIL)):
+            status = bus.try_peek(frame[0])
+        if status == Status.empty and looks > LOOKS_WITH_GIL:
+            with nogil:
+                bus.spin_readable(looks)
+            status = bus.try_peek(frame[0])
+        while status == Status.empty:
+            with nogil:
+                status = bus.wait_readable(deadline)
+            PyErr_CheckSignals()
+            if status == Status.ok or status == Status.empty or status == Status.interrupted:
+                status = Status.closed if self._closing else bus.try_peek(frame[0])
+                if status == Status.empty and core.now_ns() >= deadline:
+                    raise BusEmptyError("no message within the timeout")
+        if status != Status.ok and status != Status.peer_closed:
+            raise_status(self, status, 0)
+    except BaseException:
+        leave(self)
+        raise
+    return <int>status
+
+
+cdef int expect_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks) except -1:
+    if next_frame(self, frame, deadline, looks) != <int>Status.ok:
+        leave(self)
+        raise_status(self, Status.peer_closed, 0)
+    return 0
+
+
+cdef int await_room(Bus self, uint64_t size, uint64_t deadline) except -1:
+    """Wait until the ring may have room. Between enter and leave."""
+    cdef core.Bus* bus = tachyon_core(self._core)
+    cdef Status status
+    if bus.spin_writable(size, LOOKS_WITH_GIL):
+        return 0
+    with nogil:
+        status = bus.wait_writable(size, deadline)
+    PyErr_CheckSignals()
+    if self._closing:
+        status = Status.closed
+    if status == Status.full:
+        if core.now_ns() >= deadline:
+            raise BusFullError(f"no room for {size} bytes within the timeout; the consumer is slow or stopped")
+    elif status != Status.ok and status != Status.interrupted:
+        raise_status(self, status, size)
+    return 0
+
+
+cdef Message take(Bus self, core.Frame* frame):
+    """Copy a frame out, free it, leave."""
+    cdef bytes data = None
+    try:
+        if frame.size < LARGE_COPY:
+            data = PyBytes_FromStringAndSize(<const char*>frame.payload, frame.size)
+        else:
+            data = PyBytes_FromStringAndSize(NULL, frame.size)
+            copy_out(<uint8_t*>PyBytes_AS_STRING(data), frame.payload, frame.size)
+    finally:
+        if data is None:  # no memory for it: the message stays the next one
+            tachyon_core(self._core).put_back(frame[0])
+        else:
+            tachyon_core(self._core).release(frame[0])
+        leave(self)
+    return new_message(frame.type_id, data)
+
+
+cdef object too_large(Bus self, object size):
+    return MessageTooLargeError(
+        f"a message of {size} bytes can never fit: this bus takes at most {self._capacity - 16} "
+        f"(its capacity of {self._capacity} less 16); listen with a larger capacity"
+    )
+
+
+cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
+    """Status to exception, in one place."""
+    if status == Status.too_large:
+        raise too_large(self, size)
+    if status == Status.wrong_side:
+        raise BusBusyError("one side sends and the other receives, as the first send decided; open a second bus for the way back")
+    if status == Status.claim_open or status == Status.no_claim:
+        raise BusBusyError("a claim of this bus is open where none may be, or none is where one must be")
+    if status == Status.peer_closed:
+        raise PeerClosedError(f"the peer (pid {self._peer_pid}) has closed this bus ({self._path})")
+    if status == Status.peer_dead:
+        raise PeerDeadError(f"the peer (pid {self._peer_pid}) of this bus ({self._path}) died; open a new one")
+    if status == Status.corrupt:
+        error = PeerDeadError(f"the peer (pid {self._peer_pid}) of this bus ({self._path}) corrupted the ring; open a new one")
+        error.reason = "corrupt"
+        raise error
+    if status == Status.forked:
+        raise BusClosedError(f"this bus ({self._path}) belongs to the parent of this process; open one here")
+    if status == Status.closed:
+        raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
+    if status == Status.full:
+        raise BusFullError("no room now")
+    if status == Status.empty:
+        raise BusEmptyError("no message now")
+    raise TachyonError(f"unexpected status {<int>status}")
+
+
+cdef inline void copy_out(uint8_t* to, const uint8_t* source, size_t size) noexcept:
+    if size < LARGE_COPY:
+        memcpy(to, source, size)
+    else:
+        with nogil:
+            memcpy(to, source, size)
+
+
+# ---- Bus -------------------------------------------------------------------------------------------------------------
+
+
+cdef Bus new_bus(core.Bus* opened, object path):
+    cdef Bus bus = Bus.__new__(Bus)
+    bus._core = opened
+    bus._path = path
+    bus._capacity = opened.capacity()
+    bus._peer_pid = opened.peer_pid()
+    return bus
+
+
+cdef class Bus:
+    """One direction between two processes. Made by Bus.listen and Bus.connect; a context manager.
+
+    Either side may be the producer: the first send decides. One thread at a time; a second one gets BusBusyError, except that
+    close() may come from any thread and ends a wait. Not picklable, not copyable, of no use in a forked child.
+    """
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("a Bus is made by Bus.listen(path, capacity) or Bus.connect(path)")
+
+    def __dealloc__(self):
+        cdef core.Bus* opened = tachyon_core(self._core)
+        self._core = NULL
+        del opened
+
+    @staticmethod
+    def listen(socket_path, capacity, *, timeout=None, mode=0o600):
+        """Create a ring of `capacity` bytes and wait until one peer has connected to `socket_path`.
+
+        capacity: power of two, 64 bytes … 4 GiB; the memory is reserved before anybody is let in.
+        timeout: seconds to wait for the peer; None waits for ever.
+        mode: permissions of the socket file; with any bit for group or others, other users than ours (and root) are let in.
+
+        The file is gone when this returns or raises. Whatever else stands at the path is left alone; a socket that nobody
+        listens on is replaced. Clients that say nothing, or the wrong thing, are dropped without harm.
+        Raises CapacityError, MemoryError, HandshakeError, TachyonTimeoutError.
+        """
+        cdef string path = as_path(socket_path)
+        if isinstance(capacity, float) or not hasattr(capacity, "__index__"):
+            raise TypeError(f"capacity must be an int, not {type(capacity).__name__}")
+        wanted = operator.index(capacity)
+        if not core.kMinCapacity <= wanted <= core.kMaxCapacity or wanted & (wanted - 1):
+            raise CapacityError(
+                f"capacity must be a power of two between {core.kMinCapacity} and {core.kMaxCapacity} bytes, not {wanted}"
+            )
+        allowed = operator.index(mode)
+        if not 0 <= allowed <= 0o777:
+            raise ValueError(f"mode must be between 0 and 0o777, not {allowed:#o}")
+        cdef uint64_t size = wanted, deadline = deadline_after(timeout)
+        cdef unsigned int bits = allowed
+        cdef core.Bus* opened = NULL
+        cdef core.Interrupt interrupt
+        cdef list raised = []
+        interrupt.asked = signal_raised
+        interrupt.context = <void*>raised
+        try:
+            with nogil:
+                opened = tachyon_listen(path, size, deadline, bits, interrupt)
+        except BaseException as error:
+            raise setup_failed(error, socket_path, raised) from None
+        return new_bus(opened, socket_path)
+
+    @staticmethod
+    def connect(socket_path, *, timeout=0.0, uid=None):
+        """Attach to the bus that a listener offers at `socket_path`.
+
+        timeout: 0 tries once; more waits so many seconds for a listener to appear; None waits for ever.
+        uid: the user whose listener is trusted; by default our own effective user, or root.
+        Raises HandshakeError (no listener, refused, …), TachyonTimeoutError (none within a timeout > 0), MemoryError.
+        """
+        cdef string path = as_path(socket_path)
+        cdef uint64_t deadline = 0
+        if timeout is None or timeout != 0:
+            deadline = deadline_after(timeout)
+        trusted = -1 if uid is None else operator.index(uid)
+        if uid is not None and not 0 <= trusted < 1 << 32:
+            raise ValueError(f"uid must be between 0 and {(1 << 32) - 1}, not {trusted}")
+        cdef long user = trusted
+        cdef core.Bus* opened = NULL
+        cdef core.Interrupt interrupt
+        cdef list raised = []
+        interrupt.asked = signal_raised
+        interrupt.context = <void*>raised
+        try:
+            with nogil:
+                opened = tachyon_connect(path, deadline, user, interrupt)
+        except BaseException as error:
+            raise setup_failed(error, socket_path, raised) from None
+        return new_bus(opened, socket_path)
+
+    # -- sending --
+
+    def send(self, data, type_id=0, *, timeout=None):
+        """Send the bytes of any buffer (strided ones in C order); wait while the ring is full.
+
+        timeout: seconds to wait for room; None waits as long as the peer lives.
+        Raises BusFullError, MessageTooLargeError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError. After a
+        PeerClosedError or PeerDeadError nobody will read this message.
+        """
+        send_until(self, data, as_type_id(type_id), core.kNever if timeout is None else deadline_after(timeout), True, False)
+
+    def try_send(self, data, type_id=0):
+        """Send if there is room now. False if the ring is full. Otherwise as send."""
+        return send_until(self, data, as_type_id(type_id), 0, False, False) == 1
+
+    def send_many(self, items, type_id=0, *, timeout=None):
+        """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were sent.
+
+        The consumer is woken once, at the end or when the ring is full; one that polls sees each message at once. `timeout`
+        (seconds) is for all of them together; BusFullError.sent tells how many went out before it ran out. Raises as send.
+        """
+        cdef uint32_t default_type = as_type_id(type_id), item_type
+        cdef uint64_t deadline = deadline_after(timeout)
+        cdef Py_ssize_t sent = 0
+        try:
+            for item in items:
+                item_type = default_type
+                data = item
+                if type(item) is tuple:
+                    if len(<tuple>item) != 2:
+                        raise ValueError(f"a pair is (buffer, type_id); this tuple has {len(<tuple>item)} items")
+                    data = (<tuple>item)[0]
+                    item_type = as_type_id((<tuple>item)[1])
+                elif type(item) is Message:
+                    data = (<Message>item).data
+                    item_type = (<Message>item).type_id
+                send_until(self, data, item_type, deadline, True, True)
+                sent += 1
+        except BusFullError as error:
+            error.sent = sent
+            raise
+        finally:
+            if self._core != NULL:
+                tachyon_core(self._core).wake_consumer()
+        return sent
+
+    def send_zero_copy(self, size, type_id=0, *, timeout=None):
+        """Claim room for `size` bytes, to be written in place within a `with` block.
+
+        Returns a TxGuard with a writable buffer. Leaving the block sends the message, cut to `actual_size`; an exception in
+        the block gives the room back. Until then every other use of this bus raises BusBusyError. Raises as send.
+        """
+        cdef uint32_t kind = as_type_id(type_id)
+        cdef uint64_t deadline = deadline_after(timeout)
+        if not hasattr(size, "__index__"):
+            raise TypeError(f"size must be an int, not {type(size).__name__}")
+        wanted = operator.index(size)
+        if wanted < 0:
+            raise ValueError(f"size must not be negative: {wanted}")
+        if wanted > 0xffffffff:
+            raise too_large(self, wanted)
+        cdef uint64_t claimed = wanted
+        cdef uint8_t* payload = NULL
+        cdef Status status
+        cdef TxGuard guard
+        enter(self)
+        try:
+            while True:
+                status = tachyon_core(self._core).try_claim(claimed, payload)
+                if status == Status.ok:
+                    break
+                if status != Status.full:
+                    raise_status(self, status, claimed)
+                await_room(self, claimed, deadline)
+            self._guards += 1
+        finally:
+            leave(self)
+        guard = TxGuard.__new__(TxGuard)
+        guard.start(self, payload, <Py_ssize_t>claimed, False)
+        guard._actual_size = claimed
+        guard._type_id = kind
+        return guard
+
+    # -- receiving --
+
+    def __iter__(self):
+        check_open(self)
+        return self
+
+    def __next__(self):
+        cdef core.Frame frame
+        if next_frame(self, &frame, core.kNever, LOOKS_WITH_GIL) != <int>Status.ok:
+            leave(self)
+            raise StopIteration
+        return take(self, &frame)
+
+    def recv(self, *, timeout=None):
+        """Wait for the next message and return it as a Message with its own bytes.
+
+        timeout: seconds to wait; None waits as long as the peer lives.
+        Raises BusEmptyError, PeerClosedError (everything has been read), PeerDeadError, BusBusyError, BusClosedError.
+        """
+        cdef core.Frame frame
+        expect_frame(self, &frame, core.kNever if timeout is None else deadline_after(timeout), LOOKS_WITH_GIL)
+        return take(self, &frame)
+
+    def try_recv(self):
+        """Return the next message if there is one now, else None. Otherwise as recv."""
+        cdef core.Frame frame
+        enter(self)
+        cdef Status status = tachyon_core(self._core).try_peek(frame)
+        if status == Status.ok:
+            return take(self, &frame)
+        try:
+            if status != Status.empty:
+                raise_status(self, status, 0)
+        finally:
+            leave(self)
+        return None
+
+    def recv_into(self, buffer, *, timeout=None):
+        """Wait for the next message and copy it into a writable, contiguous buffer. Returns (size, type_id).
+
+        A message that does not fit raises MessageTooLargeError and stays the next one. Otherwise as recv.
+        """
+        cdef Py_buffer view
+        cdef core.Frame frame
+        cdef uint64_t deadline = deadline_after(timeout)
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+        try:
+            expect_frame(self, &frame, deadline, LOOKS_WITH_GIL)
+            try:
+                if frame.size > view.len:
+                    tachyon_core(self._core).put_back(frame)
+                    raise MessageTooLargeError(
+                        f"the next message has {frame.size} bytes, the buffer {view.len}; pass a larger one, the message waits"
+                    )
+                copy_out(<uint8_t*>view.buf, frame.payload, frame.size)
+                tachyon_core(self._core).release(frame)
+            finally:
+                leave(self)
+        finally:
+            PyBuffer_Release(&view)
+        return frame.size, frame.type_id
+
+    def recv_zero_copy(self, *, timeout=None):
+        """Wait for the next message and return it in place, as an RxGuard with a read-only buffer, for a `with` block.
+
+        Leaving the block frees the frame. Until then every other use of this bus raises BusBusyError. Raises as recv.
+        """
+        cdef RxGuard guard = RxGuard.__new__(RxGuard)
+        expect_frame(self, &guard._frame, deadline_after(timeout), LOOKS_WITH_GIL)
+        self._guards += 1
+        leave(self)
+        guard.start(self, <uint8_t*>guard._frame.payload, guard._frame.size, True)
+        return guard
+
+    def drain_batch(self, max_msgs=1024, spin_threshold=10000, *, timeout=None):
+        """Wait for a message, then take up to `max_msgs` that are there, in place, as an RxBatchGuard for a `with` block.
+
+        spin_threshold: looks at the ring before the thread is put to sleep. timeout: seconds to wait for the first message.
+        Leaving the block frees all of them. Raises as recv.
+        """
+        most = operator.index(max_msgs)
+        if most < 1:
+            raise ValueError(f"max_msgs must be at least 1, not {most}")
+        looks = operator.index(spin_threshold)
+        if looks < 0:
+            raise ValueError(f"spin_threshold must not be negative: {looks}")
+        cdef size_t limit = min(most, MAX_CAPACITY // 64)
+        cdef RxBatchGuard batch = RxBatchGuard.__new__(RxBatchGuard)
+        cdef core.Frame frame
+        expect_frame(self, &frame, deadline_after(timeout), min(looks, 1 << 20))
+        try:
+            batch._frames.push_back(frame)
+            batch._frames.reserve(64)
+            while batch._frames.size() < limit and tachyon_core(self._core).try_peek(frame) == Status.ok:
+                batch._frames.push_back(frame)
+            batch._bus = self
+            batch._open = True
+            self._guards += 1
+        except BaseException:  # no memory for the list: all of them stay the next ones
+            tachyon_core(self._core).put_back(frame)
+            while not batch._frames.empty():
+                if batch._frames.back().position != frame.position:
+                    tachyon_core(self._core).put_back(batch._frames.back())
+                batch._frames.pop_back()
+            raise
+        finally:
+            leave(self)
+        return batch
+
+    # -- the rest --
+
+    def flush(self):
+        """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
+        check_open(self)
+        enter(self)
+        tachyon_core(self._core).wake_consumer()
+        tachyon_core(self._core).hand_back()
+        leave(self)
+
+    def set_polling_mode(self, pure_spin):
+        """True: waits never sleep, for the lowest latency at the price of a whole core. False: spin for a while, then sleep."""
+        check_open(self)
+        enter(self)
+        tachyon_core(self._core).set_polling_mode(bool(pure_spin))
+        leave(self)
+
+    def set_numa_node(self, node):
+        """Move the ring's memory to NUMA node `node`. Best before the first message. ValueError if there is no such node."""
+        cdef unsigned int wanted
+        number = operator.index(node)
+        if not 0 <= number < 1024:
+            raise ValueError(f"NUMA node must be between 0 and 1023, not {number}")
+        wanted = number
+        check_open(self)
+        enter(self)
+        cdef int error = tachyon_core(self._core).set_numa_node(wanted)
+        leave(self)
+        if error == 22:
+            raise ValueError(f"this machine has no NUMA node {number}")
+        if error != 0:
+            raise OSError(error, os.strerror(error))
+
+    def stats(self):
+        """Return counters of this side: role, messages and bytes of ring so far, waits that parked, wakes of the peer."""
+        check_open(self)
+        cdef core.Stats stats = tachyon_core(self._core).stats()
+        role = role_of(self)
+        return {
+            "role": role,
+            "messages": stats.messages,
+            "position": stats.position,
+            "parks": stats.parks,
+            "wakes": stats.wakes,
+            "spin_budget_ns": stats.spin_budget_ns,
+            "capacity": self._capacity,
+        }
+
+    @property
+    def capacity(self):
+        """Bytes of ring, as given to listen."""
+        return self._capacity
+
+    @property
+    def max_message_size(self):
+        """Largest message in bytes: capacity - 16. It goes through at any moment, when the consumer has freed the rest."""
+        return self._capacity - 16
+
+    @property
+    def peer_pid(self):
+        """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
+        return self._peer_pid
+
+    @property
+    def closed(self):
+        """True after close(), and in a forked child."""
+        if self._core == NULL or self._closing:
+            return True
+        cdef Status status = tachyon_core(self._core).state()
+        return status == Status.closed or status == Status.forked
+
+    def close(self):
+        """Tell the peer that nothing more will come, and let go. Idempotent, never waits; allowed from any thread.
+
+        What was sent can still be read by the peer. A wait in another thread ends with BusClosedError. The memory stays mapped
+        as long as a guard or a view of one lives.
+        """
+        if self._core == NULL:
+            return
+        if not tachyon_enter(&self._in_use):
+            self._closing = True  # whoever is in there finishes the job
+            tachyon_core(self._core).request_close()
+            return
+        self._closing = True
+        leave(self)
+
+    def __enter__(self):
+        check_open(self)
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def __repr__(self):
+        if self.closed:
+            return f"<tachyon.Bus {self._path!r} closed>"
+        role = role_of(self) or "undecided"
+        return f"<tachyon.Bus {self._path!r} {role} capacity={self._capacity} peer_pid={self._peer_pid}>"
+
+    def __reduce__(self):
+        raise TypeError("a Bus cannot be pickled or copied: it belongs to one process; open one in each")
+
+    # -- for other Cython code: see _tachyon.pxd --
+
+    cdef int try_claim(self, unsigned long long size, unsigned char** payload) noexcept nogil:
+        if self._core == NULL:
+            return <int>Status.closed
+        return <int>tachyon_core(self._core).try_claim(size, payload[0])
+
+    cdef int commit(self, unsigned int size, unsigned int type_id) noexcept nogil:
+        if self._core == NULL:
+            return <int>Status.closed
+        return <int>tachyon_core(self._core).commit(size, type_id)
+
+    cdef int abort(self) noexcept nogil:
+        if self._core == NULL:
+            return <int>Status.closed
+        return <int>tachyon_core(self._core).abort()
+
+    cdef int wait_writable(self, unsigned long long size, unsigned long long until_ns) noexcept nogil:
+        if self._core == NULL:
+            return <int>Status.closed
+        return <int>tachyon_core(self._core).wait_writable(size, until_ns)
+
+    cdef int try_peek(self, Frame* frame) noexcept nogil:
+        if self._core == NULL:
+            return <int>Status.closed
+        return <int>tachyon_core(self._core).try_peek((<core.Frame*>frame)[0])
+
+    cdef int release(self, const Frame* frame) noexcept nogil:
+        if self._core == NULL:
+            return <int>Status.closed
+        return <int>tachyon_core(self._core).release((<const core.Frame*>frame)[0])
+
+    cdef int wait_readable(self, unsigned long long until_ns) noexcept nogil:
+        if self._core == NULL:
+            return <int>Status.closed
+        return <int>tachyon_core(self._core).wait_readable(until_ns)
+
+    cdef int raise_for_status(self, int status) except -1:
+        return 0 if status == <int>Status.ok else raise_status(self, <Status>status, 0)

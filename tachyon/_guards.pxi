@@ -208,6 +208,8 @@ cdef class RxView(_Window):
     cdef uint32_t _type_id
 
     cdef int _usable(self) except -1:
+        if self._batch is None:  # made by __new__
+            raise BusClosedError("this RxView belongs to no batch")
         return self._batch._usable()
 
     cdef void _view_made(self) noexcept:

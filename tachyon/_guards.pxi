@@ -310,12 +310,11 @@ cdef class RxBatchGuard:
         self._usable()
         if isinstance(index, slice):
             return [self._view(i) for i in range(*index.indices(count))]
-        i = operator.index(index)
-        if i < 0:
-            i += count
-        if not 0 <= i < count:
-            raise IndexError(f"batch index {index} out of range for {count} messages")
-        return self._view(i)
+        wanted = operator.index(index)
+        if not -count <= wanted < count:
+            raise IndexError(f"batch index {wanted} out of range for {count} messages")
+        i = wanted
+        return self._view(i + count if i < 0 else i)
 
     def __iter__(self):
         cdef size_t i

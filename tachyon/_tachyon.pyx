@@ -468,7 +468,7 @@ cdef class Bus:
             for item in items:
                 item_type = default_type
                 data = item
-                if type(item) is tuple:
+                if isinstance(item, tuple):
                     if len(<tuple>item) != 2:
                         raise ValueError(f"a pair is (buffer, type_id); this tuple has {len(<tuple>item)} items")
                     data = (<tuple>item)[0]

@@ -478,6 +478,8 @@ cdef class Bus:
                     item_type = (<Message>item).type_id
                 send_until(self, data, item_type, deadline, True, True)
                 sent += 1
+                if sent % 1024 == 0:  # with room enough, nothing else in here looks at signals
+                    PyErr_CheckSignals()
         except BusFullError as error:
             error.sent = sent
             raise

@@ -468,7 +468,7 @@ cdef class Bus:
             for item in items:
                 item_type = default_type
                 data = item
-                if type(item) is tuple:
+                if isinstance(item, tuple):
                     if len(<tuple>item) != 2:
                         raise ValueError(f"a pair is (buffer, type_id); this tuple has {len(<tuple>item)} items")
                     data = (<tuple>item)[0]
@@ -478,6 +478,8 @@ cdef class Bus:
                     item_type = (<Message>item).type_id
                 send_until(self, data, item_type, deadline, True, True)
                 sent += 1
+                if sent % 1024 == 0:  # with room enough, nothing else in here looks at signals
+                    PyErr_CheckSignals()
         except BusFullError as error:
             error.sent = sent
             raise

@@ -1,12 +1,13 @@
 # Every target sets up by itself what it needs: see scripts/setup. No virtual environment has to be active.
 
 export TACHYON_WERROR ?= 1
-# .venv's own CMake, if there is one, before the system's: it is there only where that is too old.
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 PYTHON ?= python3
 SETUP := PYTHON="$(PYTHON)" scripts/setup
 VENV := .venv/bin
+# .venv has a CMake of its own only where the system's is too old.
+CMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" cmake
+CTEST := PATH="$(CURDIR)/$(VENV):$$PATH" ctest
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
@@ -33,9 +34,9 @@ test: test-cxx test-python
 
 test-cxx:
 	@$(SETUP) core
-	cmake --preset release
-	cmake --build --preset release -j $(JOBS)
-	ctest --preset release
+	$(CMAKE) --preset release
+	$(CMAKE) --build --preset release -j $(JOBS)
+	$(CTEST) --preset release
 
 test-python:
 	@$(SETUP) test
@@ -44,7 +45,7 @@ test-python:
 lint:
 	@$(SETUP) lint
 	$(VENV)/clang-format --dry-run --Werror $(CXX_SOURCES)
-	cmake --preset release -B build/lint -DTACHYON_TESTS=OFF >build/lint.log || { cat build/lint.log; exit 1; }
+	$(CMAKE) --preset release -B build/lint -DTACHYON_TESTS=OFF >build/lint.log || { cat build/lint.log; exit 1; }
 	find cxx/src cxx/bench -name '*.cpp' -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
@@ -66,8 +67,8 @@ bench:
 sanitize:
 	@$(SETUP) core
 	for preset in asan-ubsan tsan; do \
-	  cmake --preset $$preset && cmake --build --preset $$preset -j $(JOBS) && \
-	  setarch "$$(uname -m)" -R ctest --preset $$preset || exit 1; \
+	  $(CMAKE) --preset $$preset && $(CMAKE) --build --preset $$preset -j $(JOBS) && \
+	  setarch "$$(uname -m)" -R env $(CTEST) --preset $$preset || exit 1; \
 	done
 
 clean:

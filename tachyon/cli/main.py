@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 from typing import TYPE_CHECKING, NoReturn
@@ -165,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         return SIGNALLED + error.signum
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes sys.stdout at its end
         return SIGNALLED + signal.SIGPIPE
     except Failure as error:
         code, text = error.code, str(error)

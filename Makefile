@@ -6,8 +6,9 @@ PYTHON ?= python3
 SETUP := PYTHON="$(PYTHON)" scripts/setup
 VENV := .venv/bin
 # .venv has a CMake of its own only where the system's is too old.
-CMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" cmake
-CTEST := PATH="$(CURDIR)/$(VENV):$$PATH" ctest
+IN_VENV := PATH="$(CURDIR)/$(VENV):$$PATH"
+CMAKE := $(IN_VENV) cmake
+CTEST := $(IN_VENV) ctest
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
@@ -49,7 +50,7 @@ lint:
 	find cxx/src cxx/bench -name '*.cpp' -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
-	$(VENV)/cython-lint tachyon
+	$(IN_VENV) cython-lint tachyon
 	$(VENV)/mypy
 	if [ -e tachyon/_tachyon.pyi ]; then $(VENV)/stubtest tachyon._tachyon; fi
 

@@ -1,7 +1,7 @@
 """`python -m tachyon demo`: two real processes, a stream whose every byte is checked, and round trips that are timed.
 
-The second process is this module run as a program: `python -m tachyon.cli.demo FOLDER`. Its verdict comes back through its
-stdout, not through a bus: what is tested does not vouch for itself.
+The second process is this module run as a program: `python -m tachyon.cli.demo FOLDER`. Its verdict comes back through
+its stdout, not through a bus: what is tested does not vouch for itself.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ PATIENCE = 30.0  # seconds; a peer that is silent for longer hangs
 
 def demo() -> int:
     """Run both parts and return the exit code: 0 only if every byte arrived as it was sent."""
-    with tempfile.TemporaryDirectory(prefix="tachyon-demo-") as folder:
-        arguments = [sys.executable, "-m", "tachyon.cli.demo", folder]
+    with tempfile.TemporaryDirectory(prefix="tachyon-demo-") as temporary:
+        folder = Path(temporary)
+        arguments = [sys.executable, "-m", "tachyon.cli.demo", temporary]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=_import_folder()) as second:
             try:
                 print(f"two processes: {os.getpid()} sends, {second.pid} receives\n", flush=True)
@@ -66,9 +67,9 @@ def _import_folder() -> str:
     return str(Path(__file__).resolve().parents[2])
 
 
-def _connect(folder: str, name: str, second: subprocess.Popen[bytes]) -> Bus:
+def _connect(folder: Path, name: str, second: subprocess.Popen[bytes]) -> Bus:
     """Connect as soon as the second process listens, but do not wait for one that has died."""
-    path = os.path.join(folder, name)
+    path = folder / name
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -78,7 +79,7 @@ def _connect(folder: str, name: str, second: subprocess.Popen[bytes]) -> Bus:
                 raise
 
 
-# ---- the stream --------------------------------------------------------------------------------------------------------
+# ---- the stream ------------------------------------------------------------------------------------------------------
 
 
 def _files() -> Iterator[Path]:
@@ -92,7 +93,7 @@ def _files() -> Iterator[Path]:
                 yield path
 
 
-def _stream(folder: str, second: subprocess.Popen[bytes]) -> bool:
+def _stream(folder: Path, second: subprocess.Popen[bytes]) -> bool:
     digest = hashlib.blake2b(digest_size=16)
     files = size = messages = 0
     with _connect(folder, "stream", second) as bus:
@@ -126,9 +127,10 @@ def _stream(folder: str, second: subprocess.Popen[bytes]) -> bool:
         verdict = json.loads(second.stdout.readline() or "{}")
         seconds = time.perf_counter() - start
     sent = {"digest": digest.hexdigest(), "files": files, "bytes": size, "messages": messages}
+    rate = size_text(size / seconds)
     print(
         f"this Python's standard library and executable: {files:,} files, {size_text(size)}\n"
-        f"  {messages:,} messages in {seconds:.2f} s: {size_text(size / seconds)}/s, read from files and hashed on both sides\n"
+        f"  {messages:,} messages in {seconds:.2f} s: {rate}/s, read from files and hashed on both sides\n"
         f"  sent      blake2b {sent['digest']}\n"
         f"  received  blake2b {verdict.get('digest', '(nothing)')}"
     )
@@ -140,10 +142,10 @@ def _stream(folder: str, second: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _receive_stream(folder: str) -> None:
+def _receive_stream(folder: Path) -> None:
     digest = hashlib.blake2b(digest_size=16)
     files = size = messages = 0
-    with Bus.listen(os.path.join(folder, "stream"), CAPACITY, timeout=PATIENCE) as bus:
+    with Bus.listen(folder / "stream", CAPACITY, timeout=PATIENCE) as bus:
         ended = False
         while not ended:
             with bus.drain_batch(timeout=PATIENCE) as batch:
@@ -162,10 +164,10 @@ def _receive_stream(folder: str) -> None:
     print(json.dumps(verdict), flush=True)
 
 
-# ---- round trips -------------------------------------------------------------------------------------------------------
+# ---- round trips -----------------------------------------------------------------------------------------------------
 
 
-def _round_trips(folder: str, second: subprocess.Popen[bytes]) -> None:
+def _round_trips(folder: Path, second: subprocess.Popen[bytes]) -> None:
     payload = bytes(range(PAYLOAD))
     clock = time.perf_counter_ns
     samples: list[int] = []
@@ -201,16 +203,16 @@ def _can_print(text: str) -> bool:
     return True
 
 
-def _echo(folder: str) -> None:
+def _echo(folder: Path) -> None:
     with (
-        Bus.listen(os.path.join(folder, "there"), ECHO_CAPACITY, timeout=PATIENCE) as there,
-        Bus.listen(os.path.join(folder, "back"), ECHO_CAPACITY, timeout=PATIENCE) as back,
+        Bus.listen(folder / "there", ECHO_CAPACITY, timeout=PATIENCE) as there,
+        Bus.listen(folder / "back", ECHO_CAPACITY, timeout=PATIENCE) as back,
     ):
         for message in there:
             back.send(message.data)
 
 
-def _second(folder: str) -> int:
+def _second(folder: Path) -> int:
     try:
         _receive_stream(folder)
         _echo(folder)
@@ -223,4 +225,4 @@ def _second(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_second(sys.argv[1]))
+    sys.exit(_second(Path(sys.argv[1])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def quantiles(ordered: Sequence[int]) -> str:
 
 
 def histogram(ordered: Sequence[int]) -> list[str]:
-    """Bars over logarithmic steps of time from the least sample to p99.9; the rest is one line, for its bars would be invisible.
+    """Bars over logarithmic steps of time, from the least sample to p99.9; one line counts the rest.
 
     `ordered` is nanoseconds, sorted, not empty.
     """
@@ -45,7 +46,7 @@ def histogram(ordered: Sequence[int]) -> list[str]:
     last = max(first, math.floor(STEPS * math.log2(max(1, quantile(ordered, 0.999)))))
     edges = [2 ** (step / STEPS) for step in range(first, last + 2)]
     marks = [0, *(bisect_left(ordered, edge) for edge in edges[1:])]
-    counts = [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    counts = [after - before for before, after in pairwise(marks)]
     highest = max(counts)
     rows = [(f"{duration(edge):>8}", count) for edge, count in zip(edges, counts, strict=False)]
     lines = [f"{label} {_bar(count / highest):<{WIDTH}} {100 * count / len(ordered):5.1f}%" for label, count in rows]

@@ -156,10 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) == signal.SIG_DFL:  # nohup's wish is respected
-            signal.signal(signum, _stop)
     try:
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) == signal.SIG_DFL:  # nohup's wish is respected
+                signal.signal(signum, _stop)
         return _run(arguments)
     except KeyboardInterrupt:
         return SIGNALLED + signal.SIGINT

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
 from contextlib import suppress
+from pathlib import Path
 
 
 def write_all(fd: int, data: memoryview) -> None:
@@ -50,21 +52,21 @@ class NamedFile(Stream):
     def __init__(self, name: str) -> None:
         """Look now for what would make open() fail: nobody wants to learn of it when the sender has come."""
         super().__init__(-1)
-        self._name = os.path.realpath(name)  # a symbolic link stays one
-        self._part: str | None = f"{self._name}.part"
+        self._name = Path(name).resolve()  # a symbolic link stays one
+        self._part: Path | None = self._name.with_name(f"{self._name.name}.part")
         self._mode: int | None = None
         with suppress(FileNotFoundError):
-            mode = os.stat(self._name).st_mode
+            mode = self._name.stat().st_mode
             if stat.S_ISDIR(mode):
-                raise IsADirectoryError(21, "Is a directory", name)
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
             if stat.S_ISREG(mode):
                 self._mode = stat.S_IMODE(mode)
             else:
                 self._part = None
-        folder = os.path.dirname(self._name)
+        folder = self._name.parent
         if self._part is not None and not os.access(folder, os.W_OK | os.X_OK):
-            code = 13 if os.path.isdir(folder) else 2
-            raise OSError(code, os.strerror(code), folder)
+            code = errno.EACCES if folder.is_dir() else errno.ENOENT
+            raise OSError(code, os.strerror(code), str(folder))
 
     def open(self) -> None:
         """Open the partial file; an older one of that name is overwritten."""
@@ -81,7 +83,7 @@ class NamedFile(Stream):
         fd, self._fd = self._fd, -1
         os.close(fd)
         if self._part is not None:
-            os.replace(self._part, self._name)
+            self._part.replace(self._name)
 
     def give_up(self) -> str:
         """Close, drop an empty partial file, and say what has become of the bytes."""
@@ -96,6 +98,6 @@ class NamedFile(Stream):
             return f"what arrived has been written to {self._name}"
         if size == 0:
             with suppress(OSError):
-                os.unlink(self._part)
+                self._part.unlink()
             return "nothing was written"
         return f"what arrived is in {self._part}"

@@ -1,8 +1,8 @@
 """`send` and `recv`: one byte stream over one Bus.
 
 The stream, for whoever wants to speak it from a program: messages of type_id DATA (0) hold its bytes in order; one of
-type_id END holds the total as 8 bytes, little-endian. Without END the stream is not whole, however it ended. The consumer
-frees END only once all is written: a producer that then finds the whole ring free has its receipt.
+type_id END holds the total as 8 bytes, little-endian. Without END the stream is not whole, however it ended. The
+consumer frees END only once all is written: a producer that then finds the whole ring free has its receipt.
 """
 
 from __future__ import annotations
@@ -161,9 +161,8 @@ def _pump_in(bus: Bus, output: Stream, meter: Meter) -> None:
 def _finish(bus: Bus, type_id: int, data: memoryview, output: Stream, meter: Meter) -> None:
     try:
         if type_id != END or len(data) != TOTAL.size:
-            raise Failure(
-                ERROR, f"a message of type_id {type_id} and {len(data)} bytes is no part of a stream; is the peer a `send`?"
-            )
+            what = f"a message of type_id {type_id} and {len(data)} bytes"
+            raise Failure(ERROR, f"{what} is no part of a stream; is the peer a `send`?")
         (total,) = TOTAL.unpack(data)
         if total != meter.bytes:
             raise Failure(ERROR, f"the sender sent {total:,} bytes, but {meter.bytes:,} arrived")

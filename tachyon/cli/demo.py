@@ -15,10 +15,11 @@ import sys
 import sysconfig
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tachyon import Bus, TachyonError, TachyonTimeoutError
+from tachyon import Bus, PeerClosedError, TachyonError, TachyonTimeoutError
 from tachyon.cli.exits import ERROR, OK, PROG, SIGNALLED
 from tachyon.cli.histogram import PLAIN, histogram, quantiles
 from tachyon.cli.meter import say, size_text
@@ -160,8 +161,10 @@ def _receive_stream(folder: Path) -> None:
                         files += 1
                     else:
                         size += message.actual_size
-    verdict = {"digest": digest.hexdigest(), "files": files, "bytes": size, "messages": messages}
-    print(json.dumps(verdict), flush=True)
+        verdict = {"digest": digest.hexdigest(), "files": files, "bytes": size, "messages": messages}
+        print(json.dumps(verdict), flush=True)
+        with suppress(PeerClosedError):  # our peer goes first: its last send must not find us gone
+            bus.recv(timeout=PATIENCE)
 
 
 # ---- round trips -----------------------------------------------------------------------------------------------------
@@ -208,8 +211,9 @@ def _echo(folder: Path) -> None:
         Bus.listen(folder / "there", ECHO_CAPACITY, timeout=PATIENCE) as there,
         Bus.listen(folder / "back", ECHO_CAPACITY, timeout=PATIENCE) as back,
     ):
-        for message in there:
-            back.send(message.data)
+        with suppress(PeerClosedError):  # our peer may take its last message and go while we are still sending it
+            for message in there:
+                back.send(message.data)
 
 
 def _second(folder: Path) -> int:

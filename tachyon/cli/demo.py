@@ -210,10 +210,10 @@ def _echo(folder: Path) -> None:
     with (
         Bus.listen(folder / "there", ECHO_CAPACITY, timeout=PATIENCE) as there,
         Bus.listen(folder / "back", ECHO_CAPACITY, timeout=PATIENCE) as back,
+        suppress(PeerClosedError),  # our peer may take its last message and go while we are still sending it
     ):
-        with suppress(PeerClosedError):  # our peer may take its last message and go while we are still sending it
-            for message in there:
-                back.send(message.data)
+        for message in there:
+            back.send(message.data)
 
 
 def _second(folder: Path) -> int:

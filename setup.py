@@ -34,7 +34,7 @@ class BuildExt(build_ext):
     def build_core(self) -> Path:
         """Configure and build in the build folder; returns the path of the library."""
         if not shutil.which("cmake"):
-            sys.exit("tachyon-ipc needs CMake >= 3.25 to build from source: apt-get install cmake, or pip install cmake")
+            sys.exit("tachyon-ipc needs CMake >= 3.25 to build from source: apt-get install cmake or pip install cmake")
         folder = Path(self.build_temp).resolve() / "core"
         options = ["-DCMAKE_BUILD_TYPE=Release", "-DTACHYON_TESTS=OFF", "-DTACHYON_BENCH=OFF"]
         options += [f"-DTACHYON_WERROR={'ON' if WERROR else 'OFF'}"]

@@ -30,7 +30,7 @@ class HandshakeError(TachyonError, ConnectionError):
 class PeerDeadError(TachyonError, ConnectionError):
     """The peer is gone for good: it died, or wrote something impossible.
 
-    Everything that it had committed has been handed out before this is raised. `reason` is "died", "corrupt" or "closed".
+    All that it had committed has been handed out before this is raised. `reason` is "died", "corrupt" or "closed".
     """
 
     reason: Literal["died", "corrupt", "closed"] = "died"

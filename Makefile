@@ -1,0 +1,78 @@
+# Every target sets up by itself what it needs: see scripts/setup. No virtual environment has to be active.
+
+export TACHYON_WERROR ?= 1
+
+PYTHON ?= python3
+SETUP := PYTHON="$(PYTHON)" scripts/setup
+VENV := .venv/bin
+# .venv has a CMake of its own only where the system's is too old.
+IN_VENV := PATH="$(CURDIR)/$(VENV):$$PATH"
+CMAKE := $(IN_VENV) cmake
+CTEST := $(IN_VENV) ctest
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+PYTEST_ARGS ?=
+CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
+PYTHON_SOURCES = setup.py $(wildcard tachyon tests bench examples)
+
+.PHONY: help demo test test-cxx test-python lint format bench sanitize clean
+
+help:
+	@echo 'make demo      see it work: a stream and round trips between two processes'
+	@echo 'make test      the C++ tests, then the Python tests (PYTEST_ARGS="-k cli")'
+	@echo 'make lint      formatting, clang-tidy, ruff, cython-lint, mypy, stubtest'
+	@echo 'make format    put the formatting right'
+	@echo 'make bench     measure, and compare with the targets'
+	@echo 'make sanitize  the C++ tests under ASan + UBSan, then under TSan'
+	@echo 'make clean     remove everything that was built, .venv too'
+
+# Only a visitor's first command: a newer compiler's warning must not spoil it.
+demo: export TACHYON_WERROR := 0
+demo:
+	@$(SETUP) demo
+	@$(VENV)/python -m tachyon demo
+
+test: test-cxx test-python
+
+test-cxx:
+	@$(SETUP) core
+	$(CMAKE) --preset release
+	$(CMAKE) --build --preset release -j $(JOBS)
+	$(CTEST) --preset release
+
+test-python:
+	@$(SETUP) test
+	$(VENV)/python -m pytest $(PYTEST_ARGS)
+
+lint:
+	@$(SETUP) lint
+	$(VENV)/clang-format --dry-run --Werror $(CXX_SOURCES)
+	$(CMAKE) --preset release -B build/lint -DTACHYON_TESTS=OFF >build/lint.log || { cat build/lint.log; exit 1; }
+	find cxx/src cxx/bench -name '*.cpp' -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(IN_VENV) cython-lint tachyon
+	$(VENV)/mypy
+	if [ -e tachyon/_tachyon.pyi ]; then $(VENV)/stubtest tachyon._tachyon; fi
+
+format:
+	@$(SETUP) lint
+	$(VENV)/clang-format -i $(CXX_SOURCES)
+	$(VENV)/ruff check --fix-only
+	$(VENV)/ruff format
+
+bench:
+	@$(SETUP) bench
+	$(VENV)/python bench/targets.py
+
+# TSan maps its shadow at fixed places, which some kernels' address randomisation is too strong for; hence setarch.
+sanitize:
+	@$(SETUP) core
+	for preset in asan-ubsan tsan; do \
+	  $(CMAKE) --preset $$preset && $(CMAKE) --build --preset $$preset -j $(JOBS) && \
+	  setarch "$$(uname -m)" -R env $(CTEST) --preset $$preset || exit 1; \
+	done
+
+clean:
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info tachyon/_tachyon.cpp tachyon/_tachyon.html
+	rm -f tachyon/_tachyon.*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,183 @@
+"""Arguments, and what every ending becomes: an exit code and at most one line on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+from typing import TYPE_CHECKING, NoReturn
+
+from tachyon import MAX_CAPACITY, MIN_CAPACITY, PeerDeadError, TachyonError, TachyonTimeoutError, __version__
+from tachyon.cli.exits import ERROR, PEER_GONE, PROG, SIGNALLED, TIMED_OUT, Failure, Stopped
+from tachyon.cli.meter import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXITS = """\
+exit status:
+  0    the whole stream went through: written by recv, and send has recv's word for it
+  1    error; one line on stderr says what and where
+  2    wrong usage
+  3    the other side died, or ended without ending the stream; what recv got is written
+  4    nobody came within --timeout
+  130  Ctrl-C (143: SIGTERM, 129: SIGHUP)
+  141  nobody reads recv's stdout any more
+"""
+
+EXAMPLES = """\
+examples:
+  python -m tachyon recv /tmp/bus -o copy.iso           # in one terminal
+  python -m tachyon send /tmp/bus big.iso               # in another
+
+  python -m tachyon recv /tmp/bus | tar x
+  tar c folder | python -m tachyon send /tmp/bus
+
+"""
+
+
+def _capacity(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,12})([KMG]?)", text.strip().upper())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write bytes, or use K, M or G, e.g. 4M")
+    size = int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+    if not MIN_CAPACITY <= size <= MAX_CAPACITY or size & (size - 1):
+        near = min(MAX_CAPACITY, max(MIN_CAPACITY, 1 << (size - 1).bit_length())) if size else MIN_CAPACITY
+        raise argparse.ArgumentTypeError(
+            f"{text} must be a power of two between {MIN_CAPACITY} bytes and {MAX_CAPACITY >> 30}G; take {_short(near)}"
+        )
+    return size
+
+
+def _short(size: int) -> str:
+    for unit, shift in (("G", 30), ("M", 20), ("K", 10)):
+        if size >> shift and not size % (1 << shift):
+            return f"{size >> shift}{unit}"
+    return str(size)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:  # NaN too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="Move a byte stream from one process of this machine to another through shared memory.",
+        epilog=EXAMPLES + EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tachyon-ipc {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+    def command(name: str, summary: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=text,
+            epilog=EXITS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    send = command(
+        "send",
+        "send a file, or stdin, to a listening recv",
+        "Connect to the `recv` that listens at PATH and send it FILE, or stdin.\nEnds when recv has written all of it.",
+    )
+    send.add_argument("path", metavar="PATH", help="socket path that recv listens at")
+    send.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to send; - or nothing is stdin")
+    send.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_seconds,
+        default=10.0,
+        help="seconds to wait for recv to listen; 0 tries once (default: 10)",
+    )
+
+    recv = command(
+        "recv",
+        "listen, and receive one stream into a file, or to stdout",
+        "Listen at PATH, take one `send`, and write what it sends to FILE, or to stdout.",
+    )
+    recv.add_argument("path", metavar="PATH", help="socket path to listen at; gone again once send has connected")
+    recv.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        default="-",
+        help="written as FILE.part, and renamed when whole; - is stdout (default: -)",
+    )
+    recv.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=None, help="seconds to wait for send (default: for ever)"
+    )
+    recv.add_argument(
+        "--capacity",
+        metavar="SIZE",
+        type=_capacity,
+        default=4 << 20,
+        help="bytes of ring, a power of two; K, M and G are understood (default: 4M)",
+    )
+    for parsed in (send, recv):
+        parsed.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary; errors are still told")
+
+    command(
+        "demo",
+        "see it work: a few hundred megabytes and some round trips between two processes",
+        "Stream this Python's standard library and executable to a second process and compare digests,\n"
+        "then time round trips of 32 bytes. Takes some seconds.",
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "demo":
+        from tachyon.cli.demo import demo
+
+        return demo()
+    from tachyon.cli import stream
+
+    if arguments.command == "send":
+        return stream.send(arguments.path, arguments.file, arguments.timeout, arguments.quiet)
+    return stream.recv(arguments.path, arguments.output, arguments.capacity, arguments.timeout, arguments.quiet)
+
+
+def _stop(signum: int, _frame: object) -> NoReturn:
+    raise Stopped(signum)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) == signal.SIG_DFL:  # nohup's wish is respected
+                signal.signal(signum, _stop)
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return SIGNALLED + signal.SIGINT
+    except Stopped as error:
+        return SIGNALLED + error.signum
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes sys.stdout at its end
+        return SIGNALLED + signal.SIGPIPE
+    except Failure as error:
+        code, text = error.code, str(error)
+    except TachyonTimeoutError as error:
+        code, text = TIMED_OUT, str(error)
+    except PeerDeadError as error:
+        code, text = PEER_GONE, str(error)
+    except (TachyonError, MemoryError) as error:
+        code, text = ERROR, str(error) or type(error).__name__
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        code, text = ERROR, f"{where}{error.strerror or error}"
+    say(f"{PROG} {arguments.command}: {text}")
+    return code

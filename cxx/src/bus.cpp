@@ -148,7 +148,6 @@ Status Bus::no_room() noexcept {
 // The hang-up, or the flag, comes after the last commit: one more look decides whether there is anything left to read.
 Status Bus::nothing_to_peek(Status status, Frame& frame) noexcept {
     if (status == Status::corrupt) return poison();
-    if (consumer_.held() != 0) return Status::empty;
     const bool gone = peer_gone_by_clock();
     const bool closed = peer_said_closed();
     if (!gone && !closed) return Status::empty;

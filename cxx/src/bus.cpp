@@ -95,6 +95,7 @@ Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
     auto expected = static_cast<std::uint32_t>(Side::undecided);
     const bool first = segment_.header()->producer_side.compare_exchange_strong(
         expected, static_cast<std::uint32_t>(side_), std::memory_order_acq_rel);
+    if (!first && expected != static_cast<std::uint32_t>(other_side(side_))) return poison();
     mode_.store(first ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
     return first ? Status::ok : Status::wrong_side;
 }

@@ -212,6 +212,11 @@ Status Bus::wait_readable(std::uint64_t until) noexcept {
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
     consumer_.hand_back();
     const Status status = wait(segment_.header()->consumer_parked, until, [this] { return consumer_.has_frame(); });
+    // Until the first message both sides may sleep on this word, and leaving has just cleared it for both. Set, it costs the
+    // sender one wake for nobody; clear, a peer that still sleeps would miss the first message until its slice is over.
+    if (mode_.load(std::memory_order_relaxed) == Mode::undecided) {
+        segment_.header()->consumer_parked.store(1, std::memory_order_relaxed);
+    }
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
     if (status == Status::empty) last_check_ = 0;  // after a whole slice the next look at the peer is a real one
     return status;

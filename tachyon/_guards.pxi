@@ -1,5 +1,10 @@
 # Included by _tachyon.pyx: the windows into frames that are handed out.
+#
+# no_gc_clear: a guard in a reference cycle needs its bus until __dealloc__, to give the frame back there, and a view of it needs
+# the guard. The collector must not take them away before; a cycle through a guard is broken elsewhere.
 
+
+@cython.no_gc_clear
 cdef class _Window:
     """Bytes of the ring, for as long as a frame is held. Counts the views, so that none outlives the frame unnoticed."""
 
@@ -127,6 +132,7 @@ cdef void drop_unversioned(DLManagedTensor* managed) noexcept with gil:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class TxGuard(_Window):
     """Room for a message, to be written in place. `with memoryview(guard) as m: m[:] = ...`, np.frombuffer, DLPack.
 
@@ -169,6 +175,7 @@ cdef class TxGuard(_Window):
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class RxGuard(_Window):
     """A received message in place, read-only. Leaving its block frees the frame.
 
@@ -193,6 +200,7 @@ cdef class RxGuard(_Window):
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class RxView(_Window):
     """One message of an RxBatchGuard, in place, read-only, of use within the batch's block."""
 
@@ -200,6 +208,8 @@ cdef class RxView(_Window):
     cdef uint32_t _type_id
 
     cdef int _usable(self) except -1:
+        if self._batch is None:  # made by __new__
+            raise BusClosedError("this RxView belongs to no batch")
         return self._batch._usable()
 
     cdef void _view_made(self) noexcept:
@@ -223,6 +233,7 @@ cdef class RxView(_Window):
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class RxBatchGuard:
     """A sequence of received messages in place: RxView objects, read-only. Leaving its block frees all of them.
 
@@ -299,12 +310,11 @@ cdef class RxBatchGuard:
         self._usable()
         if isinstance(index, slice):
             return [self._view(i) for i in range(*index.indices(count))]
-        i = operator.index(index)
-        if i < 0:
-            i += count
-        if not 0 <= i < count:
-            raise IndexError(f"batch index {index} out of range for {count} messages")
-        return self._view(i)
+        wanted = operator.index(index)
+        if not -count <= wanted < count:
+            raise IndexError(f"batch index {wanted} out of range for {count} messages")
+        i = wanted
+        return self._view(i + count if i < 0 else i)
 
     def __iter__(self):
         cdef size_t i

@@ -59,7 +59,7 @@ cdef uint32_t as_type_id(object value) except? 0xffffffff:
     if type(value) is not int:
         value = operator.index(value)
     cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
-    if overflow != 0 or not 0 <= number <= 0xffffffff:
+    if overflow != 0 or (<uint64_t>number) >> 32 != 0:
         raise OverflowError(f"type_id must be between 0 and {0xffffffff}, not {value}")
     return <uint32_t>number
 
@@ -99,7 +99,10 @@ cdef class Message:
     cdef readonly uint32_t type_id
     cdef readonly bytes data
 
-    def __cinit__(self, type_id=0, size=None, data=b""):
+    # Not __cinit__: that would run for every message received.
+    def __init__(self, type_id=0, size=None, data=b""):
+        if self.data is not None:
+            raise TypeError("a Message cannot be changed; make a new one")
         self.type_id = as_type_id(type_id)
         if not PyBytes_CheckExact(data):
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
@@ -110,10 +113,10 @@ cdef class Message:
     @property
     def size(self):
         """Number of bytes in `data`."""
-        return PyBytes_GET_SIZE(self.data)
+        return len(self.data)
 
     cdef tuple _fields(self):
-        return self.type_id, PyBytes_GET_SIZE(self.data), self.data
+        return self.type_id, len(self.data), self.data
 
     def __iter__(self):
         return iter(self._fields())

@@ -84,10 +84,10 @@ Status Bus::ended(Mode mode) const noexcept {
     }
 }
 
-// Called unless this side is a producer without an open claim.
+// Called unless this side is a producer without an open claim, whose consumer has not closed.
 Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
-    if (mode == Mode::producer) return Status::claim_open;
+    if (mode == Mode::producer) return producer_.claim_open() ? Status::claim_open : check_consumer();
     if (mode != Mode::undecided) return ended(mode);
     if (size > max_size_) return Status::too_large;  // a message that cannot be sent decides nothing
     if (peer_said_closed()) return Status::peer_closed;
@@ -130,7 +130,7 @@ bool Bus::peer_gone_by_clock() noexcept {
     return connection_.hung_up();
 }
 
-// After a commit, or instead of one: is there still somebody to read it?
+// Is there still somebody to read?
 Status Bus::check_consumer() noexcept {
     const bool closed = peer_said_closed();
     if (!closed && !peer_gone_by_clock()) return Status::ok;
@@ -199,6 +199,9 @@ Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWor
     }
     ++parks_;
     switch (park(parked, barrier_, slice, look)) {
+        case Parked::saw_work:  // within the microseconds that the barrier took: a spin would have paid
+            budget_.paid();
+            return Status::ok;
         case Parked::slice_over: return Status::empty;
         case Parked::interrupted: return Status::interrupted;
         default: return Status::ok;

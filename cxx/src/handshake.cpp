@@ -395,7 +395,8 @@ class Connector {
         Connection connection = open();
         const bool membarrier = register_membarrier();
         const Hello ours = make_hello(options_.kind, membarrier);
-        if (!send_hello(connection.socket(), ours, {})) hung_up();
+        // A listener that refuses this user says so and hangs up without listening: its answer tells more than this failure.
+        if (!send_hello(connection.socket(), ours, {}) && errno != EPIPE && errno != ECONNRESET) hung_up();
         HelloReader reader(options_.segments);
         receive(connection.socket(), reader);
         const Hello& theirs = reader.hello();

@@ -44,8 +44,9 @@ class Bus {
 
     // ---- producer: ok, full, too_large, wrong_side, claim_open, peer_closed, peer_dead, corrupt, closed, forked ----
 
-    // ok: the message is visible to the peer. peer_closed, peer_dead: nobody will read it, nor any later one. A death is seen
-    // by the first send that begins about 0.1 ms after it, at the latest; a clean close at once.
+    // ok: the message is visible to the peer. peer_closed: it was not sent. peer_dead: nobody will read it, nor any later one.
+    // A clean close is seen at once; a death by the first send that begins about 0.1 ms after it, at the latest. The look for
+    // a death comes after the commit, where it does not delay the message.
     [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id,
                                   std::uint64_t correlation_id = 0) noexcept {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
@@ -152,14 +153,17 @@ class Bus {
     enum class Mode : std::uint8_t { undecided, consumer, producer, producer_gone, corrupt, closed, forked };
 
     [[nodiscard]] Status begin_send(std::uint64_t size) noexcept {
-        if (mode_.load(std::memory_order_relaxed) != Mode::producer || producer_.claim_open()) [[unlikely]] {
+        if (mode_.load(std::memory_order_relaxed) != Mode::producer || producer_.claim_open() ||
+            peer_closed_->load(std::memory_order_relaxed) != 0) [[unlikely]] {
             if (const Status status = begin_send_slowly(size); status != Status::ok) return status;
         }
         return size <= max_size_ ? Status::ok : Status::too_large;
     }
     [[nodiscard]] Status after_send() noexcept {
-        if (peer_closed_->load(std::memory_order_relaxed) != 0 || ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]
-            return check_consumer();
+        if (ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]] {
+            // Closed only now: it may well have read this message first. The next send will be refused.
+            if (check_consumer() == Status::peer_dead) return Status::peer_dead;
+        }
         return Status::ok;
     }
 

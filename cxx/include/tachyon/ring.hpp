@@ -261,7 +261,7 @@ class Consumer {
             frame.size = size;
             frame.type_id = high_half(word);
             cursor_ += bytes;
-            ++held_;
+            ++peeked_;
             return Status::ok;
         }
     }
@@ -277,10 +277,10 @@ class Consumer {
         } else {
             detail::clear_lines(line, line + bytes);
         }
-        ++messages_;
+        ++released_;
         freed_ += bytes;
         pending_ += bytes;
-        if (--held_ == 0 && freed_ != cursor_) [[unlikely]]
+        if (freed_ != cursor_ && held() == 0) [[unlikely]]
             free_padding(cursor_);
         // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
         if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {
@@ -291,7 +291,7 @@ class Consumer {
     // Undoes the last peek: the frame will be the next one again.
     void put_back(const Frame& frame) noexcept {
         cursor_ = frame.position;
-        --held_;
+        --peeked_;
     }
 
     // Tells the producer of everything freed so far.
@@ -309,9 +309,9 @@ class Consumer {
                detail::word_at(memory_.data + (cursor_ & mask_)).load(std::memory_order_acquire) != 0;
     }
 
-    [[nodiscard]] std::uint64_t held() const noexcept { return held_; }
+    [[nodiscard]] std::uint64_t held() const noexcept { return peeked_ - released_; }
     [[nodiscard]] std::uint64_t freed_position() const noexcept { return freed_; }
-    [[nodiscard]] std::uint64_t messages() const noexcept { return messages_; }
+    [[nodiscard]] std::uint64_t messages() const noexcept { return released_; }
     [[nodiscard]] std::uint64_t wakes() const noexcept { return wakes_; }
 
   private:
@@ -320,7 +320,7 @@ class Consumer {
         const std::uint64_t bytes = memory_.capacity - offset;
         if (offset == 0 || high_half(word) != 0 || bytes > memory_.capacity - (cursor_ - freed_)) return false;
         cursor_ += bytes;
-        if (held_ == 0) free_padding(cursor_);
+        if (held() == 0) free_padding(cursor_);
         return true;
     }
 
@@ -337,9 +337,9 @@ class Consumer {
     std::uint64_t cursor_ = 0;
     std::uint64_t freed_ = 0;
     std::uint64_t pending_ = 0;
-    std::uint64_t held_ = 0;
-    std::uint64_t messages_ = 0;
-    std::uint64_t wakes_ = 0;
+    std::uint64_t peeked_ = 0;    // frames; not beside released_: the compiler would update the two as one vector, and the
+    std::uint64_t wakes_ = 0;     // load of that, after a store to one half of it, waits for the store to leave the core
+    std::uint64_t released_ = 0;
 };
 
 }  // namespace tachyon

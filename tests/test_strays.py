@@ -1,0 +1,325 @@
+"""A client that is none of ours does not use the listener up."""
+
+import errno
+import fcntl
+import os
+import random
+import socket
+import struct
+
+import pytest
+
+import tachyon
+from tachyon import Bus, HandshakeError
+
+HELLO = struct.Struct("=8sIHHIIII2Q2Q")
+
+
+def dial(path, until):
+    """A raw client, as soon as somebody listens."""
+    client = socket.socket(socket.AF_UNIX)
+
+    def connected():
+        try:
+            client.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
+    until(connected)
+    return client
+
+
+@pytest.fixture
+def listening(path, run_thread):
+    """A listener at work in a thread; in the end a real client has to get through to it."""
+    return run_thread(Bus.listen, path, 4096, timeout=60)
+
+
+def gets_through(path, listening):
+    with Bus.connect(path, timeout=30) as connector, listening.result() as listener:
+        connector.send(b"real")
+        assert listener.recv().data == b"real"
+        listener_end = connector.stats()["role"], listener.stats()["role"]
+        assert listener_end == ("producer", "consumer")
+
+
+def close_at_once(client):
+    client.close()
+
+
+def half_close(client):
+    client.shutdown(socket.SHUT_WR)
+
+
+def one_byte(client):
+    client.sendall(b"T")
+
+
+def http(client):
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def noise(client):
+    client.sendall(random.Random(1).randbytes(64))
+
+
+def much_noise(client):
+    client.setblocking(False)
+    try:
+        client.sendall(random.Random(1).randbytes(1 << 20))
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        pass
+
+
+def zeros(client):
+    client.sendall(bytes(64))
+
+
+def half_a_greeting(client):
+    client.sendall(b"TACHYON\x1a" + bytes(20))
+
+
+def greeting_of_another_byte_order(client):
+    client.sendall(b"TACHYON\x1a" + struct.pack(">I", 0x01020304) + bytes(52))
+
+
+def greeting_of_another_version(client):
+    client.sendall(HELLO.pack(b"TACHYON\x1a", 0x01020304, 0xFFFF, 1, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def pass_descriptors(client, data, count):
+    numbers = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
+    try:
+        socket.send_fds(client, [data], numbers)
+    except OSError:
+        pass
+    finally:
+        for number in numbers:
+            os.close(number)
+
+
+def descriptors_and_noise(client):
+    pass_descriptors(client, b"x" * 64, 1)
+
+
+def many_descriptors_and_a_greeting(client):
+    pass_descriptors(client, b"TACHYON\x1a" + bytes(56), 100)
+
+
+STRAYS = [
+    close_at_once,
+    half_close,
+    one_byte,
+    http,
+    noise,
+    much_noise,
+    zeros,
+    half_a_greeting,
+    greeting_of_another_byte_order,
+    greeting_of_another_version,
+    descriptors_and_noise,
+    many_descriptors_and_a_greeting,
+]
+
+
+def test_a_silent_client_is_no_hindrance(path, until, listening):
+    with dial(path, until):
+        gets_through(path, listening)
+
+
+@pytest.mark.parametrize("stray", STRAYS, ids=lambda each: each.__name__)
+def test_garbage_is_no_hindrance(path, until, listening, stray):
+    with dial(path, until) as client:
+        stray(client)
+        gets_through(path, listening)
+
+
+def test_all_of_them_at_once_are_no_hindrance(path, until, listening):
+    clients = []
+    for stray in STRAYS * 4:
+        client = dial(path, until)
+        clients.append(client)
+        stray(client)
+    gets_through(path, listening)
+    for client in clients:
+        client.close()
+
+
+def test_many_silent_clients_are_no_hindrance(path, until, listening):
+    clients = [dial(path, until) for _ in range(150)]
+    gets_through(path, listening)
+    for client in clients:
+        client.close()
+
+
+def ask_for_descriptors(client):
+    """Our own greeting, found out by asking a listener: its answer and the descriptors with it."""
+    probe = HELLO.pack(b"TACHYON\x1a", 0x01020304, 0xFFFF, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+    client.sendall(probe)
+    answer = HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
+    return answer
+
+
+def real_greeting(path, until, kind=1):
+    with dial(path, until) as client:
+        _, _, version, _, layout, *_ = ask_for_descriptors(client)
+    return HELLO.pack(b"TACHYON\x1a", 0x01020304, version, kind, layout, 0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("end", ["close", "wrong word"])
+def test_a_client_that_drops_out_at_the_last_step_is_no_hindrance(path, until, listening, end):
+    greeting = real_greeting(path, until)
+    with dial(path, until) as client:
+        client.sendall(greeting)
+        answer, numbers, _, _ = socket.recv_fds(client, 64, 4)
+        assert len(answer) == 64
+        assert len(numbers) == 1
+        kept = os.fstat(numbers[0]).st_ino
+        if end == "wrong word":
+            client.sendall(b"X")
+    # It may have kept the memory, so whoever comes next has to get other memory.
+    with dial(path, until) as second:
+        second.sendall(greeting)
+        _, others, _, _ = socket.recv_fds(second, 64, 4)
+        assert os.fstat(others[0]).st_ino != kept
+    for number in numbers + others:
+        os.close(number)
+    gets_through(path, listening)
+
+
+def test_a_client_of_the_other_kind_is_told_on_both_sides(path, until, listening):
+    greeting = real_greeting(path, until, kind=2)
+    with dial(path, until) as client:
+        client.sendall(greeting)
+        answer = HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
+        assert answer[6] == 3  # the verdict
+    with pytest.raises(HandshakeError, match="RpcBus connected .* where a Bus listens; use the same class") as caught:
+        listening.result()
+    assert caught.value.errno == errno.EPROTOTYPE
+    assert caught.value.path == path
+    assert not os.path.exists(path)
+
+
+# ---- a listener that is none of ours ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impostor(path, run_thread):
+    """impostor(answer): accepts one client, reads its greeting, and then does answer(client)."""
+    servers = []
+
+    def make(answer):
+        server = socket.socket(socket.AF_UNIX)
+        servers.append(server)
+        server.bind(path)
+        server.listen()
+
+        def serve():
+            client, _ = server.accept()
+            with client:
+                greeting = client.recv(64, socket.MSG_WAITALL)
+                answer(client, HELLO.unpack(greeting))
+
+        return run_thread(serve)
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def refused(path, **options):
+    with pytest.raises(HandshakeError) as caught:
+        Bus.connect(path, **options)
+    assert path in str(caught.value) or "segment" in str(caught.value)
+    assert caught.value.path == path
+    return caught.value
+
+
+def test_a_listener_that_speaks_another_protocol(path, impostor):
+    impostor(lambda client, _: client.sendall(b"220 mail.example.org ESMTP".ljust(64)))
+    error = refused(path)
+    assert error.errno == errno.EPROTO
+    assert "does not speak this protocol" in str(error)
+
+
+def test_a_listener_that_hangs_up(path, impostor):
+    impostor(lambda client, _: None)
+    assert refused(path).errno == errno.ECONNRESET
+
+
+def answer_with(hello, **changes):
+    names = ["magic", "order", "version", "kind", "layout", "abilities", "verdict", "segments", "c0", "c1", "r0", "r1"]
+    fields = dict(zip(names, hello, strict=True)) | {"segments": 1, "c0": 4096} | changes
+    return HELLO.pack(*fields.values())
+
+
+@pytest.mark.parametrize(
+    "changes, number, text",
+    [
+        ({"version": 99}, errno.EPROTONOSUPPORT, "speaks protocol version 99"),
+        ({"layout": 1}, errno.EPROTONOSUPPORT, "another memory layout"),
+        ({"kind": 2}, errno.EPROTOTYPE, "RpcBus listens"),
+        ({"verdict": 4}, errno.EACCES, "refuses user"),
+        ({"verdict": 77}, errno.EPROTO, "refused with code 77"),
+        ({"segments": 0}, errno.EPROTO, "passed 0 descriptors, not 1"),
+        ({}, errno.EPROTO, "passed 0 descriptors, not 1"),
+    ],
+)
+def test_a_listener_that_answers_something_else(path, impostor, changes, number, text):
+    impostor(lambda client, hello: client.sendall(answer_with(hello, **changes)))
+    error = refused(path)
+    assert error.errno == number
+    assert text in str(error)
+
+
+def memfd(size, *, seal=True):
+    number = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    os.ftruncate(number, size)
+    if seal:
+        fcntl.fcntl(number, 1033, 7)  # F_ADD_SEALS: SEAL | SHRINK | GROW
+    return number
+
+
+@pytest.mark.parametrize(
+    "make, capacity, text",
+    [
+        (lambda: memfd(8192, seal=False), 4096, "can still be resized"),
+        (lambda: memfd(4096), 4096, "has 4096 bytes, not 8192"),
+        (lambda: memfd(16384), 4096, "has 16384 bytes, not 8192"),
+        (lambda: memfd(8192), 4096, "header page"),
+        (lambda: memfd(8192), 3, "capacity 3"),
+        (lambda: memfd(8192), 1 << 62, "capacity"),
+        (lambda: os.open("/dev/zero", os.O_RDWR), 4096, "not a memfd"),
+        (lambda: os.open("/dev/null", os.O_RDONLY), 4096, "not a memfd"),
+    ],
+)
+def test_a_segment_that_is_not_what_it_should_be(path, impostor, make, capacity, text):
+    def answer(client, hello):
+        number = make()
+        socket.send_fds(client, [answer_with(hello, c0=capacity)], [number])
+        os.close(number)
+
+    impostor(answer)
+    error = refused(path)
+    assert text in str(error)
+    assert error.errno == errno.EPROTO
+
+
+def test_more_descriptors_than_were_asked_for(path, impostor):
+    def answer(client, hello):
+        numbers = [memfd(8192) for _ in range(2)]
+        socket.send_fds(client, [answer_with(hello)], numbers)
+        for number in numbers:
+            os.close(number)
+
+    impostor(answer)
+    assert "more descriptors" in str(refused(path))
+
+
+def test_a_listener_that_never_answers_ends_with_the_timeout(path, until):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        with pytest.raises(tachyon.TachyonTimeoutError, match="did not answer in time"):
+            Bus.connect(path, timeout=0.1)

@@ -12,7 +12,6 @@ CTEST := $(IN_VENV) ctest
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
-PYTHON_SOURCES = setup.py $(wildcard tachyon tests bench examples)
 
 .PHONY: help demo test test-cxx test-python lint format bench sanitize clean
 

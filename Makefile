@@ -1,6 +1,7 @@
 # Every target sets up by itself what it needs: see scripts/setup. No virtual environment has to be active.
 
 export TACHYON_WERROR ?= 1
+MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 SETUP := PYTHON="$(PYTHON)" scripts/setup

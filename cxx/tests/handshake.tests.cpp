@@ -89,9 +89,9 @@ bool send_raw(int socket, const void* bytes, std::size_t size, const std::vector
     msghdr message{};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    std::vector<std::uint64_t> control((CMSG_SPACE(sizeof(int) * descriptors.size()) + 7) / 8);
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 253)] = {};  // the most that the kernel takes
     if (!descriptors.empty()) {
-        message.msg_control = control.data();
+        message.msg_control = control;
         message.msg_controllen = CMSG_SPACE(sizeof(int) * descriptors.size());
         cmsghdr* const rights = CMSG_FIRSTHDR(&message);
         rights->cmsg_level = SOL_SOCKET;

@@ -269,6 +269,9 @@ class Listener {
                 if (errno == EINTR || errno == ECONNABORTED) continue;
                 if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS) return;
                 const int error_number = errno;
+                // The kernel wants a free number before it looks whether anybody is there.
+                pollfd entry{file_->descriptor(), POLLIN, 0};
+                if (::poll(&entry, 1, 0) == 0) return;
                 if (drop_oldest_silent()) continue;
                 fail_handshake(error_number, std::string("cannot accept a client: ") + std::strerror(error_number) +
                                                  "; close some descriptors or raise `ulimit -n`");

@@ -123,7 +123,9 @@ class HelloReader {
 
     [[nodiscard]] const Hello& hello() const { return hello_; }
     [[nodiscard]] std::vector<Descriptor>& descriptors() { return descriptors_; }
-    [[nodiscard]] bool misbehaved() const { return truncated_ || descriptors_.size() > expected_; }
+    [[nodiscard]] bool misbehaved() const { return descriptors_.size() > expected_; }
+    // What was passed had no free number to arrive at.
+    [[nodiscard]] bool starved() const { return truncated_ && !misbehaved(); }
 
   private:
     void take_descriptors(msghdr& message) {
@@ -464,6 +466,10 @@ class Connector {
             if (progress == HelloReader::Progress::more) continue;
             if (reader.misbehaved()) {
                 fail_handshake(EPROTO, "the listener at " + path_ + " passed more descriptors than were asked for");
+            }
+            if (reader.starved()) {
+                fail_handshake(EMFILE, "cannot take the descriptors from the listener at " + path_ + ": " +
+                                           std::strerror(EMFILE) + "; close some descriptors or raise `ulimit -n`");
             }
             hung_up();
         }

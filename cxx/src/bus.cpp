@@ -130,13 +130,20 @@ bool Bus::peer_gone_by_clock() noexcept {
     return connection_.hung_up();
 }
 
-// After a commit, or instead of one: is there still somebody to read it?
+// Instead of a commit, or after one: is there still somebody to read?
 Status Bus::check_consumer() noexcept {
     const bool closed = peer_said_closed();
     if (!closed && !peer_gone_by_clock()) return Status::ok;
     gone_ = closed || peer_said_closed() ? Status::peer_closed : Status::peer_dead;
     mode_.store(Mode::producer_gone, std::memory_order_relaxed);
     return gone_;
+}
+
+// A consumer that read this very message and then went is no failure of this send, but of the next. It hands back what it has
+// read before it sets `closed`, so that the position is final by now.
+Status Bus::check_after_send() noexcept {
+    const Status status = check_consumer();
+    return status != Status::ok && producer_.all_read() ? Status::ok : status;
 }
 
 Status Bus::no_room() noexcept {

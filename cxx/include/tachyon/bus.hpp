@@ -159,7 +159,7 @@ class Bus {
     }
     [[nodiscard]] Status after_send() noexcept {
         if (peer_closed_->load(std::memory_order_relaxed) != 0 || ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]
-            return check_consumer();
+            return check_after_send();
         return Status::ok;
     }
 
@@ -168,6 +168,7 @@ class Bus {
     [[nodiscard]] Status no_room() noexcept;
     [[nodiscard]] Status nothing_to_peek(Status status, Frame& frame) noexcept;
     [[nodiscard]] Status check_consumer() noexcept;
+    [[nodiscard]] Status check_after_send() noexcept;
     [[nodiscard]] Status ended(Mode mode) const noexcept;
     [[nodiscard]] Status poison() noexcept;
     [[nodiscard]] bool peer_said_closed() const noexcept { return peer_closed_->load(std::memory_order_acquire) != 0; }

@@ -1,4 +1,4 @@
-"""A downstream Cython module: cimports Bus and Frame, and moves messages without the GIL. Compiled here, without our headers."""
+"""A downstream Cython module, compiled here without our headers: cimports Bus and Frame, sends without the GIL."""
 
 import importlib.util
 import os
@@ -131,7 +131,9 @@ BUILD = """\
 import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
-setup(name="downstream", ext_modules=cythonize([Extension("downstream", ["downstream.pyx"])], include_path=[each for each in [sys.argv.pop()] if each]))
+folders = [each for each in [sys.argv.pop()] if each]
+extension = Extension("downstream", ["downstream.pyx"])
+setup(name="downstream", ext_modules=cythonize([extension], include_path=folders))
 """
 
 
@@ -174,7 +176,9 @@ def test_no_header_of_ours_is_needed(downstream):
 def test_messages_move_between_two_processes_without_the_gil(downstream, spawn, path):
     code = f"sys.path.insert(0, {str(downstream)!r}); import downstream; bus = tachyon.Bus."
     consumer = spawn(code + "listen(path, 4096, timeout=60); say(downstream.consume(bus, 200_000))", path)
-    producer = spawn(code + "connect(path, timeout=60); downstream.produce(bus, 200_000, 100); say('sent'); hear()", path)
+    producer = spawn(
+        code + "connect(path, timeout=60); downstream.produce(bus, 200_000, 100); say('sent'); hear()", path
+    )
     producer.says("sent")
     consumer.says("200000")
     producer.tell("end")
@@ -185,7 +189,9 @@ def test_messages_move_between_two_processes_without_the_gil(downstream, spawn, 
 def test_what_it_sends_python_receives_and_back(module, pair):
     producer, consumer = pair()
     module.produce(producer, 4, 10)
-    assert [consumer.recv().data for _ in range(4)] == [bytes((i + k) & 0xFF for k in range(10 - i % 2)) for i in range(4)]
+    assert [consumer.recv().data for _ in range(4)] == [
+        bytes((i + k) & 0xFF for k in range(10 - i % 2)) for i in range(4)
+    ]
     producer, consumer = pair()
     for i in range(5):
         producer.send(bytes(range(i, i + 9)), i)

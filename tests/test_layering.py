@@ -13,7 +13,14 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(\w+)\.hpp"')
 
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = ["error", "layout", "wait", "ring", "segment", "socket_file", "handshake", "bus", "rpc"]
-PACKAGE = [{"_errors", "_ids"}, {"_core", "_dlpack"}, {"_tachyon"}, {"_rpc", "_dispatcher", "aio"}, {"__init__", "libtachyon"}, {"cli"}]
+PACKAGE = [
+    {"_errors", "_ids"},
+    {"_core", "_dlpack"},
+    {"_tachyon"},
+    {"_rpc", "_dispatcher", "aio"},
+    {"__init__", "libtachyon"},
+    {"cli"},
+]
 
 needs_sources = pytest.mark.skipif(not (ROOT / "cxx" / "include").is_dir(), reason="only in the source tree")
 
@@ -101,7 +108,9 @@ def imports_of_cython(path):
     return found - {None}
 
 
-MODULES = [path for suffix in ("py", "pyx", "pxd", "pxi", "pyi") for path in sorted((ROOT / "tachyon").rglob(f"*.{suffix}"))]
+MODULES = [
+    path for suffix in ("py", "pyx", "pxd", "pxi", "pyi") for path in sorted((ROOT / "tachyon").rglob(f"*.{suffix}"))
+]
 PARTS = {"_guards.pxi": "_tachyon", "_support.pxi": "_tachyon"}
 
 

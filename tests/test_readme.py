@@ -106,8 +106,12 @@ def test_the_quickstart(spawn, demo, until):
 
 
 def test_zero_copy(spawn, path):
-    consumer = spawn("bus = tachyon.Bus.listen(path, 1 << 16)\n" + as_code(ZERO_COPY_RX) + "say(snapshot); hear()", path)
-    producer = spawn("bus = tachyon.Bus.connect(path, timeout=60); payload = b'in place'\n" + as_code(ZERO_COPY_TX) + "hear()", path)
+    consumer = spawn(
+        "bus = tachyon.Bus.listen(path, 1 << 16)\n" + as_code(ZERO_COPY_RX) + "say(snapshot); hear()", path
+    )
+    producer = spawn(
+        "bus = tachyon.Bus.connect(path, timeout=60); payload = b'in place'\n" + as_code(ZERO_COPY_TX) + "hear()", path
+    )
     consumer.says("b'in place'")
     for child in (producer, consumer):
         child.ends()
@@ -121,7 +125,9 @@ def test_zero_copy_sends_the_type(spawn, path):
 
 
 def test_batches(spawn, path):
-    consumer = spawn("bus = tachyon.Bus.listen(path, 1 << 16); hear()\n" + as_code(BATCH_RX) + "sys.stdout.flush()", path)
+    consumer = spawn(
+        "bus = tachyon.Bus.listen(path, 1 << 16); hear()\n" + as_code(BATCH_RX) + "sys.stdout.flush()", path
+    )
     with tachyon.Bus.connect(path, timeout=60) as bus:
         bus.send_many([(b"a", 1), (b"bc", 2), (b"", 3)])
         consumer.tell("now")
@@ -163,5 +169,3 @@ def test_the_symbols_of_the_published_table():
     for name in ("Bus", "TxGuard", "RxGuard", "RxBatchGuard", "Message", "TachyonError", "PeerDeadError"):
         assert name in tachyon.__all__
         assert isinstance(getattr(tachyon, name), type)
-
-

@@ -17,7 +17,8 @@ import resource
 for capacity in (1 << 25, 1 << 32):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     try: tachyon.Bus.listen(path, capacity, timeout=0)
-    except MemoryError as error: say(str(capacity + 4096) in str(error), "20480000 bytes are available" in str(error), error)
+    except MemoryError as error:
+        say(str(capacity + 4096) in str(error), "20480000 bytes are available" in str(error), error)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     say(faults < 1000, os.path.exists(path))  # 32 MiB alone are 8192 pages
 try: tachyon.Bus.listen(path, 1 << 16, timeout=0)

@@ -216,6 +216,7 @@ def test_a_listener_that_runs_out_while_it_waits_says_so_or_serves(spawn, path, 
         free,
     )
     until(lambda: os.path.exists(path))
+    child.falls_asleep()  # between the two it does not listen yet
     try:
         with Bus.connect(path) as bus:
             bus.send(b"x")

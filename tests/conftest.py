@@ -55,6 +55,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                cwd=errors.parent,  # not where sources of ours may shadow what is installed
             )
         self.pid = self.process.pid
         self._rest = b""

@@ -234,7 +234,8 @@ class Tree:
         program = self.folder / preset / "cxx" / "tests" / f"{unit}.tests"
         # Its own session: a hung test is killed together with what it forked, and nothing else is.
         process = subprocess.Popen([program, "--abort"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                                   start_new_session=True, cwd=self.folder)
+                                   start_new_session=True, cwd=self.folder,
+                                   env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"})
         try:
             output, _ = process.communicate(timeout=TIME_LIMIT)
         except subprocess.TimeoutExpired:

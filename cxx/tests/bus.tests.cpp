@@ -413,6 +413,14 @@ TEST_CASE("everything committed before a death is read before the death is told"
     CHECK(receive(*half.bus, frame, kNever) == Status::peer_dead);
 }
 
+TEST_CASE("a death that was told once is told by every later look") {
+    HalfBus half;
+    half.die();
+    Frame frame{};
+    REQUIRE(settled_peek(*half.bus, frame) == Status::peer_dead);
+    for (int i = 0; i < 100; ++i) REQUIRE(half.bus->try_peek(frame) == Status::peer_dead);
+}
+
 TEST_CASE("a death before anything was sent is told to whoever reads or writes") {
     Frame frame{};
     HalfBus reader;

@@ -1123,6 +1123,25 @@ TEST_CASE("a connector trusts only listeners of its own user, of root, or of the
     CHECK(server.wait() == 0);
 }
 
+TEST_CASE("silent clients that use up the listener's descriptors do not end it") {
+    const Folder folder;
+    for (const std::size_t spare : {8u, 9u, 10u, 11u}) {  // a client takes two: the limit is met at either of them
+        INFO(spare << " descriptors to spare");
+        // The listener has this process to itself: the limit would be everybody's.
+        Child server([&] {
+            const rlimit limit{static_cast<rlim_t>(count_descriptors() + spare), static_cast<rlim_t>(count_descriptors() + spare)};
+            TACHYON_CHILD_CHECK(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+            const Established established = listen(folder.file(), listen_options(kCapacity));
+            return 0;
+        });
+        std::vector<Descriptor> silent;
+        for (int i = 0; i < 30; ++i) silent.push_back(raw_client(folder.file()));
+        Aside client = connecting(folder.file(), connect_options(10'000));
+        CHECK(client.join().established);
+        CHECK(server.wait() == 0);
+    }
+}
+
 TEST_CASE("a client that is killed anywhere in the handshake does not stop the listener") {
     const Folder folder;
     const Held before;
@@ -1135,7 +1154,7 @@ TEST_CASE("a client that is killed anywhere in the handshake does not stop the l
                 ::pause();
                 return 0;
             });
-            sleep_us(static_cast<unsigned>(random.below(4000)));
+            sleep_us(static_cast<unsigned>(random.below(700)));  // a whole handshake takes about that long
             client.kill();
             client.wait();
         }

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <string>
 
-#include "support.hpp"
+#include "long_form.hpp"
 
 namespace {
 

@@ -131,7 +131,8 @@ MUTANTS = [
            "if (status == Status::ok) status = Status::empty;", ("bus",)),
     Mutant("the closed flag is ignored", BUS_HPP, "return peer_closed_->load(std::memory_order_acquire) != 0;", "return false;",
            ("bus",)),
-    Mutant("a hang-up is ignored", BUS, "    return connection_.hung_up();\n", "    return false;\n", ("bus",)),
+    Mutant("a hang-up is ignored", BUS, "const bool gone = connection_.hung_up();", "const bool gone = false;", ("bus",)),
+    Mutant("a hang-up is forgotten", BUS, "last_check_ = gone ? 0 : now;", "last_check_ = now;", ("bus",)),
     Mutant("every end is a close", BUS, "return closed ? Status::peer_closed : Status::peer_dead;", "return Status::peer_closed;",
            ("bus",)),
     Mutant("a sender never looks at the peer", BUS_HPP,
@@ -174,6 +175,8 @@ MUTANTS = [
            ") hung_up();", ("handshake",)),
     Mutant("the death of a forking peer is not watched", HANDSHAKE, "{process_.get(), POLLIN, 0}", "{-1, POLLIN, 0}",
            ("handshake",)),
+    Mutant("a client without a pidfd ends the listener", HANDSHAKE,
+           "                if (drop_oldest_silent()) continue;\n                throw;", "                throw;", ("handshake",)),
     Mutant("the barrier is not negotiated", HANDSHAKE,
            "return ours && (theirs.abilities & kAbilityMembarrier) != 0 ? Barrier::membarrier : Barrier::locked;",
            "(void)theirs; return ours ? Barrier::membarrier : Barrier::locked;", ("handshake",)),
@@ -231,7 +234,8 @@ class Tree:
         program = self.folder / preset / "cxx" / "tests" / f"{unit}.tests"
         # Its own session: a hung test is killed together with what it forked, and nothing else is.
         process = subprocess.Popen([program, "--abort"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                                   start_new_session=True, cwd=self.folder)
+                                   start_new_session=True, cwd=self.folder,
+                                   env={**os.environ, "TSAN_OPTIONS": "halt_on_error=1"})
         try:
             output, _ = process.communicate(timeout=TIME_LIMIT)
         except subprocess.TimeoutExpired:

@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "long_form.hpp"
 #include "tachyon/bus.hpp"
 #include "tachyon/handshake.hpp"
 #include "tachyon/ring.hpp"
@@ -50,13 +51,6 @@
 #endif
 
 namespace tachyon::test {
-
-inline constexpr unsigned kWatchdogSeconds = 120;
-
-inline bool long_form() {
-    const char* const value = std::getenv("TACHYON_LONG");
-    return value != nullptr && *value != '\0' && std::strcmp(value, "0") != 0;
-}
 
 inline std::uint64_t in_ms(std::uint64_t milliseconds) { return now_ns() + milliseconds * kMillisecond; }
 

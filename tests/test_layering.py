@@ -20,6 +20,7 @@ PACKAGE = [
     {"_rpc", "_dispatcher", "aio"},
     {"__init__", "libtachyon"},
     {"cli"},
+    {"__main__"},
 ]
 
 needs_sources = pytest.mark.skipif(not (ROOT / "cxx" / "include").is_dir(), reason="only in the source tree")

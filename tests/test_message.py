@@ -41,7 +41,9 @@ def test_it_has_an_order():
     assert high > low
     assert high >= low
     assert high >= Message(2, 1, b"a")
-    assert not high < low
+    same = Message(1, 2, b"zz")
+    assert not (high < low or high <= low or low > high or low >= high)
+    assert not (low < same or low > same)
     assert sorted([high, low, Message(1, 1, b"z")]) == [Message(1, 1, b"z"), low, high]
     with pytest.raises(TypeError):
         sorted([low, (2, 1, b"a")])

@@ -1,6 +1,7 @@
 # Every target sets up by itself what it needs: see scripts/setup. No virtual environment has to be active.
 
 export TACHYON_WERROR ?= 1
+MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 SETUP := PYTHON="$(PYTHON)" scripts/setup
@@ -12,7 +13,6 @@ CTEST := $(IN_VENV) ctest
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
-PYTHON_SOURCES = setup.py $(wildcard tachyon tests bench examples)
 
 .PHONY: help demo test test-cxx test-python lint format bench sanitize clean
 

@@ -238,8 +238,8 @@ def test_a_signal_in_a_process_whose_main_thread_is_elsewhere_ends_nothing(spawn
         bus = tachyon.Bus.connect(path, timeout=60)
         thread = threading.Thread(target=lambda: got.append(bus.recv().data))
         thread.start()
-        say("waiting")
         try:
+            say("waiting")
             while thread.is_alive(): time.sleep(0.01)
         except KeyboardInterrupt: say("interrupted", thread.is_alive())
         thread.join()

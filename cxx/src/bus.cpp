@@ -96,6 +96,7 @@ Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
     auto expected = static_cast<std::uint32_t>(Side::undecided);
     const bool first = segment_.header()->producer_side.compare_exchange_strong(
         expected, static_cast<std::uint32_t>(side_), std::memory_order_acq_rel);
+    if (!first && expected != static_cast<std::uint32_t>(other_side(side_))) return poison();
     mode_.store(first ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
     return first ? Status::ok : Status::wrong_side;
 }
@@ -149,7 +150,6 @@ Status Bus::no_room() noexcept {
 // The hang-up, or the flag, comes after the last commit: one more look decides whether there is anything left to read.
 Status Bus::nothing_to_peek(Status status, Frame& frame) noexcept {
     if (status == Status::corrupt) return poison();
-    if (consumer_.held() != 0) return Status::empty;
     const bool gone = peer_gone_by_clock();
     const bool closed = peer_said_closed();
     if (!gone && !closed) return Status::empty;
@@ -216,6 +216,11 @@ Status Bus::wait_readable(std::uint64_t until) noexcept {
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
     consumer_.hand_back();
     const Status status = wait(segment_.header()->consumer_parked, until, [this] { return consumer_.has_frame(); });
+    // Until the first message both sides may sleep on this word, and leaving has just cleared it for both. Set, it costs the
+    // sender one wake for nobody; clear, a peer that still sleeps would miss the first message until its slice is over.
+    if (mode_.load(std::memory_order_relaxed) == Mode::undecided) {
+        segment_.header()->consumer_parked.store(1, std::memory_order_relaxed);
+    }
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
     if (status == Status::empty) last_check_ = 0;  // after a whole slice the next look at the peer is a real one
     return status;

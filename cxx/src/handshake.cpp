@@ -540,12 +540,12 @@ Connection::Connection(Descriptor socket, Side side) : socket_(std::move(socket)
     // The socket's own pidfd cannot be of another process that got the same pid; older kernels (< 6.5) have only the pid.
     int number = -1;
     length = sizeof number;
-    if (::getsockopt(socket_.get(), SOL_SOCKET, SO_PEERPIDFD, &number, &length) != 0 && errno != EMFILE && peer_pid_ > 0) {
-        number = static_cast<int>(::syscall(SYS_pidfd_open, peer_pid_, 0));
-    }
-    if (number < 0 && (errno == EMFILE || errno == ENFILE)) {
-        fail_handshake(errno, std::string("cannot watch the peer: ") + std::strerror(errno) +
-                                  "; close some descriptors or raise `ulimit -n`");
+    if (::getsockopt(socket_.get(), SOL_SOCKET, SO_PEERPIDFD, &number, &length) != 0) {
+        if (errno != EMFILE && peer_pid_ > 0) number = static_cast<int>(::syscall(SYS_pidfd_open, peer_pid_, 0));
+        if (number < 0 && (errno == EMFILE || errno == ENFILE)) {
+            fail_handshake(errno, std::string("cannot watch the peer: ") + std::strerror(errno) +
+                                      "; close some descriptors or raise `ulimit -n`");
+        }
     }
     process_ = Descriptor(number);  // where none can be had, the socket is all we have
 }

@@ -142,12 +142,19 @@ cdef class TxGuard(_Window):
 
     cdef uint32_t _type_id
     cdef Py_ssize_t _actual_size
+    cdef RpcBus _rpc  # None on a plain bus
+    cdef uint64_t _correlation_id
 
     cdef int _finish(self, bint send) noexcept:
         cdef core.Bus* bus = tachyon_core(self._bus._core)
         if bus == NULL:
             return <int>Status.closed
-        return <int>(bus.commit(<uint32_t>self._actual_size, self._type_id) if send else bus.abort())
+        if not send:
+            return <int>bus.abort()
+        cdef Status status = bus.commit(<uint32_t>self._actual_size, self._type_id, self._correlation_id)
+        if self._rpc is not None and status == Status.ok:
+            rpc_sent(self._rpc, self._correlation_id)
+        return <int>status
 
     @property
     def actual_size(self):
@@ -174,6 +181,12 @@ cdef class TxGuard(_Window):
         self._type_id = kind
 
 
+    @property
+    def correlation_id(self):
+        """The id that the call will have, or that the reply answers; 0 on a plain bus."""
+        return self._correlation_id
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class RxGuard(_Window):
@@ -183,9 +196,13 @@ cdef class RxGuard(_Window):
     """
 
     cdef core.Frame _frame
+    cdef RpcBus _rpc  # None on a plain bus
 
     cdef int _finish(self, bint send) noexcept:
         cdef core.Bus* bus = tachyon_core(self._bus._core)
+        if self._rpc is not None and self._rpc._caller != NULL:
+            rpc_caller(self._rpc).release(self._frame)
+            return <int>Status.ok
         return <int>(bus.release(self._frame) if bus != NULL else Status.closed)
 
     @property
@@ -197,6 +214,12 @@ cdef class RxGuard(_Window):
     def type_id(self):
         """The message's type_id."""
         return self._frame.type_id
+
+
+    @property
+    def correlation_id(self):
+        """Which call this is, or which it answers; 0 on a plain bus."""
+        return self._frame.correlation_id
 
 
 @cython.final

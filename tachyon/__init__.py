@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tachyon._dispatcher import RpcDispatcher
 from tachyon._errors import (
     BusBusyError,
     BusClosedError,
@@ -22,6 +23,7 @@ from tachyon._errors import (
     TachyonTimeoutError,
 )
 from tachyon._ids import make_type_id, msg_type, route_id
+from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, _decode_error, tachyon_rpc
 from tachyon._tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
@@ -37,6 +39,7 @@ from tachyon._tachyon import (
 
 __all__ = [
     "MAX_CAPACITY",
+    "MSG_TYPE_ERROR",
     "MIN_CAPACITY",
     "Bus",
     "BusBusyError",
@@ -50,6 +53,8 @@ __all__ = [
     "PeerClosedError",
     "PeerDeadError",
     "RpcBus",
+    "RpcDispatcher",
+    "RpcEndpoint",
     "RpcError",
     "RxBatchGuard",
     "RxGuard",
@@ -58,11 +63,18 @@ __all__ = [
     "TachyonTimeoutError",
     "TxGuard",
     "__version__",
+    "_decode_error",
     "get_include",
     "make_type_id",
     "msg_type",
     "route_id",
+    "rpc_connect",
+    "rpc_listen",
+    "tachyon_rpc",
 ]
+
+rpc_listen = RpcBus.listen
+rpc_connect = RpcBus.connect
 
 
 def get_include() -> str:

@@ -75,6 +75,11 @@ cdef class _Window:
         if status != <int>Status.ok and exc_type is None and not self._readonly:
             raise_status(self._bus, <Status>status, self._size)
 
+    @property
+    def released(self):
+        """True once the frame has been sent, or given back: its block has been left and no view is alive."""
+        return not self._open
+
     def __len__(self):
         return self._size
 

@@ -38,6 +38,13 @@ cdef uint32_t as_msg_type(object value) except? 0xffffffff:
     return msg_type
 
 
+cdef uint32_t as_call_type(object value) except? 0xffffffff:
+    cdef uint32_t msg_type = as_msg_type(value)
+    if msg_type == 0xffff:
+        raise ValueError("msg_type 65535 means a failed call and is for replies; choose another")
+    return msg_type
+
+
 cdef uint64_t as_correlation_id(object value) except? 0:
     number = operator.index(value)
     return number if 0 < number < 1 << 64 else 0  # 0 is nobody's
@@ -149,10 +156,10 @@ cdef class RpcBus:
     def call(self, data, msg_type, *, timeout=None):
         """Send a request, the bytes of any buffer, and return its id, for wait().
 
-        Waits while the ring is full (replies that arrive meanwhile are set aside). msg_type: 0 … 65535.
+        Waits while the ring is full (replies that arrive meanwhile are set aside). msg_type: 0 … 65534.
         Raises BusFullError, MessageTooLargeError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError.
         """
-        cdef uint32_t kind = as_msg_type(msg_type)
+        cdef uint32_t kind = as_call_type(msg_type)
         cdef Origin origin
         need_caller(self, "call")
         as_call(self, &origin)
@@ -162,7 +169,7 @@ cdef class RpcBus:
 
     def call_zero_copy(self, size, msg_type, *, timeout=None):
         """Claim room for a request of `size` bytes, to be written in place: a TxGuard that knows its `correlation_id`."""
-        cdef uint32_t kind = as_msg_type(msg_type)
+        cdef uint32_t kind = as_call_type(msg_type)
         cdef Origin origin
         cdef TxGuard guard
         need_caller(self, "call_zero_copy")

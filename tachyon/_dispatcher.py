@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,8 @@ class RpcDispatcher:
         request = memoryview(guard)
         try:
             failure = self._answer(bus, guard.correlation_id, guard.type_id, request)
+            if failure is not None:  # the locals of the handler's frames may be views of the request, which has to be freed now
+                traceback.clear_frames(failure.__traceback__)
             try:
                 request.release()
             except BufferError:  # there are views of this view: they show below

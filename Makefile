@@ -12,6 +12,7 @@ CMAKE := $(IN_VENV) cmake
 CTEST := $(IN_VENV) ctest
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
 
 .PHONY: help demo test test-cxx test-python lint format bench sanitize clean
@@ -61,8 +62,11 @@ format:
 	$(VENV)/ruff format
 
 bench:
+	@$(SETUP) core
 	@$(SETUP) bench
-	$(VENV)/python bench/targets.py
+	$(CMAKE) --preset release
+	$(CMAKE) --build --preset release --target tachyon_bench -j $(JOBS)
+	$(VENV)/python bench/targets.py $(BENCH_ARGS)
 
 # TSan maps its shadow at fixed places, which some kernels' address randomisation is too strong for; hence setarch.
 sanitize:

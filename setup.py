@@ -70,7 +70,12 @@ setup(
     ext_modules=cythonize(
         [extension],
         language_level=3,
-        compiler_directives={"binding": False, "embedsignature": True, "embedsignature.format": "clinic", "warn.unreachable": False},
+        compiler_directives={
+            "binding": False,
+            "embedsignature": True,
+            "embedsignature.format": "clinic",
+            "warn.unreachable": False,
+        },
     ),
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
 )

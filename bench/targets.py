@@ -2,9 +2,10 @@
 
     python bench/targets.py [--repetitions N] [--bench PATH] [--json FILE]
 
-C++ figures come from build/release/cxx/bench/tachyon_bench; the Python ones from two processes of this interpreter, pinned
-to different cores. What is compared is measured side by side, in turns. Each repetition is bracketed by a raw ping-pong
-that tells where the two virtual cores were (near: one cache; far: not), and only repetitions of one placement are compared.
+C++ figures come from build/release/cxx/bench/tachyon_bench; the Python ones from two processes of this interpreter,
+pinned to different cores. What is compared is measured side by side, in turns. Each repetition is bracketed by a raw
+ping-pong that tells where the two virtual cores were (near: one cache; far: not), and only repetitions of one placement
+are compared.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ def main() -> int:
         return 1
 
     runner = Runner(options.bench)
-    listed = subprocess.run([str(options.bench)], capture_output=True, text=True).stderr.split()
+    listed = subprocess.run([str(options.bench)], check=False, capture_output=True, text=True).stderr.split()
     cpp = ["line", "rtt", "bus_rtt", "oneway32", "boost32", "bus_oneway32", "parked", "unix", "bus_blocking_rtt"]
     python: list[Callable[[], float]] = [python_round_trip, python_one_way, python_one_way_batches, pipe_one_way]
     if importlib.util.find_spec("zmq"):
@@ -283,7 +284,8 @@ def main() -> int:
         print(f"{target:>3}  {text:<76} {value:8.2f}   ({above} {top:.4g}, {below} {bottom:.4g}; n = {n}, {m})")
 
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    print(f"{model[0].partition(': ')[2] if model else platform.machine()}, Python {platform.python_version()}, placement {placement}")
+    cpu = model[0].partition(": ")[2] if model else platform.machine()
+    print(f"{cpu}, Python {platform.python_version()}, placement {placement}")
     print(f"repetitions by placement: {dict(counts)}")
     print("round trips and Python figures in ns (less is better); C++ one-way figures in messages/s (more is better)")
     ratio("1", "C++ round trip 32 B / bare rotating lines                    target <= 1.10", "rtt", "line")

@@ -86,6 +86,7 @@ cdef class _Window:
     def __getbuffer__(self, Py_buffer* view, int flags):
         self._usable()
         PyBuffer_FillInfo(view, self, self._payload, self._size, self._readonly, flags)
+        Py_DECREF(None)  # which Cython had put into view.obj, and PyBuffer_FillInfo has replaced without a look
         self._view_made()
 
     def __releasebuffer__(self, Py_buffer* view):

@@ -33,7 +33,8 @@ USES = """
         assert "closed" in repr(bus)
         for name, use in uses.items():
             try: use()
-            except tachyon.BusClosedError as error: assert "belongs to the parent of this process" in str(error), (name, error)
+            except tachyon.BusClosedError as error:
+                assert "belongs to the parent of this process" in str(error), (name, error)
             else: raise AssertionError(name)
         bus.close(); bus.close()
         assert bus.closed

@@ -41,7 +41,7 @@ def test_it_has_an_order():
     assert high > low
     assert high >= low
     assert high >= Message(2, 1, b"a")
-    assert not high < low  # noqa: SIM300
+    assert not high < low
     assert sorted([high, low, Message(1, 1, b"z")]) == [Message(1, 1, b"z"), low, high]
     with pytest.raises(TypeError):
         low < (2, 1, b"a")

@@ -386,7 +386,7 @@ def test_an_aborted_claim_has_decided(pair):
 
 def test_when_two_processes_send_first_one_is_refused(path, spawn, run_thread):
     code = """
-        bus = tachyon.Bus.{} 
+        bus = tachyon.Bus.{}
         hear()
         try:
             bus.send(b"mine"); say("sent")

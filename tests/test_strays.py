@@ -1,5 +1,6 @@
 """A client that is none of ours does not use the listener up."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -66,10 +67,8 @@ def noise(client):
 
 def much_noise(client):
     client.setblocking(False)
-    try:
+    with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
         client.sendall(random.Random(1).randbytes(1 << 20))
-    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
-        pass
 
 
 def zeros(client):
@@ -157,8 +156,7 @@ def ask_for_descriptors(client):
     """Our own greeting, found out by asking a listener: its answer and the descriptors with it."""
     probe = HELLO.pack(b"TACHYON\x1a", 0x01020304, 0xFFFF, 1, 0, 0, 0, 0, 0, 0, 0, 0)
     client.sendall(probe)
-    answer = HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
-    return answer
+    return HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
 
 
 def real_greeting(path, until, kind=1):

@@ -140,7 +140,11 @@ def test_a_view_may_outlive_guard_and_bus(pair, side, close_first):
     producer, consumer = pair(4096)
     producer.send(b"first message")
     bus = producer if side == "tx" else consumer
-    guard = {"tx": lambda: producer.send_zero_copy(13), "rx": consumer.recv_zero_copy, "batch": consumer.drain_batch}[side]()
+    guard = {
+        "tx": lambda: producer.send_zero_copy(13),  # noqa: F821 (ruff sees only the `del` below)
+        "rx": consumer.recv_zero_copy,
+        "batch": consumer.drain_batch,
+    }[side]()
     if close_first:
         guard.__enter__()
         view = memoryview(guard[0] if side == "batch" else guard)

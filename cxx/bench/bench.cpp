@@ -43,10 +43,11 @@ template <class Once>
 double round_trip(std::size_t trips, Once once) {
     for (std::size_t i = 0; i < trips / 10; ++i) once();
     std::vector<double> chunks;
+    const std::size_t chunk_trips = trips / 20;
     for (int chunk = 0; chunk < 20; ++chunk) {
         const std::uint64_t start = now_ns();
-        for (std::size_t i = 0; i < trips / 20; ++i) once();
-        chunks.push_back(static_cast<double>(now_ns() - start) / static_cast<double>(trips / 20));
+        for (std::size_t i = 0; i < chunk_trips; ++i) once();
+        chunks.push_back(static_cast<double>(now_ns() - start) / static_cast<double>(chunk_trips));
     }
     return bench::median(chunks);
 }

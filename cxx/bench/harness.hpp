@@ -139,7 +139,7 @@ Placement pair(Control& control, Here here, There there) {
 
 inline double median(std::vector<double> values) {
     if (values.empty()) return 0;
-    std::sort(values.begin(), values.end());
+    std::ranges::sort(values);
     return values[values.size() / 2];
 }
 

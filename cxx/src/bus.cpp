@@ -141,6 +141,12 @@ Status Bus::check_consumer() noexcept {
     return gone_;
 }
 
+// A consumer that read this very message and then went is no failure of this send, but of the next. Closed only now: it may
+// have read it or not, as after any close; the next send is refused.
+Status Bus::check_after_send() noexcept {
+    return check_consumer() == Status::peer_dead && !producer_.all_read() ? Status::peer_dead : Status::ok;
+}
+
 Status Bus::no_room() noexcept {
     if (producer_.corrupt()) return poison();
     const Status status = check_consumer();

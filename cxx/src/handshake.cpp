@@ -123,7 +123,9 @@ class HelloReader {
 
     [[nodiscard]] const Hello& hello() const { return hello_; }
     [[nodiscard]] std::vector<Descriptor>& descriptors() { return descriptors_; }
-    [[nodiscard]] bool misbehaved() const { return truncated_ || descriptors_.size() > expected_; }
+    [[nodiscard]] bool misbehaved() const { return descriptors_.size() > expected_; }
+    // What was passed had no free number to arrive at.
+    [[nodiscard]] bool starved() const { return truncated_ && !misbehaved(); }
 
   private:
     void take_descriptors(msghdr& message) {
@@ -269,6 +271,9 @@ class Listener {
                 if (errno == EINTR || errno == ECONNABORTED) continue;
                 if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS) return;
                 const int error_number = errno;
+                // The kernel wants a free number before it looks whether anybody is there.
+                pollfd entry{file_->descriptor(), POLLIN, 0};
+                if (::poll(&entry, 1, 0) == 0) return;
                 if (drop_oldest_silent()) continue;
                 fail_handshake(error_number, std::string("cannot accept a client: ") + std::strerror(error_number) +
                                                  "; close some descriptors or raise `ulimit -n`");
@@ -462,6 +467,10 @@ class Connector {
             if (progress == HelloReader::Progress::more) continue;
             if (reader.misbehaved()) {
                 fail_handshake(EPROTO, "the listener at " + path_ + " passed more descriptors than were asked for");
+            }
+            if (reader.starved()) {
+                fail_handshake(EMFILE, "cannot take the descriptors from the listener at " + path_ + ": " +
+                                           std::strerror(EMFILE) + "; close some descriptors or raise `ulimit -n`");
             }
             hung_up();
         }

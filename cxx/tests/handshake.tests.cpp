@@ -89,16 +89,15 @@ bool send_raw(int socket, const void* bytes, std::size_t size, const std::vector
     msghdr message{};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    const std::size_t rights_bytes = sizeof(int) * descriptors.size();
-    std::vector<std::uint64_t> control((CMSG_SPACE(rights_bytes) + 7) / 8);
-    if (rights_bytes != 0) {
-        message.msg_control = control.data();
-        message.msg_controllen = CMSG_SPACE(rights_bytes);
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 253)] = {};  // the most that the kernel takes
+    if (!descriptors.empty()) {
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * descriptors.size());
         cmsghdr* const rights = CMSG_FIRSTHDR(&message);
         rights->cmsg_level = SOL_SOCKET;
         rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(rights_bytes);
-        std::memcpy(CMSG_DATA(rights), descriptors.data(), rights_bytes);
+        rights->cmsg_len = CMSG_LEN(sizeof(int) * descriptors.size());
+        std::memcpy(CMSG_DATA(rights), descriptors.data(), sizeof(int) * descriptors.size());
     }
     return ::sendmsg(socket, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(size);
 }

@@ -164,10 +164,8 @@ class Bus {
         return size <= max_size_ ? Status::ok : Status::too_large;
     }
     [[nodiscard]] Status after_send() noexcept {
-        if (ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]] {
-            // Closed only now: it may well have read this message first. The next send will be refused.
-            if (check_consumer() == Status::peer_dead) return Status::peer_dead;
-        }
+        if (ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]
+            return check_after_send();
         return Status::ok;
     }
 
@@ -176,6 +174,7 @@ class Bus {
     [[nodiscard]] Status no_room() noexcept;
     [[nodiscard]] Status nothing_to_peek(Status status, Frame& frame) noexcept;
     [[nodiscard]] Status check_consumer() noexcept;
+    [[nodiscard]] Status check_after_send() noexcept;
     [[nodiscard]] Status ended(Mode mode) const noexcept;
     [[nodiscard]] bool peer_said_closed() const noexcept { return peer_closed_->load(std::memory_order_acquire) != 0; }
     [[nodiscard]] bool peer_gone_by_clock() noexcept;

@@ -150,6 +150,10 @@ class Producer {
 
     // The consumer published a read_position that it cannot have reached.
     [[nodiscard]] bool corrupt() const noexcept { return corrupt_; }
+    // Everything committed so far has been freed, by a consumer that has told so.
+    [[nodiscard]] bool all_read() const noexcept {
+        return memory_.header->read_position.load(std::memory_order_acquire) == write_position_;  // [free]
+    }
     [[nodiscard]] std::uint64_t claimed() const noexcept { return claimed_; }
     [[nodiscard]] bool claim_open() const noexcept { return claimed_ != 0; }
     [[nodiscard]] std::uint64_t write_position() const noexcept { return write_position_; }

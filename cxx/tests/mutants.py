@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+"""Shows that the tests bite: breaks one rule of the core at a time, in a copy of the tree, and expects a test to fail.
+
+    cxx/tests/mutants.py [--list] [--jobs N] [--keep FOLDER] [NAME ...]
+
+Prints a table. Exit status 0: every mutant was killed and the unmutated tree passes; 1: one survived; 2: the script itself has
+to be looked after, because a mutation no longer applies or does not compile.
+
+A mutation names its file, the exact text it replaces, and the test programs that may notice, cheapest first. A text that is
+not found exactly once is an error: the rule has moved, and the mutation has to follow it.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RING = "cxx/include/tachyon/ring.hpp"
+WAIT = "cxx/include/tachyon/wait.hpp"
+BUS_HPP = "cxx/include/tachyon/bus.hpp"
+BUS = "cxx/src/bus.cpp"
+HANDSHAKE = "cxx/src/handshake.cpp"
+SEGMENT = "cxx/src/segment.cpp"
+SOCKET_FILE = "cxx/src/socket_file.cpp"
+TIME_LIMIT = 150  # seconds a test program may take; a hang is a failure, and so a kill
+
+
+@dataclasses.dataclass
+class Mutant:
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple
+    preset: str = "mutants"
+
+
+MUTANTS = [
+    # ---- the invariant: the word at the write position reads 0
+    Mutant("release clears only the header line", RING, "detail::clear_lines(line, line + bytes);",
+           "detail::clear_lines(line, line + kLine);", ("ring",)),
+    Mutant("release of one line clears nothing", RING,
+           "detail::word_at(line).store(0, std::memory_order_relaxed);  // published by [free]", ";", ("ring",)),
+    Mutant("padding is not cleared", RING,
+           "detail::word_at(memory_.data + (freed_ & mask_)).store(0, std::memory_order_relaxed);  // published by [free]", ";",
+           ("ring",)),
+    Mutant("a shrunk claim is not cleared", RING, "detail::clear_lines(start + frame, start + claimed_);", ";", ("ring",)),
+    Mutant("an aborted claim is not cleared", RING, "detail::clear_lines(line() + kLine, line() + claimed_);", ";", ("ring",)),
+    Mutant("no cursor bound while the whole ring is held", RING,
+           "if (cursor_ - freed_ == memory_.capacity) [[unlikely]]", "if (false)", ("ring",)),
+    Mutant("has_frame without the cursor bound", RING, "return cursor_ - freed_ != memory_.capacity &&", "return true &&",
+           ("ring",)),
+    # ---- room and padding
+    Mutant("padding does not wait for the frame behind it", RING,
+           "return rest + frame <= memory_.capacity ? rest + frame : rest;", "return rest;", ("ring",)),
+    Mutant("padding is never alone", RING, "return rest + frame <= memory_.capacity ? rest + frame : rest;",
+           "return rest + frame;", ("ring",)),
+    Mutant("one line too many fits", RING, "if (write_position_ + bytes - cached_read_position_ <= memory_.capacity) [[likely]]",
+           "if (write_position_ + bytes - cached_read_position_ <= memory_.capacity + kLine) [[likely]]", ("ring",)),
+    Mutant("padding behind the last held frame is forgotten", RING, "if (--held_ == 0 && freed_ != cursor_) [[unlikely]]",
+           "if (--held_ == 0 && false) [[unlikely]]", ("ring",)),
+    Mutant("padding before a held frame is forgotten", RING, "if (freed_ != frame.position) [[unlikely]]",
+           "if (false) [[unlikely]]", ("ring",)),
+    # ---- read_position
+    Mutant("peek says empty without handing back", RING, "if (word == 0) {\n                hand_back();", "if (word == 0) {",
+           ("ring",)),
+    Mutant("read_position is published for every message", RING, "if (pending_ >= publish_every_ ||", "if (true ||", ("ring",)),
+    Mutant("read_position is published only when idle", RING, "if (pending_ >= publish_every_ ||", "if (false ||", ("ring",)),
+    Mutant("a parked producer is not told of a release", RING,
+           "|| memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {", ") {", ("ring",)),
+    Mutant("a wait for a message does not hand back", BUS, "    consumer_.hand_back();\n    const Status status = wait(",
+           "    const Status status = wait(", ("bus",)),
+    # ---- waking
+    Mutant("padding wakes nobody", RING,
+           "        wake_consumer();  // a lone padding frame has to wake a parked consumer too: nothing else will\n", "",
+           ("ring",)),
+    Mutant("a commit wakes nobody", RING, "if constexpr (kWake == Wake::now) wake_consumer();", "", ("ring",)),
+    Mutant("handing back wakes nobody", RING,
+           "if (wake_if_parked(memory_.header->producer_parked, memory_.barrier)) [[unlikely]]\n            ++wakes_;", "",
+           ("ring",)),
+    Mutant("the waker does not reset the word", WAIT,
+           "if (parked.exchange(0, std::memory_order_acq_rel) == 0) return false;",
+           "if (parked.load(std::memory_order_acquire) == 0) return false;", ("wait",)),
+    Mutant("the sleeper does not look again", WAIT, "if (!has_work()) {\n        const timespec", "{\n        const timespec",
+           ("wait",)),
+    Mutant("the sleeper does not announce itself", WAIT,
+           "parked.store(1, std::memory_order_relaxed);  // [park-barrier] orders it", "", ("wait",)),
+    Mutant("the sleeper does not clear the word", WAIT,
+           "parked.store(0, std::memory_order_relaxed);  // we look again in any case", "", ("wait",)),
+    Mutant("private futexes", WAIT, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX", ("wait",)),
+    Mutant("only one sleeper is woken", WAIT, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE, 1", ("wait",)),
+    Mutant("leaving an undecided wait clears the other's word", BUS,
+           "        segment_.header()->consumer_parked.store(1, std::memory_order_relaxed);\n", "", ("bus",)),
+    # ---- memory order, which only ThreadSanitizer sees on this hardware
+    Mutant("the commit word is stored relaxed", RING, "detail::word_at(start).store(word, std::memory_order_release);",
+           "detail::word_at(start).store(word, std::memory_order_relaxed);", ("torture",), "mutants-tsan"),
+    Mutant("the commit word is loaded relaxed", RING,
+           "detail::word_at(line).load(std::memory_order_acquire);", "detail::word_at(line).load(std::memory_order_relaxed);",
+           ("torture",), "mutants-tsan"),
+    Mutant("read_position is stored relaxed", RING, "read_position.store(freed_, std::memory_order_release);",
+           "read_position.store(freed_, std::memory_order_relaxed);", ("torture",), "mutants-tsan"),
+    Mutant("read_position is loaded relaxed", RING, "read_position.load(std::memory_order_acquire);",
+           "read_position.load(std::memory_order_relaxed);", ("torture",), "mutants-tsan"),
+    # ---- a peer that lies
+    Mutant("no bounds check of a frame", RING, "if (bytes > room) [[unlikely]]", "if (false) [[unlikely]]", ("ring",)),
+    Mutant("frames may lie over held ones", RING,
+           "memory_.capacity - (offset > cursor_ - freed_ ? offset : cursor_ - freed_)", "memory_.capacity - offset", ("ring",)),
+    Mutant("no check of read_position", RING,
+           "if (read - cached_read_position_ > write_position_ - cached_read_position_) {", "if (false) {", ("ring",)),
+    Mutant("read_position may go back", RING,
+           "if (read - cached_read_position_ > write_position_ - cached_read_position_) {", "if (read > write_position_) {",
+           ("ring",)),
+    Mutant("padding at the beginning is believed", RING, "if (offset == 0 || high_half(word) != 0", "if (high_half(word) != 0",
+           ("ring",)),
+    Mutant("padding over held frames is believed", RING, "|| bytes > memory_.capacity - (cursor_ - freed_)) return false;",
+           ") return false;", ("ring",)),
+    Mutant("an impossible role is believed by a reader", BUS,
+           "if (side != static_cast<std::uint32_t>(other_side(side_))) return poison();", "", ("bus",)),
+    Mutant("an impossible role is believed by a writer", BUS,
+           "if (!first && expected != static_cast<std::uint32_t>(other_side(side_))) return poison();", "", ("bus",)),
+    Mutant("corruption does not poison", BUS, "mode_.store(Mode::corrupt, std::memory_order_relaxed);", "", ("bus",)),
+    # ---- the peer's end
+    Mutant("no second look before the end is told", BUS, "if (status == Status::ok) status = consumer_.peek(frame);",
+           "if (status == Status::ok) status = Status::empty;", ("bus",)),
+    Mutant("the closed flag is ignored", BUS_HPP, "return peer_closed_->load(std::memory_order_acquire) != 0;", "return false;",
+           ("bus",)),
+    Mutant("a hang-up is ignored", BUS, "    return connection_.hung_up();\n", "    return false;\n", ("bus",)),
+    Mutant("every end is a close", BUS, "return closed ? Status::peer_closed : Status::peer_dead;", "return Status::peer_closed;",
+           ("bus",)),
+    Mutant("a sender never looks at the peer", BUS_HPP,
+           "if (peer_closed_->load(std::memory_order_relaxed) != 0 || ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]",
+           "if (false)", ("bus",)),
+    Mutant("a reader that holds frames is not told", BUS, "    const bool gone = peer_gone_by_clock();",
+           "    if (consumer_.held() != 0) return Status::empty;\n    const bool gone = peer_gone_by_clock();", ("bus",)),
+    Mutant("a close is not stored", BUS, "closed_->store(1, std::memory_order_release);  // [close]", "", ("bus",)),
+    Mutant("a close wakes nobody", BUS, "    wake(segment_.header()->consumer_parked);\n    wake(segment_.header()->producer_parked);\n",
+           "", ("bus",)),
+    Mutant("request_close is not seen by a wait", BUS, "|| closing_.load(std::memory_order_relaxed) || peer_said_closed(); };",
+           "|| peer_said_closed(); };", ("bus",)),
+    Mutant("no fork handler", BUS, "::pthread_atfork(before, after_in_parent, after_in_child);", "0;", ("bus",)),
+    Mutant("a forked child keeps the sockets", BUS,
+           "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_.abandon();",
+           "    mode_.store(Mode::forked, std::memory_order_relaxed);", ("bus",)),
+    Mutant("a forked child shuts the socket down", BUS,
+           "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_.abandon();",
+           "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_.shut_down();", ("bus",)),
+    # ---- set-up
+    Mutant("seals are not checked", SEGMENT, "if ((seals & kSeals) != kSeals)", "if (false)", ("segment",)),
+    Mutant("the size is not checked", SEGMENT,
+           "if (status.st_size < 0 || static_cast<std::uint64_t>(status.st_size) != segment.bytes()) {", "if (false) {",
+           ("segment",)),
+    Mutant("the header page is not checked", SEGMENT, "if (header->magic != kSegmentMagic ||", "if (false && header->magic != kSegmentMagic ||",
+           ("segment",)),
+    Mutant("more descriptors than expected are taken", HANDSHAKE,
+           "if (truncated_ || descriptors_.size() > expected_) return Progress::failed;", "", ("handshake",)),
+    Mutant("truncated descriptors go unnoticed", HANDSHAKE,
+           "truncated_ = truncated_ || (message.msg_flags & MSG_CTRUNC) != 0;", "", ("handshake",)),
+    Mutant("a dropped client's memory is used again", HANDSHAKE, "if (renew) make_segments();", "", ("handshake",)),
+    Mutant("the listener does not check the user", HANDSHAKE, "if (peer != ::geteuid() && peer != 0 && !everybody) {",
+           "if (false && everybody) {", ("handshake",)),
+    Mutant("the connector does not check the user", HANDSHAKE, "        if (!trusted) {", "        if (false && !trusted) {",
+           ("handshake",)),
+    Mutant("the hello's magic is not checked", HANDSHAKE,
+           "return std::memcmp(hello.magic, kHelloMagic, sizeof hello.magic) == 0 && hello.byte_order == kByteOrder;",
+           "return hello.byte_order == kByteOrder;", ("handshake",)),
+    Mutant("a refusal after a hang-up is not read", HANDSHAKE, "&& errno != EPIPE && errno != ECONNRESET) hung_up();",
+           ") hung_up();", ("handshake",)),
+    Mutant("the death of a forking peer is not watched", HANDSHAKE, "{process_.get(), POLLIN, 0}", "{-1, POLLIN, 0}",
+           ("handshake",)),
+    Mutant("the barrier is not negotiated", HANDSHAKE,
+           "return ours && (theirs.abilities & kAbilityMembarrier) != 0 ? Barrier::membarrier : Barrier::locked;",
+           "(void)theirs; return ours ? Barrier::membarrier : Barrier::locked;", ("handshake",)),
+    Mutant("any socket file is replaced", SOCKET_FILE, "    if (rc == 0 || errno == EAGAIN) {", "    if (rc == -2) {",
+           ("socket_file",)),
+    Mutant("what is not a socket is removed", SOCKET_FILE, "    if (!S_ISSOCK(status.st_mode)) {",
+           "    if (!S_ISSOCK(status.st_mode) && ::unlink(path.c_str()) != 0) {", ("socket_file",)),
+    Mutant("the socket file stays", SOCKET_FILE, "SocketFile::~SocketFile() {\n", "SocketFile::~SocketFile() {\n    return;\n",
+           ("socket_file",)),
+    Mutant("somebody else's file is removed at the end", SOCKET_FILE,
+           "status.st_dev == device_ && status.st_ino == inode_) {", "status.st_dev == device_) {", ("socket_file",)),
+    Mutant("stale sockets are replaced without a lock", SOCKET_FILE, "while (::flock(folder_.get(), LOCK_EX | LOCK_NB) != 0) {",
+           "while (false) {", ("socket_file",)),
+]
+
+CONFIGURATIONS = {
+    "mutants": ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1"],
+    "mutants-tsan": ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g", "-DTACHYON_SANITIZE=thread"],
+}
+
+
+def stop(message):
+    print(f"mutants.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+class Tree:
+    """A copy of the sources, one build folder per configuration, and at most one mutation at a time."""
+
+    def __init__(self, folder, jobs):
+        self.folder = pathlib.Path(folder)
+        self.jobs = jobs
+        for part in ("CMakeLists.txt", "pyproject.toml"):
+            shutil.copy(ROOT / part, self.folder / part)
+        shutil.copytree(ROOT / "cxx", self.folder / "cxx", ignore=shutil.ignore_patterns("build", "__pycache__"))
+        self.configured = set()
+
+    def configure(self, preset):
+        if preset in self.configured:
+            return
+        result = subprocess.run(
+            ["cmake", "-S", self.folder, "-B", self.folder / preset, "-DTACHYON_TESTS=ON", "-DTACHYON_BENCH=OFF", *CONFIGURATIONS[preset]],
+            capture_output=True, text=True)
+        if result.returncode != 0:
+            stop(f"cmake: {result.stdout}{result.stderr}")
+        self.configured.add(preset)
+
+    def build(self, preset, unit):
+        self.configure(preset)
+        return subprocess.run(["cmake", "--build", self.folder / preset, f"-j{self.jobs}", "--target", f"{unit}.tests"],
+                              capture_output=True, text=True)
+
+    def run(self, preset, unit):
+        """None if the tests pass, else how they failed."""
+        program = self.folder / preset / "cxx" / "tests" / f"{unit}.tests"
+        # Its own session: a hung test is killed together with what it forked, and nothing else is.
+        process = subprocess.Popen([program, "--abort"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                                   start_new_session=True, cwd=self.folder)
+        try:
+            output, _ = process.communicate(timeout=TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return f"{unit}: hangs"
+        if process.returncode == 0:
+            return None
+        return f"{unit}: {reason(output, process.returncode)}"
+
+
+def reason(output, code):
+    """The name of the first test that failed, or what else the output says."""
+    lines = output.splitlines()
+    for i, line in enumerate(lines):
+        if "watchdog: this test hangs" in line:
+            return "hangs: " + line.split("hangs: ", 1)[-1]
+        if "WARNING: ThreadSanitizer" in line:
+            return line.strip()
+        if line.startswith("-----") and i + 1 < len(lines) and lines[i + 1].strip() and not lines[i + 1].startswith("-----"):
+            name = [lines[i + 1]]
+            for more in lines[i + 2:]:
+                if more.startswith("-----"):
+                    break
+                name.append(more)
+            return " ".join(part.strip() for part in name)
+    return f"exit status {code}"
+
+
+def trial(tree, mutant):
+    path = tree.folder / mutant.file
+    original = path.read_text()
+    path.write_text(original.replace(mutant.old, mutant.new))
+    try:
+        for unit in mutant.tests:
+            built = tree.build(mutant.preset, unit)
+            if built.returncode != 0:
+                stop(f"the mutant “{mutant.name}” does not compile:\n{built.stdout}{built.stderr}")
+            failure = tree.run(mutant.preset, unit)
+            if failure is not None:
+                return failure
+        return None
+    finally:
+        path.write_text(original)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="parts of the names of mutants to try; default: all")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--keep", help="work in this folder and leave it there")
+    arguments = parser.parse_args()
+
+    for mutant in MUTANTS:  # all of them, whichever are asked for
+        found = (ROOT / mutant.file).read_text().count(mutant.old)
+        if found != 1:
+            stop(f"the mutation “{mutant.name}” applies {found} times to {mutant.file}, not once; adapt it to the new code")
+    chosen = [m for m in MUTANTS if not arguments.names or any(name in m.name for name in arguments.names)]
+    if arguments.list:
+        print("\n".join(m.name for m in chosen))
+        return 0
+    if not chosen:
+        stop("no such mutant")
+
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="tachyon-mutants-") as temporary:
+        if arguments.keep:
+            pathlib.Path(arguments.keep).mkdir(parents=True)
+        tree = Tree(arguments.keep or temporary, arguments.jobs)
+        for preset, unit in sorted({(m.preset, unit) for m in chosen for unit in m.tests}):
+            built = tree.build(preset, unit)
+            if built.returncode != 0:
+                stop(f"the tree as it is does not compile:\n{built.stdout}{built.stderr}")
+            failure = tree.run(preset, unit)
+            if failure is not None:
+                stop(f"the tree as it is fails: {failure}")
+        for mutant in chosen:
+            start = time.monotonic()
+            failure = trial(tree, mutant)
+            if failure is None:
+                survivors.append(mutant.name)
+            verdict = "SURVIVED" if failure is None else "killed"
+            print(f"{verdict:8}  {mutant.name:55}  {time.monotonic() - start:4.0f} s  {failure or ''}", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

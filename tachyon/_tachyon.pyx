@@ -395,8 +395,9 @@ cdef Message take(Bus self, core.Frame* frame):
 
 
 cdef object too_large(Bus self, object size):
+    message = "the message" if size is None else f"a message of {size} bytes"
     return MessageTooLargeError(
-        f"a message of {size} bytes can never fit: this bus takes at most {self._capacity - 16} "
+        f"{message} can never fit: this bus takes at most {self._capacity - 16} "
         f"(its capacity of {self._capacity} less 16); listen with a larger capacity"
     )
 
@@ -834,6 +835,8 @@ cdef class Bus:
         return <int>tachyon_core(self._core).wait_readable(until_ns)
 
     cdef int raise_for_status(self, int status) except -1:
+        if status == <int>Status.too_large:  # of what size is not known here
+            raise too_large(self, None)
         return 0 if status == <int>Status.ok else raise_status(self, <Status>status, 0)
 
 

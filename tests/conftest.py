@@ -211,7 +211,7 @@ def run_thread():
 
 @pytest.fixture
 def fake_meminfo(tmp_path):
-    """Python source for a child that makes /proc/meminfo say `kib` KiB are available; skips where that is forbidden."""
+    """fake_meminfo(kib) → source for a child: from now on /proc/meminfo says so much is available."""
     libc = ctypes.CDLL(None, use_errno=True)
     pid = os.fork()  # whether namespaces may be made at all
     if pid == 0:

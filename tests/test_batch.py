@@ -36,7 +36,9 @@ def test_it_is_a_sequence_of_views(batch):
     assert [view.type_id for view in reversed(batch)] == list(range(9, -1, -1))
 
 
-@pytest.mark.parametrize("part", [slice(None), slice(2, 5), slice(None, None, -1), slice(-3, None), slice(0, 100, 4), slice(5, 2)])
+@pytest.mark.parametrize(
+    "part", [slice(None), slice(2, 5), slice(None, None, -1), slice(-3, None), slice(0, 100, 4), slice(5, 2)]
+)
 def test_slices(batch, part):
     assert [view.type_id for view in batch[part]] == list(range(10))[part]
 

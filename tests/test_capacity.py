@@ -7,7 +7,27 @@ import pytest
 import tachyon
 from tachyon import MAX_CAPACITY, MIN_CAPACITY, Bus, CapacityError
 
-BAD = [0, -1, 1, 2, 3, 32, 63, 65, 100, 4097, 2**16 + 1, 2**32 - 1, 2**32 + 1, 2**33, 2**63, 2**64, 2**100, -(2**63), True]
+BAD = [
+    0,
+    -1,
+    1,
+    2,
+    3,
+    32,
+    63,
+    65,
+    100,
+    4097,
+    2**16 + 1,
+    2**32 - 1,
+    2**32 + 1,
+    2**33,
+    2**63,
+    2**64,
+    2**100,
+    -(2**63),
+    True,
+]
 
 
 def test_the_bounds_are_stated():

@@ -18,6 +18,8 @@ import time
 import pytest
 
 import tachyon
+from tachyon.cli.histogram import duration, histogram, quantile
+from tachyon.cli.meter import size_text
 
 PATIENCE = 60.0  # seconds; only ever for what should have happened long before
 END = 0xFFFF
@@ -559,3 +561,41 @@ def test_the_demo_fails_where_the_two_sides_differ(harm, tmp_path):
     assert done.returncode == 1, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"python -m tachyon demo: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [[5], [0, 0], [7] * 1000, list(range(1, 100_000)), [400] * 990 + [10**9] * 10, [1, 10**12], list(range(999_990))],
+)
+def test_the_histogram_counts_every_sample(samples):
+    lines = histogram(samples)
+    assert len(lines) <= 25
+    shares = [float(line.split()[-1].rstrip("%")) for line in lines if line.endswith("%")]
+    beyond = [int(line.split(": ")[1].split()[0].replace(",", "")) for line in lines if " and more: " in line]
+    assert sum(shares) + 100 * sum(beyond) / len(samples) == pytest.approx(100, abs=0.1 * len(lines))
+    assert "█" * 40 in "".join(lines)
+
+
+def test_a_quantile_is_a_sample():
+    samples = list(range(10, 1010, 10))
+    assert [quantile(samples, share) for share in (0, 0.5, 0.99, 0.999, 1)] == [10, 500, 990, 1000, 1000]
+    assert quantile([3], 0.5) == 3
+
+
+def test_quantities_are_short():
+    assert [duration(ns) for ns in (0, 999, 999.7, 1240, 999_700, 2e9)] == [
+        "0 ns",
+        "999 ns",
+        "1 µs",
+        "1.24 µs",
+        "1 ms",
+        "2 s",
+    ]
+    assert [size_text(n) for n in (0, 999, 1000, 999_600, 12_345_678, 2.5e12)] == [
+        "0 bytes",
+        "999 bytes",
+        "1 kB",
+        "1 MB",
+        "12.3 MB",
+        "2.5 TB",
+    ]

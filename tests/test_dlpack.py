@@ -68,7 +68,9 @@ def test_it_is_the_same_memory(pair):
     assert consumer.recv().data == b"\5\6\7\10"
 
 
-@pytest.mark.parametrize("version, name", [((1, 0), "dltensor_versioned"), ((1, 5), "dltensor_versioned"), ((2, 0), "dltensor_versioned")])
+@pytest.mark.parametrize(
+    "version, name", [((1, 0), "dltensor_versioned"), ((1, 5), "dltensor_versioned"), ((2, 0), "dltensor_versioned")]
+)
 def test_a_consumer_of_version_1_gets_the_versioned_form(received, version, name):
     with received:
         capsule = received.__dlpack__(max_version=version)

@@ -33,9 +33,9 @@ USES = """
         assert "closed" in repr(bus)
         for name, use in uses.items():
             try: use()
-            except tachyon.BusClosedError as error:
-                assert "belongs to the parent of this process" in str(error), (name, error)
+            except tachyon.BusClosedError as error: text = str(error)
             else: raise AssertionError(name)
+            assert "belongs to the parent of this process" in text, (name, text)
         bus.close(); bus.close()
         assert bus.closed
     def in_child(function):
@@ -251,7 +251,7 @@ def test_a_fork_while_other_threads_wait_harms_nobody(spawn, path):
 
 def test_no_descriptor_is_inherited_by_a_program_that_is_started(pair):
     before = set(os.listdir("/proc/self/fd"))
-    producer, consumer = pair()
+    producer, _consumer = pair()
     fresh = set(os.listdir("/proc/self/fd")) - before
     assert fresh
     for number in fresh:

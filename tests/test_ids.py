@@ -35,6 +35,11 @@ def test_a_whole_out_of_range_is_refused(part, bad):
 
 @pytest.mark.parametrize("bad", [1.0, "1", None])
 def test_a_wrong_type_is_refused(bad):
-    for call in (lambda: make_type_id(bad, 0), lambda: make_type_id(0, bad), lambda: route_id(bad), lambda: msg_type(bad)):
+    for call in (
+        lambda: make_type_id(bad, 0),
+        lambda: make_type_id(0, bad),
+        lambda: route_id(bad),
+        lambda: msg_type(bad),
+    ):
         with pytest.raises(TypeError):
             call()

@@ -1,4 +1,4 @@
-"""A peer killed at any moment: the survivor reads all that was committed, whole and in order, and then hears of the death."""
+"""A peer killed at any moment: the survivor reads all that was committed, whole and in order, then hears of it."""
 
 import mmap
 import random
@@ -173,7 +173,11 @@ def test_many_consumers_killed_at_any_moment(spawn, path, counter, record_proper
 def test_a_peer_killed_during_the_handshake_uses_nobody_up(spawn, path, run_thread, side):
     source = random.Random(side)
     ours = "connect" if side.startswith("listen") else "listen"
-    waiting = run_thread(Bus.connect, path, timeout=100) if ours == "connect" else run_thread(Bus.listen, path, 4096, timeout=100)
+    waiting = (
+        run_thread(Bus.connect, path, timeout=100)
+        if ours == "connect"
+        else run_thread(Bus.listen, path, 4096, timeout=100)
+    )
     for _ in range(SHORT):
         child = spawn(f"tachyon.Bus.{side}", path)
         time.sleep(source.random() * 0.08)

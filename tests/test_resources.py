@@ -17,7 +17,8 @@ import resource
 for capacity in (1 << 25, 1 << 32):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     try: tachyon.Bus.listen(path, capacity, timeout=0)
-    except MemoryError as error: say(str(capacity + 4096) in str(error), "20480000 bytes are available" in str(error), error)
+    except MemoryError as error:
+        say(str(capacity + 4096) in str(error), "20480000 bytes are available" in str(error), error)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     say(faults < 1000, os.path.exists(path))  # 32 MiB alone are 8192 pages
 try: tachyon.Bus.listen(path, 1 << 16, timeout=0)
@@ -215,6 +216,7 @@ def test_a_listener_that_runs_out_while_it_waits_says_so_or_serves(spawn, path, 
         free,
     )
     until(lambda: os.path.exists(path))
+    child.falls_asleep()  # between the two it does not listen yet
     try:
         with Bus.connect(path) as bus:
             bus.send(b"x")

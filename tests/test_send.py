@@ -62,7 +62,9 @@ def test_any_buffer_arrives_by_its_bytes(pair, name):
             assert consumer.recv() == Message(kind, len(expected), expected)
 
 
-@pytest.mark.parametrize("size", [*range(70), 127, 128, 129, 2047, 2048, 2049, 65519, 65520, 65521, 65535, 65536, 65537, 1 << 19])
+@pytest.mark.parametrize(
+    "size", [*range(70), 127, 128, 129, 2047, 2048, 2049, 65519, 65520, 65521, 65535, 65536, 65537, 1 << 19]
+)
 def test_every_size_arrives_whole(pair, size):
     producer, consumer = pair(1 << 21)
     payload = bytes(i * 7 % 251 for i in range(size))
@@ -232,7 +234,13 @@ def test_send_many_takes_buffers_pairs_and_messages(pair):
     items = [b"a", (bytearray(b"b"), 2), Message(3, 1, b"c"), memoryview(b"d_")[::2], (b"", 5)]
     assert producer.send_many(iter(items), 9) == 5
     received = [consumer.recv() for _ in items]
-    assert received == [Message(9, 1, b"a"), Message(2, 1, b"b"), Message(3, 1, b"c"), Message(9, 1, b"d"), Message(5, 0, b"")]
+    assert received == [
+        Message(9, 1, b"a"),
+        Message(2, 1, b"b"),
+        Message(3, 1, b"c"),
+        Message(9, 1, b"d"),
+        Message(5, 0, b""),
+    ]
     assert consumer.try_recv() is None
 
 
@@ -321,7 +329,9 @@ def test_items_made_by_using_the_same_bus_are_fine(pair):
             yield b"outer %d" % i
 
     producer.send_many(items())
-    assert [consumer.recv().data for _ in range(6)] == [b"%s %d" % (w, i) for i in range(3) for w in (b"inner", b"outer")]
+    assert [consumer.recv().data for _ in range(6)] == [
+        b"%s %d" % (w, i) for i in range(3) for w in (b"inner", b"outer")
+    ]
 
 
 def test_a_bus_closed_by_an_item_ends_send_many(pair):

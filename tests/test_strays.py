@@ -192,7 +192,7 @@ def test_a_client_of_the_other_kind_is_told_on_both_sides(path, until, listening
         client.sendall(greeting)
         answer = HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
         assert answer[6] == 3  # the verdict
-    with pytest.raises(HandshakeError, match="RpcBus connected .* where a Bus listens; use the same class") as caught:
+    with pytest.raises(HandshakeError, match=r"RpcBus connected .* where a Bus listens; use the same class") as caught:
         listening.result()
     assert caught.value.errno == errno.EPROTOTYPE
     assert caught.value.path == path

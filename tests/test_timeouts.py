@@ -107,7 +107,10 @@ def test_what_is_no_timeout_is_refused_everywhere(pair, path, timeout, error):
     producer, consumer = pair()
     producer.send(b"there is a message")
     calls = [*senders(producer).values(), *receivers(consumer).values()]
-    calls += [lambda timeout: Bus.listen(path, 4096, timeout=timeout), lambda timeout: Bus.connect(path, timeout=timeout)]
+    calls += [
+        lambda timeout: Bus.listen(path, 4096, timeout=timeout),
+        lambda timeout: Bus.connect(path, timeout=timeout),
+    ]
     for call in calls:
         with pytest.raises(error) as caught:
             call(timeout)

@@ -115,13 +115,23 @@ def test_views_released_within_the_block_are_no_matter(pair):
     assert producer.try_send(b"5678")
 
 
+def open_guard(side, producer, consumer):
+    if side == "tx":
+        return producer.send_zero_copy(13)
+    return consumer.recv_zero_copy() if side == "rx" else consumer.drain_batch()
+
+
 @pytest.mark.parametrize("side", ["tx", "rx", "batch"])
 def test_an_exception_in_the_block_is_the_one_that_is_seen(pair, side):
     producer, consumer = pair(64)
     if side != "tx":
         producer.send(b"1234")
     with pytest.raises(ZeroDivisionError):
-        guard = {"tx": lambda: producer.send_zero_copy(4), "rx": consumer.recv_zero_copy, "batch": consumer.drain_batch}[side]()
+        guard = {
+            "tx": lambda: producer.send_zero_copy(4),
+            "rx": consumer.recv_zero_copy,
+            "batch": consumer.drain_batch,
+        }[side]()
         with guard:
             view = memoryview(guard[0] if side == "batch" else guard)
             1 / 0
@@ -136,23 +146,17 @@ def test_an_exception_in_the_block_is_the_one_that_is_seen(pair, side):
 
 @pytest.mark.parametrize("close_first", [True, False])
 @pytest.mark.parametrize("side", ["tx", "rx", "batch"])
-def test_a_view_may_outlive_guard_and_bus(pair, side, close_first):
-    producer, consumer = pair(4096)
+def test_a_view_may_outlive_guard_and_bus(path, side, close_first):
+    producer, consumer = open_pair(path, 4096)
     producer.send(b"first message")
     bus = producer if side == "tx" else consumer
-    guard = {
-        "tx": lambda: producer.send_zero_copy(13),  # noqa: F821 (ruff sees only the `del` below)
-        "rx": consumer.recv_zero_copy,
-        "batch": consumer.drain_batch,
-    }[side]()
+    guard = open_guard(side, producer, consumer)
+    guard.__enter__()
+    view = memoryview(guard[0] if side == "batch" else guard)
     if close_first:
-        guard.__enter__()
-        view = memoryview(guard[0] if side == "batch" else guard)
         bus.close()
     with pytest.raises(BufferError):
-        with guard if not close_first else _Entered(guard):
-            if not close_first:
-                view = memoryview(guard[0] if side == "batch" else guard)
+        guard.__exit__(None, None, None)
     bus.close()
     del guard, bus, producer, consumer
     gc.collect()
@@ -162,17 +166,6 @@ def test_a_view_may_outlive_guard_and_bus(pair, side, close_first):
     if side != "tx":
         assert view.tobytes() == b"first message"
     view.release()
-
-
-class _Entered:
-    def __init__(self, guard):
-        self.guard = guard
-
-    def __enter__(self):
-        return self.guard
-
-    def __exit__(self, *exc_info):
-        return self.guard.__exit__(*exc_info)
 
 
 def mappings():

@@ -39,7 +39,14 @@ def test_its_buffer_is_writable_bytes_of_the_size_asked_for(pair):
         assert type(tx) is TxGuard
         assert len(tx) == 100
         with memoryview(tx) as view:
-            assert (view.nbytes, view.format, view.itemsize, view.ndim, view.shape, view.strides) == (100, "B", 1, 1, (100,), (1,))
+            assert (view.nbytes, view.format, view.itemsize, view.ndim, view.shape, view.strides) == (
+                100,
+                "B",
+                1,
+                1,
+                (100,),
+                (1,),
+            )
             assert not view.readonly
             assert view.c_contiguous
 
@@ -311,7 +318,7 @@ def test_every_other_use_while_a_guard_is_open_is_refused(pair, opener):
     ]
     with guard:
         for use in uses:
-            with pytest.raises(BusBusyError, match="guard of this bus is still open.* leave its block"):
+            with pytest.raises(BusBusyError, match=r"guard of this bus is still open.* leave its block"):
                 use()
         assert bus.stats()["role"] is not None or opener is open_tx
         assert not bus.closed

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "tachyon/handshake.hpp"
 #include "tachyon/wait.hpp"
 
 namespace tachyon {

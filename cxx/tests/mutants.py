@@ -190,7 +190,7 @@ MUTANTS = [
 ]
 
 CONFIGURATIONS = {
-    "mutants": ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1"],
+    "mutants": ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"],
     "mutants-tsan": ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g", "-DTACHYON_SANITIZE=thread"],
 }
 

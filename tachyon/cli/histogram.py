@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH = 40
-STEPS = 4  # bars per doubling
+ROWS = 16  # about; beyond them a coarser division is taken
+FINENESS = (4, 2, 1, 0.5)  # bars per doubling
 EIGHTHS = " ▏▎▍▌▋▊▉"
 PLAIN = str.maketrans("█µ" + EIGHTHS[1:], "#u" + "." * 7)  # for terminals that are told to be ASCII
 
@@ -19,7 +20,7 @@ PLAIN = str.maketrans("█µ" + EIGHTHS[1:], "#u" + "." * 7)  # for terminals th
 def duration(ns: float) -> str:
     """Return e.g. `850 ns`, `1.24 µs`, `3.1 ms`."""
     for unit in ("ns", "µs", "ms"):
-        if ns < 1000:
+        if ns < 999.5:  # what rounds up is 1 of the next
             return f"{ns:.3g} {unit}" if unit != "ns" else f"{ns:.0f} ns"
         ns /= 1000
     return f"{ns:.3g} s"
@@ -38,18 +39,20 @@ def quantiles(ordered: Sequence[int]) -> str:
 
 
 def histogram(ordered: Sequence[int]) -> list[str]:
-    """Bars over logarithmic steps of time, from the least sample to p99.9; one line counts the rest.
+    """Bars over logarithmic steps of time, from the least sample to p99; one line counts the rest.
 
     `ordered` is nanoseconds, sorted, not empty.
     """
-    first = math.floor(STEPS * math.log2(max(1, ordered[0])))
-    last = max(first, math.floor(STEPS * math.log2(max(1, quantile(ordered, 0.999)))))
-    edges = [2 ** (step / STEPS) for step in range(first, last + 2)]
+    least, most = (math.log2(max(1, each)) for each in (ordered[0], quantile(ordered, 0.99)))
+    steps = next(each for each in FINENESS if (most - least) * each < ROWS or each == FINENESS[-1])
+    edges = [2 ** (step / steps) for step in range(math.floor(steps * least), math.floor(steps * most) + 2)]
     marks = [0, *(bisect_left(ordered, edge) for edge in edges[1:])]
     counts = [after - before for before, after in pairwise(marks)]
     highest = max(counts)
-    rows = [(f"{duration(edge):>8}", count) for edge, count in zip(edges, counts, strict=False)]
-    lines = [f"{label} {_bar(count / highest):<{WIDTH}} {100 * count / len(ordered):5.1f}%" for label, count in rows]
+    lines = [
+        f"{duration(edge):>8} {_bar(count / highest):<{WIDTH}} {100 * count / len(ordered):5.1f}%"
+        for edge, count in zip(edges, counts, strict=False)
+    ]
     beyond = len(ordered) - marks[-1]
     if beyond:
         lines.append(f"{duration(edges[-1]):>8} and more: {beyond:,} of {len(ordered):,}")

@@ -28,7 +28,7 @@ def is_terminal(fd: int) -> bool:
 def size_text(count: float) -> str:
     """Return e.g. `1.23 GB`: decimal units, as disks and networks are measured."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # what rounds up is 1 of the next
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB" if count < 1000 else f"{count:,.0f} TB"

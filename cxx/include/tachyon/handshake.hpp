@@ -33,13 +33,6 @@ namespace tachyon {
 
 inline constexpr std::string_view kConnectorName{"\0tachyon-1-", 11};
 
-// Asked between slices of a blocking set-up call. True: give up with SetupFailure::interrupted.
-struct Interrupt {
-    bool (*asked)(void* context) = nullptr;
-    void* context = nullptr;
-    [[nodiscard]] bool operator()() const { return asked != nullptr && asked(context); }
-};
-
 // The open socket to a peer and what is known about it.
 class Connection {
   public:

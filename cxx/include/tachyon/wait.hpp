@@ -154,4 +154,13 @@ class SpinBudget {
     std::uint32_t skipped_ = 0;
 };
 
+// ---- interrupting -------------------------------------------------------------------------------------------------------
+
+// Asked between slices of a blocking set-up call. True: give up with SetupFailure::interrupted.
+struct Interrupt {
+    bool (*asked)(void* context) = nullptr;
+    void* context = nullptr;
+    [[nodiscard]] bool operator()() const { return asked != nullptr && asked(context); }
+};
+
 }  // namespace tachyon

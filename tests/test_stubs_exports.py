@@ -1,0 +1,130 @@
+"""What is exported, what the stubs say, and that the two agree. mypy.stubtest compares more; this needs no mypy."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import tachyon
+from tachyon import _tachyon
+
+STUB = Path(tachyon.__file__).parent / "_tachyon.pyi"
+CLASSES = ["Bus", "Message", "RxBatchGuard", "RxGuard", "RxView", "TxGuard"]
+
+
+def declared(body):
+    """Names that a stub's statements declare."""
+    names = set()
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.AnnAssign):
+            names.add(node.target.id)
+    return names
+
+
+TREE = ast.parse(STUB.read_text())
+STUBS = {node.name: node for node in TREE.body if isinstance(node, ast.ClassDef)}
+
+
+def stub_of(name):
+    names = declared(STUBS[name].body)
+    for base in STUBS[name].bases:
+        names |= stub_of(base.id)
+    return names
+
+
+def test_everything_promised_is_there_and_nothing_twice():
+    assert len(set(tachyon.__all__)) == len(tachyon.__all__)
+    for name in tachyon.__all__:
+        assert hasattr(tachyon, name), name
+    space = {}
+    exec("from tachyon import *", space)
+    assert set(tachyon.__all__) <= set(space)
+
+
+def test_the_published_names_are_there():
+    published = {"Bus", "TxGuard", "RxGuard", "RxBatchGuard", "Message", "TachyonError", "PeerDeadError"}
+    assert published | {"make_type_id", "route_id", "msg_type"} <= set(tachyon.__all__)
+
+
+def test_nothing_public_is_forgotten():
+    modules = {"annotations", "Path"}
+    public = {name for name, value in vars(tachyon).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public - modules == {name for name in tachyon.__all__ if name != "__version__"}
+
+
+def test_the_stub_declares_what_the_module_has():
+    public = {name for name in vars(_tachyon) if not name.startswith("_")}
+    ours = {
+        name
+        for name in public
+        if getattr(getattr(_tachyon, name), "__module__", "tachyon._tachyon") == "tachyon._tachyon"
+        and not inspect.ismodule(getattr(_tachyon, name))
+    }
+    assert {name for name in declared(TREE.body) if not name.startswith("_")} == ours
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_stub_of_a_class_declares_what_the_class_has(name):
+    kind = getattr(_tachyon, name)
+    real = {each for each in dir(kind) if not each.startswith("_")}
+    assert {each for each in stub_of(name) if not each.startswith("_")} == real
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_parameters_of_every_method_are_those_of_the_stub(name):
+    for node in STUBS[name].body:
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        real = inspect.getattr_static(getattr(_tachyon, name), node.name)
+        if inspect.isdatadescriptor(real):
+            assert any(getattr(each, "id", "") == "property" for each in node.decorator_list), node.name
+            continue
+        signature = inspect.signature(getattr(getattr(_tachyon, name), node.name))
+        arguments = node.args
+        stated = [each.arg for each in arguments.posonlyargs + arguments.args if each.arg != "self"]
+        found = [
+            each.name
+            for each in signature.parameters.values()
+            if each.kind is not each.KEYWORD_ONLY and each.name != "self"
+        ]
+        assert stated == found, node.name
+        stated = [each.arg for each in arguments.kwonlyargs]
+        found = [each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY]
+        assert stated == found, node.name
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_everything_public_says_what_it_does(name):
+    kind = getattr(tachyon, name)
+    assert inspect.getdoc(kind)
+    for member in dir(kind):
+        if not member.startswith("_") and f"{name}.{member}" not in ("Message.type_id", "Message.data"):
+            assert inspect.getdoc(inspect.getattr_static(kind, member)), f"{name}.{member}"
+
+
+def test_every_error_says_what_it_is():
+    for name in tachyon.__all__:
+        value = getattr(tachyon, name)
+        if isinstance(value, type) or inspect.isfunction(value):
+            assert (value.__doc__ or "").strip(), name
+
+
+def test_the_version_is_a_version_and_that_of_the_installed_package():
+    from importlib.metadata import version
+
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.?(dev|rc|a|b)\d+)?", tachyon.__version__)
+    assert version("tachyon-ipc") == tachyon.__version__
+
+
+def test_the_include_folder_holds_the_headers():
+    folder = Path(tachyon.get_include())
+    for header in ("ring.hpp", "layout.hpp", "wait.hpp", "error.hpp"):
+        assert (folder / "tachyon" / header).is_file()
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(tachyon.__file__).parent / "py.typed").is_file()

@@ -17,7 +17,8 @@ PACKAGE = [
     {"_errors", "_ids"},
     {"_core", "_dlpack"},
     {"_tachyon"},
-    {"_rpc", "_dispatcher", "aio"},
+    {"_rpc"},
+    {"_dispatcher", "aio"},
     {"__init__", "libtachyon"},
     {"cli"},
 ]

@@ -55,6 +55,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                cwd=errors.parent,  # not where sources of ours may shadow what is installed
             )
         self.pid = self.process.pid
         self._rest = b""
@@ -167,6 +168,25 @@ def pair(tmp_path):
         listener, connector = open_pair(str(tmp_path / f"pair{len(opened)}"), capacity)
         opened.extend((listener, connector))
         return connector, listener
+
+    yield make
+    for bus in opened:
+        bus.close()
+
+
+@pytest.fixture
+def rpc(tmp_path):
+    """rpc(cap_fwd, cap_rev) → (caller, callee), both in this process."""
+    opened = []
+
+    def make(forward=1 << 16, reverse=1 << 16):
+        path = tmp_path / f"rpc{len(opened)}"
+        with ThreadPoolExecutor(1) as pool:
+            listening = pool.submit(tachyon.RpcBus.listen, path, forward, reverse, timeout=60)
+            caller = tachyon.RpcBus.connect(path, timeout=60)
+            callee = listening.result()
+        opened.extend((caller, callee))
+        return caller, callee
 
     yield make
     for bus in opened:

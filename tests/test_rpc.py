@@ -40,25 +40,6 @@ with tachyon.RpcBus.listen(path, 1 << 16, 1 << 16, timeout=60) as callee:
 """
 
 
-@pytest.fixture
-def rpc(tmp_path):
-    """rpc(cap_fwd, cap_rev) → (caller, callee), both in this process."""
-    opened = []
-
-    def make(forward=1 << 16, reverse=1 << 16):
-        path = tmp_path / f"rpc{len(opened)}"
-        with ThreadPoolExecutor(1) as pool:
-            listening = pool.submit(RpcBus.listen, path, forward, reverse, timeout=60)
-            caller = RpcBus.connect(path, timeout=60)
-            callee = listening.result()
-        opened.extend((caller, callee))
-        return caller, callee
-
-    yield make
-    for bus in opened:
-        bus.close()
-
-
 def answer(callee, transform=bytes):
     with callee.serve(timeout=30) as rx:
         correlation_id, data = rx.correlation_id, transform(bytes(rx))

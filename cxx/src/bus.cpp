@@ -128,8 +128,9 @@ Status Bus::poison() noexcept {
 bool Bus::peer_gone_by_clock() noexcept {
     const std::uint64_t now = ticks();
     if (now - last_check_ <= kTicksBetweenChecks) return false;
-    last_check_ = now;
-    return connection_->hung_up();
+    const bool gone = connection_->hung_up();
+    last_check_ = gone ? 0 : now;  // gone once, gone at every later look
+    return gone;
 }
 
 // Is there still somebody to read?

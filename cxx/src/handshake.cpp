@@ -279,7 +279,13 @@ class Listener {
                                                  "; close some descriptors or raise `ulimit -n`");
             }
             if (clients_.size() >= kMostClients && !drop_oldest_silent()) return;
-            auto client = std::make_unique<Client>(Connection(std::move(socket), Side::listener), now_ns() + kPatience);
+            std::unique_ptr<Client> client;
+            try {
+                client = std::make_unique<Client>(Connection(std::move(socket), Side::listener), now_ns() + kPatience);
+            } catch (const SetupError&) {  // its own descriptor was the last one
+                if (drop_oldest_silent()) continue;
+                throw;
+            }
             const uid_t peer = client->connection.peer_uid();
             const bool everybody = (options_.mode & 0077) != 0;
             if (peer != ::geteuid() && peer != 0 && !everybody) {

@@ -9,6 +9,7 @@ cdef class _Window:
     """Bytes of the ring, for as long as a frame is held. Counts the views, so that none outlives the frame unnoticed."""
 
     cdef Bus _bus
+    cdef RpcBus _rpc  # None on a plain bus; here, because a subclass's own references are gone when __dealloc__ runs
     cdef uint8_t* _payload
     cdef Py_ssize_t _size
     cdef Py_ssize_t _views
@@ -148,7 +149,6 @@ cdef class TxGuard(_Window):
 
     cdef uint32_t _type_id
     cdef Py_ssize_t _actual_size
-    cdef RpcBus _rpc  # None on a plain bus
     cdef uint64_t _correlation_id
 
     cdef int _finish(self, bint send) noexcept:
@@ -202,7 +202,6 @@ cdef class RxGuard(_Window):
     """
 
     cdef core.Frame _frame
-    cdef RpcBus _rpc  # None on a plain bus
 
     cdef int _finish(self, bint send) noexcept:
         cdef core.Bus* bus = tachyon_core(self._bus._core)

@@ -23,7 +23,8 @@ from tachyon._errors import (
     TachyonTimeoutError,
 )
 from tachyon._ids import make_type_id, msg_type, route_id
-from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, _decode_error, tachyon_rpc
+from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, tachyon_rpc
+from tachyon._rpc import _decode_error as _decode_error
 from tachyon._tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
@@ -63,7 +64,6 @@ __all__ = [
     "TachyonTimeoutError",
     "TxGuard",
     "__version__",
-    "_decode_error",
     "get_include",
     "make_type_id",
     "msg_type",

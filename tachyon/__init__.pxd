@@ -1,2 +1,2 @@
 # Makes `cimport tachyon` and `from tachyon cimport Bus` work.
-from tachyon._tachyon cimport Bus, Frame
+from tachyon._tachyon cimport Bus, Frame, RpcBus

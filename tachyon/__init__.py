@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tachyon._dispatcher import RpcDispatcher
 from tachyon._errors import (
     BusBusyError,
     BusClosedError,
@@ -22,11 +23,14 @@ from tachyon._errors import (
     TachyonTimeoutError,
 )
 from tachyon._ids import make_type_id, msg_type, route_id
+from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, tachyon_rpc
+from tachyon._rpc import _decode_error as _decode_error
 from tachyon._tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
     Bus,
     Message,
+    RpcBus,
     RxBatchGuard,
     RxGuard,
     RxView,
@@ -36,6 +40,7 @@ from tachyon._tachyon import (
 
 __all__ = [
     "MAX_CAPACITY",
+    "MSG_TYPE_ERROR",
     "MIN_CAPACITY",
     "Bus",
     "BusBusyError",
@@ -48,6 +53,9 @@ __all__ = [
     "MessageTooLargeError",
     "PeerClosedError",
     "PeerDeadError",
+    "RpcBus",
+    "RpcDispatcher",
+    "RpcEndpoint",
     "RpcError",
     "RxBatchGuard",
     "RxGuard",
@@ -60,7 +68,13 @@ __all__ = [
     "make_type_id",
     "msg_type",
     "route_id",
+    "rpc_connect",
+    "rpc_listen",
+    "tachyon_rpc",
 ]
+
+rpc_listen = RpcBus.listen
+rpc_connect = RpcBus.connect
 
 
 def get_include() -> str:

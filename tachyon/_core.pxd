@@ -21,6 +21,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         corrupt
         closed
         forked
+        unknown_call
 
     cdef enum class SetupFailure(int):
         handshake
@@ -79,11 +80,11 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         uint64_t spin_budget_ns
 
     cdef cppclass Bus:
-        Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
+        Status try_send(const void* data, uint64_t size, uint32_t type_id, uint64_t correlation_id) noexcept
         Status try_send_quietly(const void* data, uint64_t size, uint32_t type_id) noexcept
         void wake_consumer() noexcept
         Status try_claim(uint64_t size, uint8_t*& payload) noexcept
-        Status commit(uint32_t size, uint32_t type_id) noexcept
+        Status commit(uint32_t size, uint32_t type_id, uint64_t correlation_id) noexcept
         Status abort() noexcept
         Status wait_writable(uint64_t size, uint64_t until) noexcept
         Status try_peek(Frame& frame) noexcept
@@ -102,3 +103,30 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         int peer_pid() noexcept
         Stats stats() noexcept
         Status state() noexcept
+
+
+cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
+    const uint64_t kMostCallsInFlight
+    const uint64_t kMostBytesSetAside
+
+    cdef cppclass RpcRings:
+        unique_ptr[Bus] calls
+        unique_ptr[Bus] replies
+
+    cdef cppclass Caller:
+        Caller(RpcRings&) noexcept
+        uint64_t next_id() noexcept
+        void called(uint64_t id) noexcept
+        Status try_wait(uint64_t id, Frame& reply) noexcept
+        void release(const Frame& reply) noexcept
+        void gather() noexcept
+        cpp_bool cancel(uint64_t id) noexcept
+        uint64_t in_flight() noexcept
+        uint64_t dropped() noexcept
+        uint64_t set_aside() noexcept
+
+    cdef cppclass Callee:
+        Callee(RpcRings&) noexcept
+        Status try_serve(Frame& call) noexcept
+        cpp_bool can_reply(uint64_t id) noexcept
+        void replied(uint64_t id) noexcept

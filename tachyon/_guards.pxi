@@ -9,6 +9,7 @@ cdef class _Window:
     """Bytes of the ring, for as long as a frame is held. Counts the views, so that none outlives the frame unnoticed."""
 
     cdef Bus _bus
+    cdef RpcBus _rpc  # None on a plain bus; here, because a subclass's own references are gone when __dealloc__ runs
     cdef uint8_t* _payload
     cdef Py_ssize_t _size
     cdef Py_ssize_t _views
@@ -74,6 +75,11 @@ cdef class _Window:
         cdef int status = self._end(exc_type is None)
         if status != <int>Status.ok and exc_type is None and not self._readonly:
             raise_status(self._bus, <Status>status, self._size)
+
+    @property
+    def released(self):
+        """True once the frame has been sent, or given back: its block has been left and no view is alive."""
+        return not self._open
 
     def __len__(self):
         return self._size
@@ -143,12 +149,18 @@ cdef class TxGuard(_Window):
 
     cdef uint32_t _type_id
     cdef Py_ssize_t _actual_size
+    cdef uint64_t _correlation_id
 
     cdef int _finish(self, bint send) noexcept:
         cdef core.Bus* bus = tachyon_core(self._bus._core)
         if bus == NULL:
             return <int>Status.closed
-        return <int>(bus.commit(<uint32_t>self._actual_size, self._type_id) if send else bus.abort())
+        if not send:
+            return <int>bus.abort()
+        cdef Status status = bus.commit(<uint32_t>self._actual_size, self._type_id, self._correlation_id)
+        if self._rpc is not None and status == Status.ok:
+            rpc_sent(self._rpc, self._correlation_id)
+        return <int>status
 
     @property
     def actual_size(self):
@@ -175,6 +187,12 @@ cdef class TxGuard(_Window):
         self._type_id = kind
 
 
+    @property
+    def correlation_id(self):
+        """The id that the call will have, or that the reply answers; 0 on a plain bus."""
+        return self._correlation_id
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class RxGuard(_Window):
@@ -187,6 +205,9 @@ cdef class RxGuard(_Window):
 
     cdef int _finish(self, bint send) noexcept:
         cdef core.Bus* bus = tachyon_core(self._bus._core)
+        if self._rpc is not None and self._rpc._caller != NULL:
+            rpc_caller(self._rpc).release(self._frame)
+            return <int>Status.ok
         return <int>(bus.release(self._frame) if bus != NULL else Status.closed)
 
     @property
@@ -198,6 +219,12 @@ cdef class RxGuard(_Window):
     def type_id(self):
         """The message's type_id."""
         return self._frame.type_id
+
+
+    @property
+    def correlation_id(self):
+        """Which call this is, or which it answers; 0 on a plain bus."""
+        return self._frame.correlation_id
 
 
 @cython.final

@@ -78,6 +78,34 @@ cdef uint64_t deadline_after(object timeout) except? 0:
     return core.kNever if ns >= 9e18 else now + <uint64_t>ns
 
 
+cdef uint64_t as_capacity(object value) except 0:
+    if isinstance(value, float) or not hasattr(value, "__index__"):
+        raise TypeError(f"capacity must be an int, not {type(value).__name__}")
+    capacity = operator.index(value)
+    if not core.kMinCapacity <= capacity <= core.kMaxCapacity or capacity & (capacity - 1):
+        raise CapacityError(
+            f"capacity must be a power of two between {core.kMinCapacity} and {core.kMaxCapacity} bytes, not {capacity}"
+        )
+    return capacity
+
+
+cdef unsigned int as_mode(object value) except? 0:
+    mode = operator.index(value)
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"mode must be between 0 and 0o777, not {mode:#o}")
+    return mode
+
+
+cdef long as_user(object value) except? -1:
+    """A user id; -1 for None."""
+    if value is None:
+        return -1
+    user = operator.index(value)
+    if not 0 <= user < 1 << 32:
+        raise ValueError(f"uid must be between 0 and {(1 << 32) - 1}, not {user}")
+    return user
+
+
 cdef string as_path(object path) except *:
     return os.fsencode(path)
 

@@ -34,3 +34,12 @@ cdef class Bus:
     cdef int wait_readable(self, unsigned long long until_ns) noexcept nogil
     # either; with the GIL
     cdef int raise_for_status(self, int status) except -1
+
+
+# A pair of buses: calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller).
+cdef class RpcBus:
+    cdef Bus _calls
+    cdef Bus _replies
+    cdef void* _caller   # one of the two is NULL
+    cdef void* _callee
+    cdef object __weakref__

@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_RawFree
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.math cimport isnan
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -33,7 +33,7 @@ from tachyon._errors import (
 
 cdef extern from *:
     """
-    #include "tachyon/bus.hpp"
+    #include "tachyon/rpc.hpp"
 
     #include <new>
 
@@ -68,6 +68,21 @@ cdef extern from *:
         if (uid >= 0) options.uid = static_cast<uid_t>(uid);
         return tachyon::Bus::connect(path, options, interrupt).release();
     }
+    static tachyon::RpcRings* tachyon_listen_rpc(const std::string& path, uint64_t forward, uint64_t reverse, uint64_t deadline,
+                                                 unsigned mode, const tachyon::Interrupt& interrupt) {
+        tachyon::ListenOptions options;
+        options.capacities = {forward, reverse};
+        options.deadline = deadline;
+        options.mode = mode;
+        return new tachyon::RpcRings(tachyon::listen_rpc(path, options, interrupt));
+    }
+    static tachyon::RpcRings* tachyon_connect_rpc(const std::string& path, uint64_t deadline, long uid,
+                                                  const tachyon::Interrupt& interrupt) {
+        tachyon::ConnectOptions options;
+        options.deadline = deadline;
+        if (uid >= 0) options.uid = static_cast<uid_t>(uid);
+        return new tachyon::RpcRings(tachyon::connect_rpc(path, options, interrupt));
+    }
     // Only within a catch block. False: it is not a SetupError.
     static bool tachyon_setup_error(int& failure, int& error_number, std::string& what) {
         try {
@@ -99,6 +114,7 @@ MAX_CAPACITY = core.kMaxCapacity
 cdef enum:
     LOOKS_WITH_GIL = 128
     LARGE_COPY = 1 << 16  # bytes; from here on other threads may run during the copy
+    GATHER_EVERY = 1_000_000  # ns; how often a caller that waits for room looks for replies meanwhile
 
 
 include "_support.pxi"
@@ -109,6 +125,11 @@ cdef extern from *:
     core.Bus* tachyon_connect(const string& path, uint64_t deadline, long uid,
                               const core.Interrupt& interrupt) except +raise_setup_error nogil
 
+    core.RpcRings* tachyon_listen_rpc(const string& path, uint64_t forward, uint64_t reverse, uint64_t deadline,
+                                      unsigned int mode, const core.Interrupt& interrupt) except +raise_setup_error nogil
+    core.RpcRings* tachyon_connect_rpc(const string& path, uint64_t deadline, long uid,
+                                       const core.Interrupt& interrupt) except +raise_setup_error nogil
+
 include "_guards.pxi"
 
 
@@ -117,27 +138,46 @@ include "_guards.pxi"
 # Functions, not methods: _tachyon.pxd shows the methods of Bus to everybody.
 
 
+# What a send is part of, beyond the plain bus: a call (caller, with the id it is going to have) or a reply.
+cdef struct Origin:
+    core.Caller* caller
+    uint64_t correlation_id
+    PyObject* replies  # the Bus that the answers to a caller come on
+
+
 cdef int send_until(Bus self, object data, uint32_t type_id, uint64_t deadline, bint wait, bint quietly) except -1:
     """1: sent. 0: no room, and `wait` is false."""
+    cdef Origin origin
+    origin.caller = NULL
+    origin.correlation_id = 0
+    return send_object(self, data, type_id, deadline, wait, quietly, &origin)
+
+
+cdef int send_object(
+    Bus self, object data, uint32_t type_id, uint64_t deadline, bint wait, bint quietly, Origin* origin
+) except -1:
     cdef Py_buffer view
     cdef int sent
     if PyBytes_CheckExact(data):
-        return send_bytes(self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, type_id, deadline, wait, quietly)
+        return send_bytes(
+            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, type_id, deadline, wait, quietly, origin
+        )
     if not PyObject_CheckBuffer(data):
         raise refuse_payload(data, "send")
     PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
     try:
         if PyBuffer_IsContiguous(&view, b"C"):
-            sent = send_bytes(self, <const char*>view.buf, view.len, NULL, type_id, deadline, wait, quietly)
+            sent = send_bytes(self, <const char*>view.buf, view.len, NULL, type_id, deadline, wait, quietly, origin)
         else:
-            sent = send_bytes(self, NULL, view.len, &view, type_id, deadline, wait, quietly)
+            sent = send_bytes(self, NULL, view.len, &view, type_id, deadline, wait, quietly, origin)
     finally:
         PyBuffer_Release(&view)
     return sent
 
 
 cdef int send_bytes(
-    Bus self, const char* data, Py_ssize_t size, Py_buffer* strided, uint32_t type_id, uint64_t deadline, bint wait, bint quietly
+    Bus self, const char* data, Py_ssize_t size, Py_buffer* strided, uint32_t type_id, uint64_t deadline, bint wait,
+    bint quietly, Origin* origin
 ) except -1:
     enter(self)
     cdef core.Bus* bus = tachyon_core(self._core)
@@ -149,7 +189,7 @@ cdef int send_bytes(
             if direct and quietly:
                 status = bus.try_send_quietly(data, size, type_id)
             elif direct:
-                status = bus.try_send(data, size, type_id)
+                status = bus.try_send(data, size, type_id, origin.correlation_id)
             else:
                 status = bus.try_claim(size, payload)
             if status == Status.ok:
@@ -160,7 +200,7 @@ cdef int send_bytes(
                 return 0
             if quietly:
                 bus.wake_consumer()
-            await_room(self, size, deadline)
+            await_room(self, size, deadline, origin)
         if direct:
             return 1
         if strided == NULL:
@@ -172,12 +212,42 @@ cdef int send_bytes(
             except BaseException:
                 bus.abort()
                 raise
-        status = bus.commit(<uint32_t>size, type_id)
+        status = bus.commit(<uint32_t>size, type_id, origin.correlation_id)
         if status != Status.ok:
             raise_status(self, status, size)
         return 1
     finally:
         leave(self)
+
+
+cdef TxGuard claim_frame(Bus self, object size, uint32_t type_id, uint64_t deadline, Origin* origin):
+    if not hasattr(size, "__index__"):
+        raise TypeError(f"size must be an int, not {type(size).__name__}")
+    wanted = operator.index(size)
+    if wanted < 0:
+        raise ValueError(f"size must not be negative: {wanted}")
+    if wanted > 0xffffffff:
+        raise too_large(self, wanted)
+    cdef uint64_t claimed = wanted
+    cdef uint8_t* payload = NULL
+    cdef Status status
+    cdef TxGuard guard = TxGuard.__new__(TxGuard)
+    enter(self)
+    try:
+        while True:
+            status = tachyon_core(self._core).try_claim(claimed, payload)
+            if status == Status.ok:
+                break
+            if status != Status.full:
+                raise_status(self, status, claimed)
+            await_room(self, claimed, deadline, origin)
+        self._guards += 1
+    finally:
+        leave(self)
+    guard.start(self, payload, <Py_ssize_t>claimed, False)
+    guard._actual_size = claimed
+    guard._type_id = type_id
+    return guard
 
 
 cdef object role_of(Bus self):
@@ -232,26 +302,41 @@ cdef void guard_ended(Bus self) noexcept:
         finish_close(self)
 
 
-cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks) except -1:
+# What a wait is for, beyond the next frame of a plain bus: the reply to a call, or a call to serve.
+cdef struct Wanted:
+    core.Caller* caller
+    core.Callee* callee
+    uint64_t correlation_id
+
+
+cdef inline Status look(core.Bus* bus, core.Frame* frame, Wanted* wanted) noexcept:
+    if wanted == NULL:
+        return bus.try_peek(frame[0])
+    if wanted.caller != NULL:
+        return wanted.caller.try_wait(wanted.correlation_id, frame[0])
+    return wanted.callee.try_serve(frame[0])
+
+
+cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks, Wanted* wanted) except -1:
     """Wait for a frame: ok, or peer_closed. The caller leaves."""
     enter(self)
     cdef core.Bus* bus = tachyon_core(self._core)
-    cdef Status status = bus.try_peek(frame[0])
+    cdef Status status = look(bus, frame, wanted)
     if status == Status.ok:
         return <int>status
     try:
         if status == Status.empty and bus.spin_readable(min(looks, <uint64_t>LOOKS_WITH_GIL)):
-            status = bus.try_peek(frame[0])
+            status = look(bus, frame, wanted)
         if status == Status.empty and looks > LOOKS_WITH_GIL:
             with nogil:
                 bus.spin_readable(looks)
-            status = bus.try_peek(frame[0])
+            status = look(bus, frame, wanted)
         while status == Status.empty:
             with nogil:
                 status = bus.wait_readable(deadline)
             PyErr_CheckSignals()
             if status == Status.ok or status == Status.empty or status == Status.interrupted:
-                status = Status.closed if self._closing else bus.try_peek(frame[0])
+                status = Status.closed if self._closing else look(bus, frame, wanted)
                 if status == Status.empty and core.now_ns() >= deadline:
                     raise BusEmptyError("no message within the timeout")
         if status != Status.ok and status != Status.peer_closed:
@@ -262,21 +347,24 @@ cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t loo
     return <int>status
 
 
-cdef int expect_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks) except -1:
-    if next_frame(self, frame, deadline, looks) != <int>Status.ok:
+cdef int expect_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks, Wanted* wanted=NULL) except -1:
+    if next_frame(self, frame, deadline, looks, wanted) != <int>Status.ok:
         leave(self)
         raise_status(self, Status.peer_closed, 0)
     return 0
 
 
-cdef int await_room(Bus self, uint64_t size, uint64_t deadline) except -1:
+cdef int await_room(Bus self, uint64_t size, uint64_t deadline, Origin* origin) except -1:
     """Wait until the ring may have room. Between enter and leave."""
     cdef core.Bus* bus = tachyon_core(self._core)
     cdef Status status
+    cdef uint64_t until = deadline
     if bus.spin_writable(size, LOOKS_WITH_GIL):
         return 0
+    if origin.caller != NULL and gather_replies(<Bus><object>origin.replies, origin.caller):
+        until = min(deadline, core.now_ns() + GATHER_EVERY)
     with nogil:
-        status = bus.wait_writable(size, deadline)
+        status = bus.wait_writable(size, until)
     PyErr_CheckSignals()
     if self._closing:
         status = Status.closed
@@ -334,11 +422,24 @@ cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
         raise BusClosedError(f"this bus ({self._path}) belongs to the parent of this process; open one here")
     if status == Status.closed:
         raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
+    if status == Status.unknown_call:
+        raise ValueError(
+            "there is no such call to wait for: its id was never issued, it is answered already, was cancelled, or its reply was "
+            "dropped because too many others had not been asked for"
+        )
     if status == Status.full:
         raise BusFullError("no room now")
     if status == Status.empty:
         raise BusEmptyError("no message now")
     raise TachyonError(f"unexpected status {<int>status}")
+
+
+# Takes what has arrived for a caller out of the ring. True if replies may still come.
+cdef bint gather_replies(Bus replies, core.Caller* caller) except -1:
+    if replies._guards == 0 and not replies._closing and tachyon_enter(&replies._in_use):
+        caller.gather()
+        leave(replies)
+    return caller.in_flight() != 0
 
 
 cdef inline void copy_out(uint8_t* to, const uint8_t* source, size_t size) noexcept:
@@ -389,18 +490,8 @@ cdef class Bus:
         Raises CapacityError, MemoryError, HandshakeError, TachyonTimeoutError.
         """
         cdef string path = as_path(socket_path)
-        if isinstance(capacity, float) or not hasattr(capacity, "__index__"):
-            raise TypeError(f"capacity must be an int, not {type(capacity).__name__}")
-        wanted = operator.index(capacity)
-        if not core.kMinCapacity <= wanted <= core.kMaxCapacity or wanted & (wanted - 1):
-            raise CapacityError(
-                f"capacity must be a power of two between {core.kMinCapacity} and {core.kMaxCapacity} bytes, not {wanted}"
-            )
-        allowed = operator.index(mode)
-        if not 0 <= allowed <= 0o777:
-            raise ValueError(f"mode must be between 0 and 0o777, not {allowed:#o}")
-        cdef uint64_t size = wanted, deadline = deadline_after(timeout)
-        cdef unsigned int bits = allowed
+        cdef uint64_t size = as_capacity(capacity), deadline = deadline_after(timeout)
+        cdef unsigned int bits = as_mode(mode)
         cdef core.Bus* opened = NULL
         cdef core.Interrupt interrupt
         cdef list raised = []
@@ -422,13 +513,8 @@ cdef class Bus:
         Raises HandshakeError (no listener, refused, …), TachyonTimeoutError (none within a timeout > 0), MemoryError.
         """
         cdef string path = as_path(socket_path)
-        cdef uint64_t deadline = 0
-        if timeout is None or timeout != 0:
-            deadline = deadline_after(timeout)
-        trusted = -1 if uid is None else operator.index(uid)
-        if uid is not None and not 0 <= trusted < 1 << 32:
-            raise ValueError(f"uid must be between 0 and {(1 << 32) - 1}, not {trusted}")
-        cdef long user = trusted
+        cdef uint64_t deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
+        cdef long user = as_user(uid)
         cdef core.Bus* opened = NULL
         cdef core.Interrupt interrupt
         cdef list raised = []
@@ -495,36 +581,10 @@ cdef class Bus:
         Returns a TxGuard with a writable buffer. Leaving the block sends the message, cut to `actual_size`; an exception in
         the block gives the room back. Until then every other use of this bus raises BusBusyError. Raises as send.
         """
-        cdef uint32_t kind = as_type_id(type_id)
-        cdef uint64_t deadline = deadline_after(timeout)
-        if not hasattr(size, "__index__"):
-            raise TypeError(f"size must be an int, not {type(size).__name__}")
-        wanted = operator.index(size)
-        if wanted < 0:
-            raise ValueError(f"size must not be negative: {wanted}")
-        if wanted > 0xffffffff:
-            raise too_large(self, wanted)
-        cdef uint64_t claimed = wanted
-        cdef uint8_t* payload = NULL
-        cdef Status status
-        cdef TxGuard guard
-        enter(self)
-        try:
-            while True:
-                status = tachyon_core(self._core).try_claim(claimed, payload)
-                if status == Status.ok:
-                    break
-                if status != Status.full:
-                    raise_status(self, status, claimed)
-                await_room(self, claimed, deadline)
-            self._guards += 1
-        finally:
-            leave(self)
-        guard = TxGuard.__new__(TxGuard)
-        guard.start(self, payload, <Py_ssize_t>claimed, False)
-        guard._actual_size = claimed
-        guard._type_id = kind
-        return guard
+        cdef Origin origin
+        origin.caller = NULL
+        origin.correlation_id = 0
+        return claim_frame(self, size, as_type_id(type_id), deadline_after(timeout), &origin)
 
     # -- receiving --
 
@@ -534,7 +594,7 @@ cdef class Bus:
 
     def __next__(self):
         cdef core.Frame frame
-        if next_frame(self, &frame, core.kNever, LOOKS_WITH_GIL) != <int>Status.ok:
+        if next_frame(self, &frame, core.kNever, LOOKS_WITH_GIL, NULL) != <int>Status.ok:
             leave(self)
             raise StopIteration
         return take(self, &frame)
@@ -747,7 +807,7 @@ cdef class Bus:
     cdef int commit(self, unsigned int size, unsigned int type_id) noexcept nogil:
         if self._core == NULL:
             return <int>Status.closed
-        return <int>tachyon_core(self._core).commit(size, type_id)
+        return <int>tachyon_core(self._core).commit(size, type_id, 0)
 
     cdef int abort(self) noexcept nogil:
         if self._core == NULL:
@@ -778,3 +838,6 @@ cdef class Bus:
         if status == <int>Status.too_large:  # of what size is not known here
             raise too_large(self, None)
         return 0 if status == <int>Status.ok else raise_status(self, <Status>status, 0)
+
+
+include "_rpc.pxi"

@@ -175,6 +175,25 @@ def pair(tmp_path):
 
 
 @pytest.fixture
+def rpc(tmp_path):
+    """rpc(cap_fwd, cap_rev) → (caller, callee), both in this process."""
+    opened = []
+
+    def make(forward=1 << 16, reverse=1 << 16):
+        path = tmp_path / f"rpc{len(opened)}"
+        with ThreadPoolExecutor(1) as pool:
+            listening = pool.submit(tachyon.RpcBus.listen, path, forward, reverse, timeout=60)
+            caller = tachyon.RpcBus.connect(path, timeout=60)
+            callee = listening.result()
+        opened.extend((caller, callee))
+        return caller, callee
+
+    yield make
+    for bus in opened:
+        bus.close()
+
+
+@pytest.fixture
 def spawn(tmp_path):
     """spawn(code, *arguments) → Child. The code finds `tachyon`, `path` (its first argument), `say` and `hear`."""
     children = []

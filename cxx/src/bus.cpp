@@ -44,26 +44,27 @@ class ForkGuard {
 
 std::unique_ptr<Bus> Bus::listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt) {
     Established established = tachyon::listen(path, options, interrupt);
-    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
+    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)), std::move(established.segments.front()));
 }
 
 std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt) {
     Established established = tachyon::connect(path, options, interrupt);
-    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
+    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)), std::move(established.segments.front()));
 }
 
-Bus::Bus(Connection connection, Segment segment)
+Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)
     : connection_(std::move(connection)),
       segment_(std::move(segment)),
-      peer_pid_(connection_.peer_pid()),
-      barrier_(connection_.barrier()),
-      side_(connection_.side()),
+      peer_pid_(connection_->peer_pid()),
+      barrier_(connection_->barrier()),
+      side_(connection_->side()),
       max_size_(tachyon::max_message_size(segment_.capacity())),
       producer_(segment_.ring(barrier_)),
       consumer_(segment_.ring(barrier_)) {
     SegmentHeader* const header = segment_.header();
     closed_ = side_ == Side::listener ? &header->listener_closed : &header->connector_closed;
     peer_closed_ = side_ == Side::listener ? &header->connector_closed : &header->listener_closed;
+    if (producer != Side::undecided) mode_.store(producer == side_ ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
     ForkGuard::add(*this);
 }
 
@@ -127,7 +128,7 @@ Status Bus::poison() noexcept {
 bool Bus::peer_gone_by_clock() noexcept {
     const std::uint64_t now = ticks();
     if (now - last_check_ <= kTicksBetweenChecks) return false;
-    const bool gone = connection_.hung_up();
+    const bool gone = connection_->hung_up();
     last_check_ = gone ? 0 : now;  // gone once, gone at every later look
     return gone;
 }
@@ -263,13 +264,15 @@ void Bus::close() noexcept {
     mode_.store(Mode::closed, std::memory_order_relaxed);
     closed_->store(1, std::memory_order_release);  // [close]
     request_close();
-    connection_.shut_down();
+    // The socket's hang-up must come after the `closed` of every ring that shares it, or it would look like a death.
+    if (connection_.use_count() == 1) connection_->shut_down();
+    connection_.reset();
 }
 
 void Bus::disown() noexcept {
     if (mode_.load(std::memory_order_relaxed) == Mode::closed) return;
     mode_.store(Mode::forked, std::memory_order_relaxed);
-    connection_.abandon();
+    connection_->abandon();  // once more for each ring that shares it: harmless
 }
 
 // ---- looking -------------------------------------------------------------------------------------------------------------
@@ -284,8 +287,12 @@ Status Bus::state() const noexcept {
 }
 
 Stats Bus::stats() const noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
     const std::uint32_t side = segment_.header()->producer_side.load(std::memory_order_relaxed);
-    const Side producer = side == 1 || side == 2 ? static_cast<Side>(side) : Side::undecided;
+    const Side producer = mode == Mode::producer              ? side_
+                          : mode == Mode::consumer            ? other_side(side_)
+                          : side == 1 || side == 2 ? static_cast<Side>(side)
+                                                              : Side::undecided;
     Stats stats;
     stats.side = side_;
     stats.producer = producer;

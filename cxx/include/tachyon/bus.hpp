@@ -37,7 +37,8 @@ class Bus {
     static std::unique_ptr<Bus> listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt = {});
     static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt = {});
 
-    Bus(Connection connection, Segment segment);
+    // A ring with fixed roles where `producer` says who sends; several may share one connection.
+    Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer = Side::undecided);
     Bus(const Bus&) = delete;
     Bus& operator=(const Bus&) = delete;
     ~Bus();
@@ -135,6 +136,9 @@ class Bus {
     // From another thread: ends a wait with Status::closed. The waiting thread, or whoever is left, then calls close().
     void request_close() noexcept;
 
+    // For a layer above that found something impossible in a frame: corrupt, from now on.
+    Status poison() noexcept;
+
     void set_polling_mode(bool pure_spin) noexcept { pure_spin_ = pure_spin; }
     [[nodiscard]] int set_numa_node(unsigned node) noexcept { return segment_.bind_to_node(node); }
 
@@ -172,14 +176,13 @@ class Bus {
     [[nodiscard]] Status check_consumer() noexcept;
     [[nodiscard]] Status check_after_send() noexcept;
     [[nodiscard]] Status ended(Mode mode) const noexcept;
-    [[nodiscard]] Status poison() noexcept;
     [[nodiscard]] bool peer_said_closed() const noexcept { return peer_closed_->load(std::memory_order_acquire) != 0; }
     [[nodiscard]] bool peer_gone_by_clock() noexcept;
     template <class HasWork>
     [[nodiscard]] Status wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept;
     void disown() noexcept;  // in a forked child
 
-    Connection connection_;
+    std::shared_ptr<Connection> connection_;
     Segment segment_;
     pid_t peer_pid_;
     Barrier barrier_;

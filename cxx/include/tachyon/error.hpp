@@ -26,6 +26,7 @@ enum class Status : int {
     corrupt = 10,      // the peer wrote something impossible; this handle is of no further use
     closed = 11,       // our own handle has been closed
     forked = 12,       // our own handle belongs to the parent of this process
+    unknown_call = 13,  // no such correlation_id: never issued or served, answered already, cancelled, or dropped
 };
 
 enum class SetupFailure : int {

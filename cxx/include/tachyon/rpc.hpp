@@ -1,0 +1,136 @@
+// Purpose: calls and replies: two rings over one connection, matched by correlation_id.
+// Threads: one at a time for each ring, as with Bus: a Caller uses both, a Callee uses both.
+// Lifetime: a Caller or Callee must not outlive the buses it was made with. A reply's payload is valid until its release.
+// Ordering: the rings'; correlation_id is part of the frame, covered by [commit].
+//
+// The connector calls, the listener serves. Ids start at 1, grow by one per call and are never reused. At most
+// kMostCallsInFlight of them are known at a time: of a call that many calls ago, an answer that has not come counts as abandoned.
+//
+// Replies may come in any order and be waited for in any order. The one waited for is handed over in place; one that comes
+// before it is waited for is set aside, its bytes copied, up to kMostBytesSetAside: beyond that the oldest ones are dropped, so
+// that callers who never ask for their answers cost a bounded amount of memory.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tachyon/bus.hpp"
+
+namespace tachyon {
+
+inline constexpr std::uint64_t kMostCallsInFlight = 1 << 14;
+inline constexpr std::uint64_t kMostBytesSetAside = 64 << 20;  // or one reply, if that is larger
+
+// One side's ends of the two rings. They close together: [close] of both, then the hang-up.
+struct RpcRings {
+    std::unique_ptr<Bus> calls;    // connector → listener
+    std::unique_ptr<Bus> replies;  // listener → connector
+};
+
+// As Bus::listen and Bus::connect; `capacities` are those of calls and replies.
+RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interrupt& interrupt = {});
+RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Interrupt& interrupt = {});
+
+// What is known of each of the last kMostCallsInFlight ids. No allocation, no search.
+class CallWindow {
+  public:
+    enum class State : std::uint8_t { none, open, set_aside };
+
+    [[nodiscard]] State state(std::uint64_t id) const noexcept {
+        return id != 0 && id <= newest_ && newest_ - id < kMostCallsInFlight ? states_[id % kMostCallsInFlight] : State::none;
+    }
+    // No effect on ids that are too long ago: their place belongs to another one.
+    void set(std::uint64_t id, State state) noexcept {
+        if (id <= newest_ && newest_ - id >= kMostCallsInFlight) return;
+        newest_ = id > newest_ ? id : newest_;
+        states_[id % kMostCallsInFlight] = state;
+    }
+    [[nodiscard]] std::uint64_t newest() const noexcept { return newest_; }
+
+  private:
+    std::array<State, kMostCallsInFlight> states_{};
+    std::uint64_t newest_ = 0;
+};
+
+class Caller {
+  public:
+    explicit Caller(RpcRings& rings) noexcept : calls_(*rings.calls), replies_(*rings.replies) {}
+
+    // The id that the next call will have. Commit the frame with it, then tell.
+    [[nodiscard]] std::uint64_t next_id() const noexcept { return window_.newest() + 1; }
+    void called(std::uint64_t id) noexcept;
+
+    // try_send, with the next id. Statuses as Bus::try_send.
+    [[nodiscard]] Status try_call(const void* data, std::uint64_t size, std::uint32_t msg_type, std::uint64_t& id) noexcept {
+        id = next_id();
+        const Status status = calls_.try_send(data, size, msg_type, id);
+        if (status == Status::ok) called(id);
+        return status;
+    }
+
+    // The reply to `id`: ok, empty, unknown_call, claim_open (another reply is held), or as Bus::try_peek. Replies to others
+    // that are found on the way are set aside, or dropped if nobody can ask for them.
+    [[nodiscard]] Status try_wait(std::uint64_t id, Frame& reply) noexcept;
+    // Frees the reply that try_wait handed over.
+    void release(const Frame& reply) noexcept;
+    // Takes every reply that is there out of the ring, so that a callee that waits for room goes on.
+    void gather() noexcept;
+    // Nobody will ask for it any more: its reply is, or will be, dropped. False: there is no such call.
+    bool cancel(std::uint64_t id) noexcept;
+
+    // Calls without an answer yet, as far as they are remembered.
+    [[nodiscard]] std::uint64_t in_flight() const noexcept { return in_flight_; }
+    [[nodiscard]] std::uint64_t dropped() const noexcept { return dropped_; }
+    [[nodiscard]] std::uint64_t set_aside() const noexcept { return aside_.size(); }
+
+  private:
+    struct Aside {
+        std::vector<std::uint8_t> payload;
+        std::uint32_t type_id;
+    };
+
+    void keep_or_drop(const Frame& reply) noexcept;
+    void forget(std::map<std::uint64_t, Aside>::iterator entry) noexcept;
+
+    Bus& calls_;
+    Bus& replies_;
+    CallWindow window_;
+    std::map<std::uint64_t, Aside> aside_;  // by id: the oldest first
+    std::uint64_t bytes_aside_ = 0;
+    std::uint64_t in_flight_ = 0;
+    std::uint64_t dropped_ = 0;
+    std::uint64_t held_ = 0;  // id of the reply handed over, 0: none
+    bool held_aside_ = false;
+};
+
+class Callee {
+  public:
+    explicit Callee(RpcRings& rings) noexcept : calls_(*rings.calls), replies_(*rings.replies) {}
+
+    // The next call, in place; Bus::release it before, or after, replying. Statuses as Bus::try_peek; an id of 0, or one that
+    // does not grow, is corruption.
+    [[nodiscard]] Status try_serve(Frame& call) noexcept;
+
+    // May `id` be replied to? Each call once.
+    [[nodiscard]] bool can_reply(std::uint64_t id) const noexcept { return window_.state(id) == CallWindow::State::open; }
+    void replied(std::uint64_t id) noexcept { window_.set(id, CallWindow::State::none); }
+
+    // try_send as the answer to `id`; also unknown_call.
+    [[nodiscard]] Status try_reply(std::uint64_t id, const void* data, std::uint64_t size, std::uint32_t msg_type) noexcept {
+        if (!can_reply(id)) return Status::unknown_call;
+        const Status status = replies_.try_send(data, size, msg_type, id);
+        if (status == Status::ok) replied(id);
+        return status;
+    }
+
+  private:
+    Bus& calls_;
+    Bus& replies_;
+    CallWindow window_;
+};
+
+}  // namespace tachyon

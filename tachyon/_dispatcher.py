@@ -1,0 +1,141 @@
+"""The callee's loop: calls in, answers out, whatever the handlers do."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tachyon._errors import BusClosedError, BusEmptyError, PeerClosedError, PeerDeadError, RpcError
+from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
+
+if TYPE_CHECKING:
+    from tachyon._tachyon import RpcBus, RxGuard
+
+log = logging.getLogger("tachyon")
+
+_STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
+
+
+class RpcDispatcher:
+    """Hands each call to the handler of its msg_type and sends the answer back. The caller always gets one.
+
+    send_details: put the type and text of a handler's exception behind the two bytes of an error reply, where RpcError.detail
+    shows them. Off by default: a caller need not learn what went wrong inside.
+    """
+
+    def __init__(self, *, send_details: bool = False) -> None:
+        """Start without handlers."""
+        self.send_details = send_details
+        self._endpoints: dict[int, RpcEndpoint] = {}
+        self._stopping = threading.Event()
+
+    def register(self, endpoint: RpcEndpoint) -> RpcEndpoint:
+        """Serve this endpoint. TypeError if it is none; ValueError if its msg_type is taken by another."""
+        if not isinstance(endpoint, RpcEndpoint):
+            raise TypeError(f"register takes what @tachyon_rpc returns, not {type(endpoint).__name__}")
+        taken = self._endpoints.setdefault(endpoint.msg_type, endpoint)
+        if taken is not endpoint:
+            raise ValueError(f"msg_type {endpoint.msg_type} is served by {taken!r} already")
+        return endpoint
+
+    def handler(self, msg_type: int) -> Callable[[Handler], RpcEndpoint]:
+        """Decorate a function into an endpoint for `msg_type`, and register it."""
+
+        def decorate(function: Handler) -> RpcEndpoint:
+            return self.register(tachyon_rpc(msg_type)(function))
+
+        return decorate
+
+    def serve_once(self, bus: RpcBus, *, timeout: float | None = None) -> None:
+        """Wait for one call, for at most `timeout` seconds, and answer it.
+
+        If there is no handler, or it fails, the caller gets an error reply first; then RpcError, or the handler's own
+        exception, is raised here. A handler gets a read-only memoryview that is valid until it returns, and returns a buffer,
+        the request itself included; None and str are failures. Otherwise raises as RpcBus.serve and RpcBus.reply.
+        """
+        failure = self._serve(bus, timeout)
+        if failure is not None:
+            raise failure
+
+    def serve_forever(self, bus: RpcBus) -> None:
+        """Serve until the caller closes or dies, stop() is called, or Ctrl-C. Failures of handlers are logged, with traceback.
+
+        A handler's SystemExit ends the loop too, once its caller has been answered, and is raised.
+        """
+        self._stopping.clear()
+        while not self._stopping.is_set():
+            try:
+                failure = self._serve(bus, _STOP_INTERVAL)
+            except BusEmptyError:
+                continue
+            except PeerClosedError:
+                return
+            except PeerDeadError as error:
+                log.warning("%s", error)
+                return
+            except KeyboardInterrupt:
+                return
+            if isinstance(failure, KeyboardInterrupt):
+                return
+            if isinstance(failure, Exception):
+                log.error("a call failed", exc_info=failure)
+            elif failure is not None:
+                raise failure
+
+    def _serve(self, bus: RpcBus, timeout: float | None) -> BaseException | None:
+        """Answer one call. Returns what its handler raised; raises what is wrong with the bus."""
+        guard = bus.serve(timeout=timeout)
+        request = memoryview(guard)
+        try:
+            failure = self._answer(bus, guard.correlation_id, guard.type_id, request)
+            if failure is not None:  # the locals of the handler's frames may be views of the request, which has to be freed now
+                traceback.clear_frames(failure.__traceback__)
+            try:
+                request.release()
+            except BufferError:  # there are views of this view: they show below
+                del request
+        finally:
+            leave(guard)
+        return failure
+
+    def _answer(self, bus: RpcBus, correlation_id: int, msg_type: int, request: memoryview) -> BaseException | None:
+        # The reply is sent while the request is held, because it may be a view of it. No deadlock comes of it: a caller that
+        # waits for room takes replies out meanwhile.
+        try:
+            endpoint = self._endpoints.get(msg_type)
+            if endpoint is None:
+                raise RpcError(f"there is no handler for msg_type {msg_type}", msg_type)
+            answer = endpoint.handler(request)
+            if answer is None or isinstance(answer, str):
+                raise TypeError(f"{endpoint!r} must return a bytes-like object, not {type(answer).__name__}")
+        except BaseException as error:
+            failure = error
+        else:
+            try:
+                bus.reply(correlation_id, answer, msg_type)
+                return None
+            except (PeerDeadError, BusClosedError):
+                raise
+            except BaseException as error:  # not a buffer, or too large
+                failure = error
+        detail = f"{type(failure).__name__}: {failure}" if self.send_details else None
+        bus.reply(correlation_id, _encode_error(msg_type, detail, bus.max_reply_size), MSG_TYPE_ERROR)
+        return failure
+
+    def stop(self) -> None:
+        """End serve_forever within 0.1 s. May be called from any thread, a handler, or a signal handler."""
+        self._stopping.set()
+
+
+def leave(guard: RxGuard) -> None:
+    """Leave a guard's block, though a handler's frames may still hold views of it."""
+    try:
+        guard.__exit__(None, None, None)
+    except BufferError:
+        gc.collect()  # views in a reference cycle, such as that of an exception and its frames, are not kept on purpose
+        if not guard.released:
+            raise

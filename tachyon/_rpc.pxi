@@ -1,0 +1,302 @@
+# Included by _tachyon.pyx: RpcBus, two buses that answer each other.
+
+
+cdef inline core.Caller* rpc_caller(RpcBus self) noexcept:
+    return <core.Caller*>self._caller
+
+
+cdef inline core.Callee* rpc_callee(RpcBus self) noexcept:
+    return <core.Callee*>self._callee
+
+
+cdef void rpc_sent(RpcBus self, uint64_t correlation_id) noexcept:
+    """A claimed call or reply has been committed."""
+    if self._caller != NULL:
+        rpc_caller(self).called(correlation_id)
+    else:
+        rpc_callee(self).replied(correlation_id)
+
+
+cdef RpcBus new_rpc_bus(core.RpcRings* rings, object path, bint calls):
+    cdef RpcBus bus = RpcBus.__new__(RpcBus)
+    try:
+        if calls:
+            bus._caller = new core.Caller(rings[0])
+        else:
+            bus._callee = new core.Callee(rings[0])
+        bus._calls = new_bus(rings.calls.release(), path)
+        bus._replies = new_bus(rings.replies.release(), path)
+    finally:
+        del rings
+    return bus
+
+
+cdef uint32_t as_msg_type(object value) except? 0xffffffff:
+    msg_type = operator.index(value)
+    if not 0 <= msg_type <= 0xffff:
+        raise OverflowError(f"msg_type must be between 0 and 65535, not {msg_type}")
+    return msg_type
+
+
+cdef uint32_t as_call_type(object value) except? 0xffffffff:
+    cdef uint32_t msg_type = as_msg_type(value)
+    if msg_type == 0xffff:
+        raise ValueError("msg_type 65535 means a failed call and is for replies; choose another")
+    return msg_type
+
+
+cdef uint64_t as_correlation_id(object value) except? 0:
+    number = operator.index(value)
+    return number if 0 < number < 1 << 64 else 0  # 0 is nobody's
+
+
+cdef int need_caller(RpcBus self, str verb) except -1:
+    check_open(self._calls)
+    if self._caller == NULL:
+        raise BusBusyError(f"{verb} is for the side that connected; this one listened: it serves and replies")
+    return 0
+
+
+cdef int need_callee(RpcBus self, str verb) except -1:
+    check_open(self._calls)
+    if self._callee == NULL:
+        raise BusBusyError(f"{verb} is for the side that listened; this one connected: it calls and waits")
+    return 0
+
+
+cdef void as_call(RpcBus self, Origin* origin) noexcept:
+    origin.caller = rpc_caller(self)
+    origin.correlation_id = rpc_caller(self).next_id()
+    origin.replies = <PyObject*>self._replies
+
+
+cdef int as_reply(RpcBus self, object correlation_id, Origin* origin) except -1:
+    cdef uint64_t number = as_correlation_id(correlation_id)
+    if not rpc_callee(self).can_reply(number):
+        raise ValueError(
+            f"there is no call {correlation_id} to reply to: it was never served, is answered already, "
+            f"or more than {core.kMostCallsInFlight} calls old"
+        )
+    origin.caller = NULL
+    origin.correlation_id = number
+    return 0
+
+
+cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* wanted):
+    cdef RxGuard guard = RxGuard.__new__(RxGuard)
+    expect_frame(bus, &guard._frame, deadline, LOOKS_WITH_GIL, wanted)
+    bus._guards += 1
+    leave(bus)
+    guard._rpc = self
+    guard.start(bus, <uint8_t*>guard._frame.payload, guard._frame.size, True)
+    return guard
+
+
+cdef class RpcBus:
+    """Calls and replies between two processes. The listener serves, the connector calls. A context manager.
+
+    Any number of calls (up to 16,384) may be in flight, and be waited for in any order. A reply that comes before it is waited
+    for is set aside; of those, more than 64 MiB are not kept: the oldest are dropped, and counted in stats(). One thread at a
+    time may call, and one may wait, on the caller's side; one may serve, and one may reply, on the callee's. A second one gets
+    BusBusyError. close() may come from any thread. Not picklable, not copyable, of no use in a forked child.
+    """
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("an RpcBus is made by RpcBus.listen(path, cap_fwd, cap_rev) or RpcBus.connect(path)")
+
+    def __dealloc__(self):
+        cdef core.Caller* caller = rpc_caller(self)
+        cdef core.Callee* callee = rpc_callee(self)
+        self._caller = NULL
+        self._callee = NULL
+        del caller
+        del callee
+
+    @staticmethod
+    def listen(socket_path, cap_fwd, cap_rev, *, timeout=None, mode=0o600):
+        """Create two rings, of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until one caller has connected.
+
+        Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.
+        """
+        cdef string path = as_path(socket_path)
+        cdef uint64_t forward = as_capacity(cap_fwd), reverse = as_capacity(cap_rev), deadline = deadline_after(timeout)
+        cdef unsigned int bits = as_mode(mode)
+        cdef core.RpcRings* rings = NULL
+        cdef core.Interrupt interrupt
+        cdef list raised = []
+        interrupt.asked = signal_raised
+        interrupt.context = <void*>raised
+        try:
+            with nogil:
+                rings = tachyon_listen_rpc(path, forward, reverse, deadline, bits, interrupt)
+        except BaseException as error:
+            raise setup_failed(error, socket_path, raised) from None
+        return new_rpc_bus(rings, socket_path, False)
+
+    @staticmethod
+    def connect(socket_path, *, timeout=0.0, uid=None):
+        """Attach to the callee that listens at `socket_path`. Everything as Bus.connect."""
+        cdef string path = as_path(socket_path)
+        cdef uint64_t deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
+        cdef long user = as_user(uid)
+        cdef core.RpcRings* rings = NULL
+        cdef core.Interrupt interrupt
+        cdef list raised = []
+        interrupt.asked = signal_raised
+        interrupt.context = <void*>raised
+        try:
+            with nogil:
+                rings = tachyon_connect_rpc(path, deadline, user, interrupt)
+        except BaseException as error:
+            raise setup_failed(error, socket_path, raised) from None
+        return new_rpc_bus(rings, socket_path, True)
+
+    # -- the caller --
+
+    def call(self, data, msg_type, *, timeout=None):
+        """Send a request, the bytes of any buffer, and return its id, for wait().
+
+        Waits while the ring is full (replies that arrive meanwhile are set aside). msg_type: 0 … 65534.
+        Raises BusFullError, MessageTooLargeError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError.
+        """
+        cdef uint32_t kind = as_call_type(msg_type)
+        cdef Origin origin
+        need_caller(self, "call")
+        as_call(self, &origin)
+        send_object(self._calls, data, kind, core.kNever if timeout is None else deadline_after(timeout), True, False, &origin)
+        rpc_caller(self).called(origin.correlation_id)
+        return origin.correlation_id
+
+    def call_zero_copy(self, size, msg_type, *, timeout=None):
+        """Claim room for a request of `size` bytes, to be written in place: a TxGuard that knows its `correlation_id`."""
+        cdef uint32_t kind = as_call_type(msg_type)
+        cdef Origin origin
+        cdef TxGuard guard
+        need_caller(self, "call_zero_copy")
+        as_call(self, &origin)
+        guard = claim_frame(self._calls, size, kind, deadline_after(timeout), &origin)
+        guard._rpc = self
+        guard._correlation_id = origin.correlation_id
+        return guard
+
+    def wait(self, correlation_id, *, timeout=None):
+        """Wait for the reply to a call and return it in place, as an RxGuard for a `with` block.
+
+        Its type_id is the reply's msg_type. A reply can be had once. ValueError for an id that was never issued, is answered
+        already, was cancelled, or whose reply was dropped. BusEmptyError when the timeout (seconds) runs out: wait again, or
+        cancel. PeerClosedError, PeerDeadError: it will never come. BusBusyError, BusClosedError.
+        """
+        cdef Wanted wanted
+        cdef uint64_t deadline = core.kNever if timeout is None else deadline_after(timeout)
+        need_caller(self, "wait")
+        wanted.caller = rpc_caller(self)
+        wanted.callee = NULL
+        wanted.correlation_id = as_correlation_id(correlation_id)
+        return receive_guard(self, self._replies, deadline, &wanted)
+
+    def cancel(self, correlation_id):
+        """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""
+        need_caller(self, "cancel")
+        return rpc_caller(self).cancel(as_correlation_id(correlation_id))
+
+    # -- the callee --
+
+    def serve(self, *, timeout=None):
+        """Wait for the next call and return it in place, as an RxGuard with `correlation_id` and `type_id` (its msg_type).
+
+        Leave its block before you reply. Raises BusEmptyError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError.
+        """
+        cdef Wanted wanted
+        cdef uint64_t deadline = core.kNever if timeout is None else deadline_after(timeout)
+        need_callee(self, "serve")
+        wanted.caller = NULL
+        wanted.callee = rpc_callee(self)
+        wanted.correlation_id = 0
+        return receive_guard(self, self._calls, deadline, &wanted)
+
+    def reply(self, correlation_id, data, msg_type=0, *, timeout=None):
+        """Answer a call, once, with the bytes of any buffer. In any order. ValueError if there is no such call to answer.
+
+        Otherwise as Bus.send.
+        """
+        cdef uint32_t kind = as_msg_type(msg_type)
+        cdef Origin origin
+        need_callee(self, "reply")
+        as_reply(self, correlation_id, &origin)
+        send_object(self._replies, data, kind, core.kNever if timeout is None else deadline_after(timeout), True, False, &origin)
+        rpc_callee(self).replied(origin.correlation_id)
+
+    def reply_zero_copy(self, correlation_id, size, msg_type=0, *, timeout=None):
+        """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
+        cdef uint32_t kind = as_msg_type(msg_type)
+        cdef Origin origin
+        cdef TxGuard guard
+        need_callee(self, "reply_zero_copy")
+        as_reply(self, correlation_id, &origin)
+        guard = claim_frame(self._replies, size, kind, deadline_after(timeout), &origin)
+        guard._rpc = self
+        guard._correlation_id = origin.correlation_id
+        return guard
+
+    # -- either --
+
+    def set_polling_mode(self, pure_spin):
+        """As Bus.set_polling_mode, for both rings."""
+        self._calls.set_polling_mode(pure_spin)
+        self._replies.set_polling_mode(pure_spin)
+
+    def set_numa_node(self, node):
+        """As Bus.set_numa_node, for both rings."""
+        self._calls.set_numa_node(node)
+        self._replies.set_numa_node(node)
+
+    def stats(self):
+        """Return counters: role, those of both rings, and, for a caller, calls in flight, replies set aside and dropped."""
+        calls, replies = self._calls.stats(), self._replies.stats()
+        result = {"role": "caller" if self._caller != NULL else "callee", "calls": calls, "replies": replies}
+        if self._caller != NULL:
+            result["in_flight"] = rpc_caller(self).in_flight()
+            result["set_aside"] = rpc_caller(self).set_aside()
+            result["dropped"] = rpc_caller(self).dropped()
+        return result
+
+    @property
+    def max_request_size(self):
+        """Largest request in bytes."""
+        return self._calls.max_message_size
+
+    @property
+    def max_reply_size(self):
+        """Largest reply in bytes."""
+        return self._replies.max_message_size
+
+    @property
+    def peer_pid(self):
+        """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
+        return self._calls.peer_pid
+
+    @property
+    def closed(self):
+        """True after close(), and in a forked child."""
+        return self._calls.closed
+
+    def close(self):
+        """Close both rings. Idempotent, never waits; allowed from any thread, and ends its waits with BusClosedError."""
+        self._calls.close()
+        self._replies.close()
+
+    def __enter__(self):
+        check_open(self._calls)
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def __repr__(self):
+        if self.closed:
+            return f"<tachyon.RpcBus {self._calls._path!r} closed>"
+        role = "caller" if self._caller != NULL else "callee"
+        return f"<tachyon.RpcBus {self._calls._path!r} {role} peer_pid={self._calls._peer_pid}>"
+
+    def __reduce__(self):
+        raise TypeError("an RpcBus cannot be pickled or copied: it belongs to one process; open one in each")

@@ -1,0 +1,113 @@
+"""The caller's and the handler's side of an RPC in one object: RpcEndpoint, made by @tachyon_rpc."""
+
+from __future__ import annotations
+
+import functools
+import struct
+import time
+from collections.abc import Callable
+from operator import index
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from tachyon._errors import RpcError
+
+if TYPE_CHECKING:
+    from tachyon._tachyon import RpcBus
+
+MSG_TYPE_ERROR = 0xFFFF
+"""msg_type of a reply that says that the call failed. Its payload begins with the call's own msg_type, two bytes, big-endian."""
+
+Handler = Callable[[memoryview], Any]
+T = TypeVar("T")
+
+
+def _encode_error(msg_type: int, detail: str | None, limit: int) -> bytes:
+    payload = struct.pack("!H", msg_type)
+    return (payload + detail.encode("utf-8", "replace"))[:limit] if detail else payload
+
+
+def _decode_error(payload: bytes | memoryview) -> int | None:
+    """Return the msg_type that an error reply is about, or None if the payload is too short to be one."""
+    return int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+
+
+def _decode_detail(payload: bytes | memoryview) -> str | None:
+    return bytes(payload[2:]).decode("utf-8", "replace") if len(payload) > 2 else None
+
+
+class RpcEndpoint:
+    """A handler bound to a msg_type.
+
+    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it on the other side of an RpcBus.
+    """
+
+    def __init__(self, handler: Handler, msg_type: int) -> None:
+        """Bind `handler`, which takes a read-only memoryview and returns a buffer, to `msg_type`, 0 … 65534."""
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+        number = index(msg_type)
+        if not 0 <= number <= 0xFFFF:
+            raise OverflowError(f"msg_type must be between 0 and 65534, not {number}")
+        if number == MSG_TYPE_ERROR:
+            raise ValueError("msg_type 65535 means a failed call; choose another")
+        self.handler = handler
+        self.msg_type = number
+        functools.update_wrapper(self, handler)
+
+    def __call__(self, payload: Any) -> Any:
+        """Call the handler locally."""
+        return self.handler(payload)
+
+    def __repr__(self) -> str:
+        """Name the handler and its msg_type."""
+        return f"<RpcEndpoint {getattr(self.handler, '__qualname__', self.handler)!s} msg_type={self.msg_type}>"
+
+    @overload
+    def call(self, bus: RpcBus, payload: Any, on_response: None = None, *, timeout: float | None = None) -> bytes: ...
+
+    @overload
+    def call(
+        self, bus: RpcBus, payload: Any, on_response: Callable[[memoryview], T], *, timeout: float | None = None
+    ) -> T: ...
+
+    def call(
+        self,
+        bus: RpcBus,
+        payload: Any,
+        on_response: Callable[[memoryview], T] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes | T:
+        """Call the other side's handler of this msg_type with the bytes of `payload`, any buffer, and return its answer.
+
+        on_response: gets the answer in place, as a memoryview that is valid until it returns; its result is returned.
+        Without it the answer is returned as bytes.
+        timeout: seconds for all of it; None waits as long as the callee lives. When it runs out the call is cancelled.
+        Raises RpcError if the handler failed or there is none, BusFullError, BusEmptyError, PeerDeadError and the like as
+        RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        correlation_id = bus.call(payload, self.msg_type, timeout=timeout)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            guard = bus.wait(correlation_id, timeout=left)
+        except BaseException:
+            if not bus.closed:
+                bus.cancel(correlation_id)
+            raise
+        with guard, memoryview(guard) as answer:
+            if guard.type_id == MSG_TYPE_ERROR:
+                detail = _decode_detail(answer)
+                raise RpcError(
+                    f"the callee failed on msg_type {self.msg_type}" + (f": {detail}" if detail else ""), self.msg_type, detail
+                )
+            return bytes(answer) if on_response is None else on_response(answer)
+
+
+def tachyon_rpc(msg_type: int) -> Callable[[Handler], RpcEndpoint]:
+    """Decorate a `memoryview -> buffer` function into an RpcEndpoint for `msg_type`, 0 … 65534."""
+
+    def decorate(handler: Handler) -> RpcEndpoint:
+        return RpcEndpoint(handler, msg_type)
+
+    return decorate

@@ -295,11 +295,31 @@ def main() -> int:
     ratio("5", "parked round trip / UNIX stream socket                       target <= 0.75", "parked", "unix")
     ratio("", "  blocking calls of Bus as they are, spinning before they park", "bus_blocking_rtt", "unix")
     ratio("6", "Python round trip 32 B / C++ round trip                      target <= 2.2", "python_round_trip", "rtt")
-    ratio("7", "Python one way 32 B / multiprocessing.Pipe, as rates         target >= 25", "python_one_way", "pipe_one_way", invert=True)
-    ratio("7", "Python one way 32 B / pyzmq PAIR ipc, as rates               target >= 10", "python_one_way", "zmq_one_way", invert=True)
-    ratio("8", "send_many + drain_batch / single sends, as rates             target >= 1.5", "python_one_way_batches", "python_one_way", invert=True)
+    ratio(
+        "7",
+        "Python one way 32 B / multiprocessing.Pipe, as rates         target >= 25",
+        "python_one_way",
+        "pipe_one_way",
+        invert=True,
+    )
+    ratio(
+        "7",
+        "Python one way 32 B / pyzmq PAIR ipc, as rates               target >= 10",
+        "python_one_way",
+        "zmq_one_way",
+        invert=True,
+    )
+    ratio(
+        "8",
+        "send_many + drain_batch / single sends, as rates             target >= 1.5",
+        "python_one_way_batches",
+        "python_one_way",
+        invert=True,
+    )
     if options.json:
-        options.json.write_text(json.dumps({"cpu": model[:1], "placement": placement, "samples": runner.samples}, indent=1))
+        options.json.write_text(
+            json.dumps({"cpu": model[:1], "placement": placement, "samples": runner.samples}, indent=1)
+        )
     return 0
 
 

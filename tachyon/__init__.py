@@ -40,8 +40,8 @@ from tachyon._tachyon import (
 
 __all__ = [
     "MAX_CAPACITY",
-    "MSG_TYPE_ERROR",
     "MIN_CAPACITY",
+    "MSG_TYPE_ERROR",
     "Bus",
     "BusBusyError",
     "BusClosedError",

@@ -92,7 +92,9 @@ class RpcDispatcher:
         request = memoryview(guard)
         try:
             failure = self._answer(bus, guard.correlation_id, guard.type_id, request)
-            if failure is not None:  # the locals of the handler's frames may be views of the request, which has to be freed now
+            if (
+                failure is not None
+            ):  # the locals of the handler's frames may be views of the request, which has to be freed now
                 traceback.clear_frames(failure.__traceback__)
             try:
                 request.release()

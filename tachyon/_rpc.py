@@ -99,7 +99,9 @@ class RpcEndpoint:
             if guard.type_id == MSG_TYPE_ERROR:
                 detail = _decode_detail(answer)
                 raise RpcError(
-                    f"the callee failed on msg_type {self.msg_type}" + (f": {detail}" if detail else ""), self.msg_type, detail
+                    f"the callee failed on msg_type {self.msg_type}" + (f": {detail}" if detail else ""),
+                    self.msg_type,
+                    detail,
                 )
             return bytes(answer) if on_response is None else on_response(answer)
 

@@ -107,7 +107,6 @@ class _Window:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any: ...
-
     @property
     def released(self) -> bool: ...
 
@@ -154,20 +153,37 @@ class RpcBus:
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
     def listen(
-        socket_path: _Path, cap_fwd: SupportsIndex, cap_rev: SupportsIndex, *, timeout: _Seconds | None = None, mode: SupportsIndex = 0o600
+        socket_path: _Path,
+        cap_fwd: SupportsIndex,
+        cap_rev: SupportsIndex,
+        *,
+        timeout: _Seconds | None = None,
+        mode: SupportsIndex = 0o600,
     ) -> RpcBus: ...
     @staticmethod
     def connect(socket_path: _Path, *, timeout: _Seconds | None = 0.0, uid: SupportsIndex | None = None) -> RpcBus: ...
     def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int: ...
-    def call_zero_copy(self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> TxGuard: ...
+    def call_zero_copy(
+        self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
+    ) -> TxGuard: ...
     def wait(self, correlation_id: SupportsIndex, *, timeout: _Seconds | None = None) -> RxGuard: ...
     def cancel(self, correlation_id: SupportsIndex) -> bool: ...
     def serve(self, *, timeout: _Seconds | None = None) -> RxGuard: ...
     def reply(
-        self, correlation_id: SupportsIndex, data: ReadableBuffer, msg_type: SupportsIndex = 0, *, timeout: _Seconds | None = None
+        self,
+        correlation_id: SupportsIndex,
+        data: ReadableBuffer,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
     ) -> None: ...
     def reply_zero_copy(
-        self, correlation_id: SupportsIndex, size: SupportsIndex, msg_type: SupportsIndex = 0, *, timeout: _Seconds | None = None
+        self,
+        correlation_id: SupportsIndex,
+        size: SupportsIndex,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
     ) -> TxGuard: ...
     def set_polling_mode(self, pure_spin: bool) -> None: ...
     def set_numa_node(self, node: SupportsIndex) -> None: ...

@@ -79,7 +79,9 @@ def test_a_call_returns_bytes_or_what_on_response_makes_of_the_view(served):
     assert seen == [(memoryview, True)]
 
 
-@pytest.mark.parametrize(("msg_type", "error"), [(-1, OverflowError), (65536, OverflowError), (65535, ValueError), ("1", TypeError)])
+@pytest.mark.parametrize(
+    ("msg_type", "error"), [(-1, OverflowError), (65536, OverflowError), (65535, ValueError), ("1", TypeError)]
+)
 def test_a_msg_type_out_of_range_is_refused_when_the_endpoint_is_made(msg_type, error):
     with pytest.raises(error):
         tachyon_rpc(msg_type)(bytes)

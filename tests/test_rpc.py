@@ -262,7 +262,12 @@ def test_each_side_has_its_own_verbs(rpc):
     for use in (lambda: caller.serve(timeout=0), lambda: caller.reply(1, b""), lambda: caller.reply_zero_copy(1, 1)):
         with pytest.raises(BusBusyError, match="listened"):
             use()
-    for use in (lambda: callee.call(b"", 1), lambda: callee.wait(1), lambda: callee.cancel(1), lambda: callee.call_zero_copy(1, 1)):
+    for use in (
+        lambda: callee.call(b"", 1),
+        lambda: callee.wait(1),
+        lambda: callee.cancel(1),
+        lambda: callee.call_zero_copy(1, 1),
+    ):
         with pytest.raises(BusBusyError, match="connected"):
             use()
 
@@ -430,7 +435,7 @@ def test_closing_ends_a_wait_in_another_thread(rpc, run_thread, until, which):
         pass
     bus = callee if which == "callee" else caller
     waiting = run_thread((lambda: callee.serve()) if which == "callee" else (lambda: caller.wait(cid)))
-    parks = (lambda: bus.stats()["calls" if which == "callee" else "replies"]["parks"])
+    parks = lambda: bus.stats()["calls" if which == "callee" else "replies"]["parks"]
     until(lambda: parks() > 0)
     bus.close()
     with pytest.raises(BusClosedError):

@@ -44,12 +44,14 @@ class ForkGuard {
 
 std::unique_ptr<Bus> Bus::listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt) {
     Established established = tachyon::listen(path, options, interrupt);
-    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)), std::move(established.segments.front()));
+    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)),
+                                 std::move(established.segments.front()));
 }
 
 std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt) {
     Established established = tachyon::connect(path, options, interrupt);
-    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)), std::move(established.segments.front()));
+    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)),
+                                 std::move(established.segments.front()));
 }
 
 Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)
@@ -64,7 +66,8 @@ Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)
     SegmentHeader* const header = segment_.header();
     closed_ = side_ == Side::listener ? &header->listener_closed : &header->connector_closed;
     peer_closed_ = side_ == Side::listener ? &header->connector_closed : &header->listener_closed;
-    if (producer != Side::undecided) mode_.store(producer == side_ ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
+    if (producer != Side::undecided)
+        mode_.store(producer == side_ ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
     ForkGuard::add(*this);
 }
 
@@ -289,10 +292,10 @@ Status Bus::state() const noexcept {
 Stats Bus::stats() const noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     const std::uint32_t side = segment_.header()->producer_side.load(std::memory_order_relaxed);
-    const Side producer = mode == Mode::producer              ? side_
-                          : mode == Mode::consumer            ? other_side(side_)
+    const Side producer = mode == Mode::producer   ? side_
+                          : mode == Mode::consumer ? other_side(side_)
                           : side == 1 || side == 2 ? static_cast<Side>(side)
-                                                              : Side::undecided;
+                                                   : Side::undecided;
     Stats stats;
     stats.side = side_;
     stats.producer = producer;

@@ -208,7 +208,8 @@ class Listener {
                 if (step(*clients_[i])) return finish(i);
             }
             if (now_ns() >= options_.deadline) {
-                throw SetupError(SetupFailure::timed_out, ETIMEDOUT, "nobody connected to " + path_ + " within the timeout");
+                throw SetupError(SetupFailure::timed_out, ETIMEDOUT,
+                                 "nobody connected to " + path_ + " within the timeout");
             }
         }
     }
@@ -370,8 +371,9 @@ void name_connector(int socket) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, kConnectorName.data(), kConnectorName.size());
-    const int digits = std::snprintf(address.sun_path + kConnectorName.size(), sizeof address.sun_path - kConnectorName.size(),
-                                     "%d-%08x%08x", ::getpid(), random(), random());
+    const int digits =
+        std::snprintf(address.sun_path + kConnectorName.size(), sizeof address.sun_path - kConnectorName.size(),
+                      "%d-%08x%08x", ::getpid(), random(), random());
     const auto length = offsetof(sockaddr_un, sun_path) + kConnectorName.size() + static_cast<std::size_t>(digits);
     // Without a name the handshake works all the same; it only tells the listener less.
     (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length));
@@ -413,8 +415,9 @@ class Connector {
         const Hello& theirs = reader.hello();
         check(theirs);
         if (theirs.segments != options_.segments || reader.descriptors().size() != options_.segments) {
-            fail_handshake(EPROTO, "the listener at " + path_ + " passed " + std::to_string(reader.descriptors().size()) +
-                                       " descriptors, not " + std::to_string(options_.segments));
+            fail_handshake(EPROTO, "the listener at " + path_ + " passed " +
+                                       std::to_string(reader.descriptors().size()) + " descriptors, not " +
+                                       std::to_string(options_.segments));
         }
         std::vector<Segment> segments;
         for (std::size_t i = 0; i < options_.segments; ++i) {
@@ -439,7 +442,8 @@ class Connector {
             }
             const int error_number = errno;
             if (error_number == EINTR) continue;
-            if (error_number == EAGAIN) {  // its queue is full: it lives, so wait a little even if one try was asked for
+            if (error_number ==
+                EAGAIN) {  // its queue is full: it lives, so wait a little even if one try was asked for
                 if (now_ns() >= patience_) {
                     throw NotNow{error_number, "the listener at " + path_ + " does not accept anybody"};
                 }
@@ -459,8 +463,8 @@ class Connector {
     void check_user(uid_t peer) const {
         const bool trusted = options_.uid ? peer == *options_.uid : peer == ::geteuid() || peer == 0;
         if (!trusted) {
-            fail_handshake(EACCES, "the listener at " + path_ + " belongs to user " + std::to_string(peer) + ", not to user " +
-                                       std::to_string(options_.uid.value_or(::geteuid())) +
+            fail_handshake(EACCES, "the listener at " + path_ + " belongs to user " + std::to_string(peer) +
+                                       ", not to user " + std::to_string(options_.uid.value_or(::geteuid())) +
                                        "; name the user you trust with uid=");
         }
     }
@@ -496,7 +500,8 @@ class Connector {
 
     void check(const Hello& theirs) const {
         if (!is_ours(theirs)) {
-            fail_handshake(EPROTO, "whoever listens at " + path_ + " does not speak this protocol or has another byte order");
+            fail_handshake(EPROTO,
+                           "whoever listens at " + path_ + " does not speak this protocol or has another byte order");
         }
         const auto verdict = static_cast<Verdict>(theirs.verdict);
         if (verdict == Verdict::wrong_user) {
@@ -507,13 +512,14 @@ class Connector {
             case Verdict::wrong_version:
                 fail_handshake(EPROTONOSUPPORT, "the listener at " + path_ + " speaks protocol version " +
                                                     std::to_string(theirs.version) + ", this side " +
-                                                    std::to_string(kProtocolVersion) + "; install the same release on both");
+                                                    std::to_string(kProtocolVersion) +
+                                                    "; install the same release on both");
             case Verdict::wrong_layout:
-                fail_handshake(EPROTONOSUPPORT,
-                               "the listener at " + path_ + " has another memory layout; install the same release on both");
+                fail_handshake(EPROTONOSUPPORT, "the listener at " + path_ +
+                                                    " has another memory layout; install the same release on both");
             case Verdict::wrong_kind:
-                fail_handshake(EPROTOTYPE, "a " + std::string(kind_name(theirs.kind)) + " listens at " + path_ + ", not a " +
-                                               kind_name(static_cast<std::uint16_t>(options_.kind)) +
+                fail_handshake(EPROTOTYPE, "a " + std::string(kind_name(theirs.kind)) + " listens at " + path_ +
+                                               ", not a " + kind_name(static_cast<std::uint16_t>(options_.kind)) +
                                                "; use the same class on both sides");
             default: break;
         }
@@ -530,7 +536,8 @@ class Connector {
 
     // It chose another client, was interrupted, or died: with time left the next listener may be ours.
     [[noreturn]] void hung_up() const {
-        throw NotNow{ECONNRESET, "the listener at " + path_ + " hung up during the handshake; it may serve another client"};
+        throw NotNow{ECONNRESET,
+                     "the listener at " + path_ + " hung up during the handshake; it may serve another client"};
     }
 
     const std::string& path_;

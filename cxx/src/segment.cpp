@@ -198,7 +198,8 @@ int Segment::bind_to_node(unsigned node) const noexcept {
     if (node >= kBits * kWords) return EINVAL;
     std::array<unsigned long, kWords> nodes{};
     nodes[node / kBits] = 1ul << (node % kBits);
-    const long rc = ::syscall(SYS_mbind, mapping_, bytes(), MPOL_PREFERRED, nodes.data(), kBits * kWords + 1, MPOL_MF_MOVE);
+    const long rc =
+        ::syscall(SYS_mbind, mapping_, bytes(), MPOL_PREFERRED, nodes.data(), kBits * kWords + 1, MPOL_MF_MOVE);
     return rc == 0 || errno == ENOSYS ? 0 : errno;
 }
 

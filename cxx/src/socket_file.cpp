@@ -24,7 +24,8 @@ class FolderLock {
         folder_ = Descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (!folder_) {
             if (errno == EMFILE || errno == ENFILE) {
-                fail_handshake(errno, std::string(std::strerror(errno)) + "; close some descriptors or raise `ulimit -n`");
+                fail_handshake(errno,
+                               std::string(std::strerror(errno)) + "; close some descriptors or raise `ulimit -n`");
             }
             fail_handshake(errno, "cannot open the folder of " + path + ": " + std::strerror(errno));
         }
@@ -87,8 +88,9 @@ sockaddr_un make_address(const std::string& path) {
     if (path.empty()) fail_handshake(EINVAL, "the socket path is empty");
     if (path.find('\0') != std::string::npos) fail_handshake(EINVAL, "the socket path has a NUL byte in it");
     if (path.size() >= sizeof address.sun_path) {
-        fail_handshake(ENAMETOOLONG, "the socket path has " + std::to_string(path.size()) + " bytes; a UNIX address holds " +
-                                         std::to_string(sizeof address.sun_path - 1) + ": " + path);
+        fail_handshake(ENAMETOOLONG, "the socket path has " + std::to_string(path.size()) +
+                                         " bytes; a UNIX address holds " + std::to_string(sizeof address.sun_path - 1) +
+                                         ": " + path);
     }
     std::memcpy(address.sun_path, path.data(), path.size());
     return address;

@@ -38,7 +38,8 @@ std::unique_ptr<Bus> with_barrier(Established established, Barrier barrier) {
 Status produce(Bus& bus, Tally& tally, Random& random, std::uint64_t most) {
     const std::uint64_t max = bus.max_message_size();
     for (std::uint64_t sequence = 1; sequence <= most; ++sequence) {
-        const std::uint64_t size = pick_size(random, max), claim = random.one_in(4) ? size + random.below(max - size + 1) : size;
+        const std::uint64_t size = pick_size(random, max),
+                            claim = random.one_in(4) ? size + random.below(max - size + 1) : size;
         std::uint8_t* payload = nullptr;
         for (;;) {
             const Status status = bus.try_claim(claim, payload);
@@ -53,7 +54,8 @@ Status produce(Bus& bus, Tally& tally, Random& random, std::uint64_t most) {
             if (waited != Status::ok && waited != Status::full) return waited;
         }
         write_message(payload, size, claim, sequence);
-        const Status status = bus.commit(static_cast<std::uint32_t>(size), static_cast<std::uint32_t>(sequence), sequence);
+        const Status status =
+            bus.commit(static_cast<std::uint32_t>(size), static_cast<std::uint32_t>(sequence), sequence);
         if (status != Status::ok) return status;
         tally.committed.store(sequence);
         if (random.one_in(500)) sleep_us(100);

@@ -34,7 +34,8 @@ class Aside {
   public:
     explicit Aside(std::function<Established(const Interrupt&)> call)
         : thread_([this, call = std::move(call)] {
-              const Interrupt interrupt{[](void* flag) { return static_cast<std::atomic<bool>*>(flag)->load(); }, &stop_};
+              const Interrupt interrupt{[](void* flag) { return static_cast<std::atomic<bool>*>(flag)->load(); },
+                                        &stop_};
               try {
                   outcome_.established = call(interrupt);
               } catch (const SetupError& error) {
@@ -168,7 +169,8 @@ Descriptor raw_listener(const std::string& path) {
     return socket;
 }
 Descriptor raw_accept(const Descriptor& listener) {
-    return readable(listener.get()) ? Descriptor(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)) : Descriptor();
+    return readable(listener.get()) ? Descriptor(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC))
+                                    : Descriptor();
 }
 
 // A well-behaved client comes, is served, and the memory works in both directions.
@@ -348,8 +350,8 @@ struct Misbehaviour {
 bool rejected_with(const Descriptor& client, const Hello& hello, Verdict verdict) {
     if (!send_raw(client.get(), &hello, sizeof hello)) return false;
     const Received answer = receive_raw(client.get());
-    return answer.complete && answer.hello.verdict == static_cast<std::uint32_t>(verdict) && answer.descriptors.empty() &&
-           answer.hello.version == kProtocolVersion && hangs_up(client.get());
+    return answer.complete && answer.hello.verdict == static_cast<std::uint32_t>(verdict) &&
+           answer.descriptors.empty() && answer.hello.version == kProtocolVersion && hangs_up(client.get());
 }
 
 bool dropped_after(const Descriptor& client, const Hello& hello, const std::vector<int>& descriptors = {}) {
@@ -418,7 +420,8 @@ const std::vector<Misbehaviour>& misbehaviours() {
          [](const Descriptor& client) {
              const Hello hello = good_hello();
              return send_raw(client.get(), &hello, 63) &&
-                    send_raw(client.get(), reinterpret_cast<const char*>(&hello) + 63, 1, {client.get()}) && hangs_up(client.get());
+                    send_raw(client.get(), reinterpret_cast<const char*>(&hello) + 63, 1, {client.get()}) &&
+                    hangs_up(client.get());
          }},
         {"hangs up after the offer",
          [](const Descriptor& client) {
@@ -949,7 +952,8 @@ TEST_CASE("whatever clients do, a listener neither breaks nor leaks, and goes on
             std::memcpy(bytes, &hello, sizeof hello);
             for (std::uint64_t n = random.below(3); n > 0; --n) {
                 const std::uint64_t at = random.below(sizeof hello);
-                if (at != 14 && at != 15) bytes[at] = static_cast<char>(random.next());  // another kind would end the listener
+                if (at != 14 && at != 15)
+                    bytes[at] = static_cast<char>(random.next());  // another kind would end the listener
             }
             std::size_t size = random.one_in(3) ? random.below(sizeof bytes) : sizeof hello + random.below(2);
             std::vector<int> descriptors;
@@ -1129,7 +1133,8 @@ TEST_CASE("silent clients that use up the listener's descriptors do not end it")
         INFO(spare << " descriptors to spare");
         // The listener has this process to itself: the limit would be everybody's.
         Child server([&] {
-            const rlimit limit{static_cast<rlim_t>(count_descriptors() + spare), static_cast<rlim_t>(count_descriptors() + spare)};
+            const rlimit limit{static_cast<rlim_t>(count_descriptors() + spare),
+                               static_cast<rlim_t>(count_descriptors() + spare)};
             TACHYON_CHILD_CHECK(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
             const Established established = listen(folder.file(), listen_options(kCapacity));
             return 0;

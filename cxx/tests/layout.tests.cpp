@@ -22,7 +22,8 @@ TEST_CASE("the largest message of every capacity fills the whole ring and no mor
 
 TEST_CASE("no message has a commit word that reads as nothing or as padding") {
     for (const std::uint32_t type_id : {0u, 1u, 0x7fffffffu, 0xffffffffu}) {
-        for (const std::uint64_t size : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{48}, max_message_size(kMaxCapacity)}) {
+        for (const std::uint64_t size :
+             {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{48}, max_message_size(kMaxCapacity)}) {
             const std::uint64_t word = commit_word(static_cast<std::uint32_t>(size), type_id);
             CHECK(word != 0);
             CHECK(low_half(word) != 0);
@@ -34,10 +35,11 @@ TEST_CASE("no message has a commit word that reads as nothing or as padding") {
 }
 
 TEST_CASE("only powers of two within the bounds are capacities") {
-    for (std::uint64_t capacity = kMinCapacity; capacity <= kMaxCapacity; capacity *= 2) CHECK(is_valid_capacity(capacity));
-    for (const std::uint64_t capacity : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{32}, std::uint64_t{63}, std::uint64_t{65},
-                                         std::uint64_t{96}, std::uint64_t{4095}, kMaxCapacity - 1, kMaxCapacity + 1, kMaxCapacity * 2,
-                                         ~std::uint64_t{0}}) {
+    for (std::uint64_t capacity = kMinCapacity; capacity <= kMaxCapacity; capacity *= 2)
+        CHECK(is_valid_capacity(capacity));
+    for (const std::uint64_t capacity : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{32}, std::uint64_t{63},
+                                         std::uint64_t{65}, std::uint64_t{96}, std::uint64_t{4095}, kMaxCapacity - 1,
+                                         kMaxCapacity + 1, kMaxCapacity * 2, ~std::uint64_t{0}}) {
         CHECK_FALSE(is_valid_capacity(capacity));
     }
 }
@@ -48,8 +50,9 @@ TEST_CASE("the two sides are each other's other side") {
 }
 
 TEST_CASE("words that different processes write stand in different pairs of lines") {
-    const std::size_t pairs[] = {offsetof(SegmentHeader, read_position) / 128, offsetof(SegmentHeader, consumer_parked) / 128,
-                                 offsetof(SegmentHeader, producer_parked) / 128, offsetof(SegmentHeader, producer_side) / 128};
+    const std::size_t pairs[] = {
+        offsetof(SegmentHeader, read_position) / 128, offsetof(SegmentHeader, consumer_parked) / 128,
+        offsetof(SegmentHeader, producer_parked) / 128, offsetof(SegmentHeader, producer_side) / 128};
     for (std::size_t i = 0; i < std::size(pairs); ++i) {
         CHECK(pairs[i] > 0);  // the first pair holds what nobody writes any more
         for (std::size_t j = 0; j < i; ++j) CHECK(pairs[i] != pairs[j]);

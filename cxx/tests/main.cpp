@@ -1,13 +1,12 @@
 // Purpose: the entry point of every test program, and the watchdog around every test.
 #define CATCH_CONFIG_RUNNER
-#include "catch.hpp"
-
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <string>
 
+#include "catch.hpp"
 #include "long_form.hpp"
 
 namespace {

@@ -14,7 +14,8 @@
 namespace tachyon::test {
 
 inline std::uint64_t word_of(std::uint64_t sequence, std::uint64_t i) {
-    return commit_word(static_cast<std::uint32_t>((sequence * 0x9E3779B1u + i * 7) & 63), static_cast<std::uint32_t>(sequence));
+    return commit_word(static_cast<std::uint32_t>((sequence * 0x9E3779B1u + i * 7) & 63),
+                       static_cast<std::uint32_t>(sequence));
 }
 
 // Fills all `claimed` bytes of ring behind the header, of which the first `size` are the message.
@@ -31,7 +32,8 @@ inline void write_message(std::uint8_t* payload, std::uint64_t size, std::uint64
 inline const char* check_message(const Frame& frame, std::uint64_t sequence) {
     if (frame.correlation_id != sequence) return "correlation_id";
     if (frame.type_id != static_cast<std::uint32_t>(sequence)) return "type_id";
-    if (frame.size > 0 && frame.payload[frame.size - 1] != static_cast<std::uint8_t>(sequence * 31 + frame.size)) return "last byte";
+    if (frame.size > 0 && frame.payload[frame.size - 1] != static_cast<std::uint8_t>(sequence * 31 + frame.size))
+        return "last byte";
     for (std::uint64_t i = 0; i + 8 < frame.size; i += 8) {
         const std::uint64_t expected = word_of(sequence, i / 8);
         if (std::memcmp(frame.payload + i, &expected, 8) != 0) return "payload";

@@ -20,7 +20,8 @@ struct Both {
     bool send(std::uint64_t size, std::uint64_t sequence) {
         std::vector<std::uint8_t> bytes(size + 8);
         write_message(bytes.data(), size, size, sequence);
-        return producer.try_send(bytes.data(), static_cast<std::uint32_t>(size), static_cast<std::uint32_t>(sequence), sequence);
+        return producer.try_send(bytes.data(), static_cast<std::uint32_t>(size), static_cast<std::uint32_t>(sequence),
+                                 sequence);
     }
     // Takes one message and says what was wrong with it.
     std::string take(std::uint64_t size, std::uint64_t sequence) {
@@ -74,7 +75,8 @@ TEST_CASE("a message of every size arrives as it was sent, and no byte of it goe
         }
         if (size <= kOneLinePayload && !crosses) {  // the rest of the line is nobody's, and untouched since it was zero
             const std::uint8_t* const line = both.ring.data() + start;
-            for (std::uint64_t i = kFrameHeader + size; size > 0 && i < kLine && both.producer.write_position() <= 1024; ++i) {
+            for (std::uint64_t i = kFrameHeader + size; size > 0 && i < kLine && both.producer.write_position() <= 1024;
+                 ++i) {
                 REQUIRE(line[i] == 0);
             }
         }
@@ -149,11 +151,11 @@ TEST_CASE("a frame that would cross the end is preceded by padding and starts at
 TEST_CASE("padding is not published before there is room for the frame behind it as well") {
     Both both(512);
     both.advance_to(128);
-    REQUIRE(both.send(240, 1));                         // 128 … 384: with padding to 512, 128 bytes are left
-    CHECK(both.producer.try_claim(200) == nullptr);     // 128 of padding and 256 of frame: not now, but one day
+    REQUIRE(both.send(240, 1));                      // 128 … 384: with padding to 512, 128 bytes are left
+    CHECK(both.producer.try_claim(200) == nullptr);  // 128 of padding and 256 of frame: not now, but one day
     CHECK(both.ring.word(384).load() == 0);
     CHECK_FALSE(both.producer.can_advance(200));
-    CHECK(both.send(100, 2));                           // so smaller ones still find their place before the end
+    CHECK(both.send(100, 2));  // so smaller ones still find their place before the end
     CHECK(both.take(240, 1) == "ok");
     CHECK(both.take(100, 2) == "ok");
 }
@@ -213,7 +215,8 @@ TEST_CASE("a message of max_message_size passes at every position of the ring") 
 
 TEST_CASE("a message just above half of the ring passes at every position") {
     for (const std::uint64_t capacity : {256u, 1024u}) {
-        for (const std::uint64_t size : {capacity / 2 - 16, capacity / 2 - 15, capacity / 2, capacity / 2 + 48, capacity / 2 + 49}) {
+        for (const std::uint64_t size :
+             {capacity / 2 - 16, capacity / 2 - 15, capacity / 2, capacity / 2 + 48, capacity / 2 + 49}) {
             Both both(capacity);
             for (std::uint64_t sequence = 1; sequence < 300; ++sequence) {
                 if (sequence % 3 == 0) {
@@ -269,7 +272,8 @@ TEST_CASE("an aborted claim leaves no trace at any position") {
     Both both(1024);
     for (std::uint64_t offset = 0; offset < 1024; offset += kLine) {
         both.advance_to(offset);
-        for (std::uint64_t size : {std::uint64_t{0}, std::uint64_t{48}, std::uint64_t{200}, 1024 - offset - kFrameHeader}) {
+        for (std::uint64_t size :
+             {std::uint64_t{0}, std::uint64_t{48}, std::uint64_t{200}, 1024 - offset - kFrameHeader}) {
             if (size > 1024 - offset - kFrameHeader) continue;
             const std::uint64_t before = both.producer.write_position();
             std::uint8_t* const payload = both.producer.try_claim(size);
@@ -377,8 +381,8 @@ TEST_CASE("one frame that fills the ring may be held, and is not seen twice") {
 TEST_CASE("padding between held frames is freed with the frame before it") {
     Both both(512);
     both.advance_to(256);
-    REQUIRE(both.send(100, 1));   // 256 … 384
-    REQUIRE(both.send(130, 2));   // padding 384 … 512, then 0 … 192
+    REQUIRE(both.send(100, 1));  // 256 … 384
+    REQUIRE(both.send(130, 2));  // padding 384 … 512, then 0 … 192
     REQUIRE(both.peek() == Status::ok);
     const Frame first = both.last;
     REQUIRE(both.peek() == Status::ok);
@@ -397,7 +401,7 @@ TEST_CASE("padding between held frames is freed with the frame before it") {
 TEST_CASE("padding behind the last held frame is freed with it") {
     Both both(512);
     both.advance_to(256);
-    REQUIRE(both.send(100, 1));  // 256 … 384
+    REQUIRE(both.send(100, 1));                      // 256 … 384
     CHECK(both.producer.try_claim(450) == nullptr);  // lone padding 384 … 512
     REQUIRE(both.peek() == Status::ok);
     const Frame first = both.last;
@@ -587,8 +591,8 @@ TEST_CASE("a frame that reaches beyond the end of the ring is corrupt") {
     for (const std::uint64_t offset : {0u, 64u, 448u}) {
         Both both(512);
         both.advance_to(offset);
-        for (const std::uint64_t size :
-             {512 - offset - kFrameHeader + 1, std::uint64_t{512}, std::uint64_t{0x7fffffff}, std::uint64_t{0xfffffffd}}) {
+        for (const std::uint64_t size : {512 - offset - kFrameHeader + 1, std::uint64_t{512}, std::uint64_t{0x7fffffff},
+                                         std::uint64_t{0xfffffffd}}) {
             put_word(both.ring, offset, commit_word(static_cast<std::uint32_t>(size), 1));
             CHECK(both.peek() == Status::corrupt);
             CHECK(both.consumer.held() == 0);
@@ -648,7 +652,8 @@ TEST_CASE("padding that reaches over frames still held is corrupt") {
 }
 
 TEST_CASE("a read_position that the consumer cannot have reached is corrupt, and nothing is written after it") {
-    for (const std::uint64_t bad : {std::uint64_t{512 + 64 + 1}, std::uint64_t{1} << 40, ~std::uint64_t{0}, std::uint64_t{63}}) {
+    for (const std::uint64_t bad :
+         {std::uint64_t{512 + 64 + 1}, std::uint64_t{1} << 40, ~std::uint64_t{0}, std::uint64_t{63}}) {
         Both both(512);
         both.advance_to(64);
         REQUIRE(both.producer.try_claim(480) == nullptr);  // learns of read_position 64, and pads
@@ -702,10 +707,12 @@ TEST_CASE("whatever stands in the ring, a consumer never leaves it") {
                 REQUIRE(frame.payload >= ring.data() + kFrameHeader);
                 REQUIRE(frame.payload + frame.size <= ring.data() + capacity);
                 for (const Frame& other : held) {
-                    REQUIRE((frame.payload + frame.size <= other.payload || other.payload + other.size <= frame.payload));
+                    REQUIRE(
+                        (frame.payload + frame.size <= other.payload || other.payload + other.size <= frame.payload));
                 }
                 volatile std::uint8_t sink = 0;
-                for (std::uint32_t i = 0; i < frame.size; i += 16) sink = static_cast<std::uint8_t>(sink + frame.payload[i]);
+                for (std::uint32_t i = 0; i < frame.size; i += 16)
+                    sink = static_cast<std::uint8_t>(sink + frame.payload[i]);
                 held.push_back(frame);
             }
             while (!held.empty() && random.one_in(2)) {
@@ -733,7 +740,8 @@ TEST_CASE("whatever read_position says, a producer never leaves the ring") {
         Producer producer(ring.memory());
         for (int step = 0; step < 100; ++step) {
             const std::uint64_t written = producer.write_position();
-            ring.header().read_position.store(random.one_in(8) ? random.next() : written - random.below(capacity + 1) + random.below(70));
+            ring.header().read_position.store(
+                random.one_in(8) ? random.next() : written - random.below(capacity + 1) + random.below(70));
             const std::uint64_t size = pick_size(random, max_message_size(capacity));
             if (std::uint8_t* const payload = producer.try_claim(size); payload != nullptr) {
                 REQUIRE(payload >= ring.data() + kFrameHeader);
@@ -780,7 +788,8 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
                 case 0:
                 case 1:
                 case 2: {
-                    const std::uint64_t size = pick_size(random, max), claim = random.one_in(3) ? size + random.below(max - size + 1) : size;
+                    const std::uint64_t size = pick_size(random, max),
+                                        claim = random.one_in(3) ? size + random.below(max - size + 1) : size;
                     const bool could = both.producer.can_advance(claim);
                     std::uint8_t* const payload = both.producer.try_claim(claim);
                     REQUIRE(could == (payload != nullptr || both.producer.write_position() != written));
@@ -791,7 +800,8 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
                         break;
                     }
                     ++sequence;
-                    both.producer.commit(static_cast<std::uint32_t>(size), static_cast<std::uint32_t>(sequence), sequence);
+                    both.producer.commit(static_cast<std::uint32_t>(size), static_cast<std::uint32_t>(sequence),
+                                         sequence);
                     sent.emplace_back(size, sequence);
                     break;
                 }

@@ -97,8 +97,8 @@ TEST_CASE("both ends see the same memory") {
 
 TEST_CASE("a capacity that is not a power of two within the bounds is named and refused") {
     const Held before;
-    for (const std::uint64_t capacity :
-         {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{63}, std::uint64_t{65}, std::uint64_t{4097}, kMaxCapacity * 2, ~std::uint64_t{0}}) {
+    for (const std::uint64_t capacity : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{63}, std::uint64_t{65},
+                                         std::uint64_t{4097}, kMaxCapacity * 2, ~std::uint64_t{0}}) {
         try {
             (void)Segment::create(capacity);
             FAIL("no error for " << capacity);
@@ -123,7 +123,8 @@ TEST_CASE("what is not a memfd is refused") {
     CHECK(contains(refusal(copy_of(writing.get())), "not a memfd"));
     CHECK(contains(refusal(Descriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0))), "not a memfd"));
     CHECK(contains(refusal(Descriptor(::open("/dev/zero", O_RDWR | O_CLOEXEC))), "not a memfd"));
-    CHECK(contains(refusal(Descriptor(::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC))), "not a memfd"));
+    CHECK(contains(refusal(Descriptor(::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC))),
+                   "not a memfd"));
     CHECK(contains(refusal(Descriptor(-1)), "not a memfd"));
 }
 
@@ -164,7 +165,8 @@ TEST_CASE("a memfd that cannot be written to is refused") {
 }
 
 TEST_CASE("a capacity in the handshake that no segment has is refused") {
-    for (const std::uint64_t capacity : {std::uint64_t{0}, std::uint64_t{63}, std::uint64_t{96}, ~std::uint64_t{0}, kMaxCapacity * 2}) {
+    for (const std::uint64_t capacity :
+         {std::uint64_t{0}, std::uint64_t{63}, std::uint64_t{96}, ~std::uint64_t{0}, kMaxCapacity * 2}) {
         CHECK(contains(refusal(forged(kHeaderBytes + kCapacity, kSeals), capacity), "capacity"));
     }
 }
@@ -172,8 +174,10 @@ TEST_CASE("a capacity in the handshake that no segment has is refused") {
 TEST_CASE("a header page that contradicts the handshake is refused, and nothing stays mapped") {
     CHECK(contains(refusal(forged(kHeaderBytes + kCapacity, kSeals, 2 * kCapacity)), "header page"));
     CHECK(contains(refusal(forged(kHeaderBytes + kCapacity, kSeals, kCapacity, kSegmentMagic + 1)), "header page"));
-    CHECK(contains(refusal(forged(kHeaderBytes + kCapacity, kSeals, kCapacity, kSegmentMagic, kProtocolVersion + 1)), "header page"));
-    CHECK(contains(refusal(forged(kHeaderBytes + kCapacity, kSeals, kCapacity, kSegmentMagic, kProtocolVersion, 8192)), "header page"));
+    CHECK(contains(refusal(forged(kHeaderBytes + kCapacity, kSeals, kCapacity, kSegmentMagic, kProtocolVersion + 1)),
+                   "header page"));
+    CHECK(contains(refusal(forged(kHeaderBytes + kCapacity, kSeals, kCapacity, kSegmentMagic, kProtocolVersion, 8192)),
+                   "header page"));
 }
 
 // ---- ownership -----------------------------------------------------------------------------------------------------------

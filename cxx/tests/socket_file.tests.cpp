@@ -249,12 +249,10 @@ TEST_CASE("of many who want one stale path exactly one gets it at a time") {
                 try {
                     const SocketFile file(folder.file(), 0600, kPatient);
                     const int now = ++inside;
-                    for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {
-                    }
+                    for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {}
                     ++got;
                     --inside;
-                } catch (const SetupError&) {
-                }
+                } catch (const SetupError&) {}
             }
         });
     }

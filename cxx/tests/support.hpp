@@ -179,8 +179,7 @@ class Child {
             code = body();
         } catch (const std::exception& error) {
             std::fprintf(stderr, "child: %s\n", error.what());
-        } catch (...) {
-        }
+        } catch (...) {}
         std::fflush(nullptr);
         ::_exit(code);
     }
@@ -217,12 +216,12 @@ class Child {
 };
 
 // For children: says what went wrong, where, and goes on to the exit code.
-#define TACHYON_CHILD_CHECK(condition)                                                           \
-    do {                                                                                         \
-        if (!(condition)) {                                                                      \
+#define TACHYON_CHILD_CHECK(condition)                                                            \
+    do {                                                                                          \
+        if (!(condition)) {                                                                       \
             std::fprintf(stderr, "child: %s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-            return 1;                                                                            \
-        }                                                                                        \
+            return 1;                                                                             \
+        }                                                                                         \
     } while (false)
 
 // A T that parent and children see.
@@ -252,7 +251,8 @@ inline std::size_t page_up(std::size_t bytes) { return (bytes + 4095) & ~std::si
 // Shared, so that a child may use it too.
 class FencedRing {
   public:
-    explicit FencedRing(std::uint64_t capacity, Barrier barrier = Barrier::locked) : capacity_(capacity), barrier_(barrier) {
+    explicit FencedRing(std::uint64_t capacity, Barrier barrier = Barrier::locked)
+        : capacity_(capacity), barrier_(barrier) {
         const std::size_t page = 4096;
         bytes_ = page + kHeaderBytes + page + page_up(capacity) + page;
         void* const memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -280,7 +280,8 @@ class FencedRing {
     // How many lines could be taken for a header.
     [[nodiscard]] std::uint64_t dirty_lines() const {
         std::uint64_t count = 0;
-        for (std::uint64_t offset = 0; offset < capacity_; offset += kLine) count += word(offset).load(std::memory_order_relaxed) != 0;
+        for (std::uint64_t offset = 0; offset < capacity_; offset += kLine)
+            count += word(offset).load(std::memory_order_relaxed) != 0;
         return count;
     }
     [[nodiscard]] bool fence_intact() const {
@@ -316,7 +317,8 @@ struct BusPair {
 
 inline BusPair make_pair(std::uint64_t capacity, Barrier barrier = Barrier::locked) {
     int sockets[2];
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0) throw std::runtime_error("socketpair");
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0)
+        throw std::runtime_error("socketpair");
     Descriptor near(sockets[0]), far(sockets[1]);
     Segment ours = Segment::create(capacity);
     Segment theirs = Segment::attach(Descriptor(::fcntl(ours.descriptor(), F_DUPFD_CLOEXEC, 0)), capacity);
@@ -374,8 +376,9 @@ inline Status send(Bus& bus, const void* data, std::uint64_t size, std::uint32_t
 // Catch2 prints a Status as a name that says something.
 namespace tachyon {
 inline std::ostream& operator<<(std::ostream& out, Status status) {
-    constexpr const char* kNames[] = {"ok",       "empty",       "full",      "interrupted", "too_large", "wrong_side", "claim_open",
-                                      "no_claim", "peer_closed", "peer_dead", "corrupt",     "closed",    "forked"};
+    constexpr const char* kNames[] = {"ok",         "empty",      "full",     "interrupted", "too_large",
+                                      "wrong_side", "claim_open", "no_claim", "peer_closed", "peer_dead",
+                                      "corrupt",    "closed",     "forked"};
     const auto number = static_cast<std::size_t>(status);
     return number < std::size(kNames) ? out << kNames[number] : out << "Status " << number;
 }

@@ -18,8 +18,8 @@ constexpr std::uint64_t kLostWake = 5'000 * kMillisecond;
 
 // What both sides share beside the ring. Plain counters are read after the end only.
 struct Course {
-    std::atomic<bool> stop{false};          // no more new messages
-    std::atomic<bool> failed{false};        // give up: the other side has seen something wrong
+    std::atomic<bool> stop{false};                        // no more new messages
+    std::atomic<bool> failed{false};                      // give up: the other side has seen something wrong
     std::atomic<std::uint64_t> total{~std::uint64_t{0}};  // how many messages there are, once the producer knows
     std::uint64_t producer_parks = 0, consumer_parks = 0, lost_wakes = 0, most_held = 0, aborted = 0, shrunk = 0;
     std::uint64_t received = 0;
@@ -27,20 +27,21 @@ struct Course {
 
     void fail(const char* why, std::uint64_t sequence, std::uint64_t capacity) {
         if (failed.exchange(true)) return;
-        std::snprintf(what, sizeof what, "%s at message %llu, capacity %llu", why, static_cast<unsigned long long>(sequence),
-                      static_cast<unsigned long long>(capacity));
+        std::snprintf(what, sizeof what, "%s at message %llu, capacity %llu", why,
+                      static_cast<unsigned long long>(sequence), static_cast<unsigned long long>(capacity));
     }
 };
 
 void linger(Random& random) {
     const std::uint64_t choice = random.below(4096);
     if (choice < 2) return sleep_us(30);
-    for (std::uint64_t n = choice < 40 ? random.below(300) : choice < 400 ? random.below(20) : 0; n > 0; --n) cpu_relax();
+    for (std::uint64_t n = choice < 40 ? random.below(300) : choice < 400 ? random.below(20) : 0; n > 0; --n)
+        cpu_relax();
 }
 
 template <class HasWork>
-void wait_for_work(std::atomic<std::uint32_t>& parked, Barrier barrier, Random& random, std::uint64_t& parks, Course& course,
-                   HasWork has_work) {
+void wait_for_work(std::atomic<std::uint32_t>& parked, Barrier barrier, Random& random, std::uint64_t& parks,
+                   Course& course, HasWork has_work) {
     const auto look = [&] { return has_work() || course.failed.load(std::memory_order_relaxed); };
     for (std::uint64_t looks = random.below(300); looks > 0; --looks, cpu_relax()) {
         if (look()) return;
@@ -95,11 +96,14 @@ void consume(const RingMemory& memory, Course& course, std::uint64_t seed) {
     std::uint64_t peeked = 0, received = 0;
     std::deque<Frame> held;
     while (received != course.total.load(std::memory_order_relaxed)) {
-        const std::uint64_t batch = random.below(4) != 0 ? 1 : random.one_in(3) ? ~std::uint64_t{0} : 1 + random.below(16);
+        const std::uint64_t batch = random.below(4) != 0 ? 1
+                                    : random.one_in(3)   ? ~std::uint64_t{0}
+                                                         : 1 + random.below(16);
         Frame frame;
         Status status = Status::ok;
         while (held.size() < batch && (status = consumer.peek(frame)) == Status::ok) {
-            if (const char* const wrong = check_message(frame, ++peeked)) return course.fail(wrong, peeked, memory.capacity);
+            if (const char* const wrong = check_message(frame, ++peeked))
+                return course.fail(wrong, peeked, memory.capacity);
             held.push_back(frame);
         }
         if (status == Status::corrupt) return course.fail("corrupt", peeked + 1, memory.capacity);
@@ -119,7 +123,8 @@ void consume(const RingMemory& memory, Course& course, std::uint64_t seed) {
         while (!held.empty()) {
             ++received;
             // Again: what is held must not change while it is.
-            if (const char* const wrong = check_message(held.front(), received)) return course.fail(wrong, received, memory.capacity);
+            if (const char* const wrong = check_message(held.front(), received))
+                return course.fail(wrong, received, memory.capacity);
             consumer.release(held.front());
             held.pop_front();
             if (random.one_in(64)) linger(random);
@@ -139,7 +144,8 @@ void torture(Run run) {
             const FencedRing ring(capacity, barrier);
             const Shared<Course> course;
             run(ring, *course, ++round);
-            INFO("capacity " << capacity << (barrier == Barrier::locked ? ", locked" : ", membarrier") << ": " << course->what);
+            INFO("capacity " << capacity << (barrier == Barrier::locked ? ", locked" : ", membarrier") << ": "
+                             << course->what);
             REQUIRE_FALSE(course->failed);
             REQUIRE(course->lost_wakes == 0);
             REQUIRE(course->received == course->total);
@@ -158,7 +164,8 @@ void torture(Run run) {
     CHECK(aborted > 50);
     CHECK(shrunk > 20);
     CHECK(most_held > 3);
-    if (long_form()) WARN(messages << " messages, " << parks << " parks, " << aborted << " aborted, " << shrunk << " shrunk");
+    if (long_form())
+        WARN(messages << " messages, " << parks << " parks, " << aborted << " aborted, " << shrunk << " shrunk");
 }
 
 }  // namespace

@@ -175,7 +175,9 @@ TEST_CASE("a wake reaches a sleeper that knows the word under another address") 
     sleep_us(50'000);
     wake(parked);
     const bool ended = eventually([&] { return done.load(); }, 20'000);
-    while (!done) ::syscall(SYS_futex, &theirs.header()->consumer_parked, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 9, nullptr, nullptr, 0);
+    while (!done)
+        ::syscall(SYS_futex, &theirs.header()->consumer_parked, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 9, nullptr, nullptr,
+                  0);
     sleeper.join();
     CHECK(ended);
 }
@@ -263,7 +265,9 @@ struct Race {
     void sleeper(Barrier barrier) {
         Random random(21);
         std::uint64_t taken = 0;
-        const auto look = [&] { return work.value.load(std::memory_order_acquire) != taken || stop.load(std::memory_order_relaxed); };
+        const auto look = [&] {
+            return work.value.load(std::memory_order_acquire) != taken || stop.load(std::memory_order_relaxed);
+        };
         while (!stop.load(std::memory_order_relaxed)) {
             if (work.value.load(std::memory_order_acquire) != taken) {
                 done.value.store(++taken, std::memory_order_release);
@@ -281,7 +285,8 @@ struct Race {
         for (std::uint64_t count = 0; now_ns() < until;) {
             work.value.store(++count, std::memory_order_release);
             wake_if_parked(parked, barrier);
-            while (done.value.load(std::memory_order_acquire) != count && now_ns() < until + 10'000 * kMillisecond) cpu_relax();
+            while (done.value.load(std::memory_order_acquire) != count && now_ns() < until + 10'000 * kMillisecond)
+                cpu_relax();
             aim(random);
         }
         stop = true;

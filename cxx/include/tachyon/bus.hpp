@@ -34,8 +34,10 @@ struct Stats {
 class Bus {
   public:
     // Both block until the handshake is done; SetupError.
-    static std::unique_ptr<Bus> listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt = {});
-    static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt = {});
+    static std::unique_ptr<Bus> listen(const std::string& path, const ListenOptions& options,
+                                       const Interrupt& interrupt = {});
+    static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options,
+                                        const Interrupt& interrupt = {});
 
     // A ring with fixed roles where `producer` says who sends; several may share one connection.
     Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer = Side::undecided);

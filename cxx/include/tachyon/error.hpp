@@ -14,18 +14,18 @@ namespace tachyon {
 // The numbers are part of the public Cython surface: append, never renumber.
 enum class Status : int {
     ok = 0,
-    empty = 1,         // no message now
-    full = 2,          // no room now
-    interrupted = 3,   // a signal ended the wait: run its handlers, then wait again
-    too_large = 4,     // larger than max_message_size()
-    wrong_side = 5,    // this side is the consumer and tried to send, or the other way round
-    claim_open = 6,    // a claim or a peeked frame is still open
-    no_claim = 7,      // commit, abort or release without one
-    peer_closed = 8,   // the peer closed on purpose and everything it sent has been read
-    peer_dead = 9,     // the peer's process ended, or its socket hung up, without a close
-    corrupt = 10,      // the peer wrote something impossible; this handle is of no further use
-    closed = 11,       // our own handle has been closed
-    forked = 12,       // our own handle belongs to the parent of this process
+    empty = 1,          // no message now
+    full = 2,           // no room now
+    interrupted = 3,    // a signal ended the wait: run its handlers, then wait again
+    too_large = 4,      // larger than max_message_size()
+    wrong_side = 5,     // this side is the consumer and tried to send, or the other way round
+    claim_open = 6,     // a claim or a peeked frame is still open
+    no_claim = 7,       // commit, abort or release without one
+    peer_closed = 8,    // the peer closed on purpose and everything it sent has been read
+    peer_dead = 9,      // the peer's process ended, or its socket hung up, without a close
+    corrupt = 10,       // the peer wrote something impossible; this handle is of no further use
+    closed = 11,        // our own handle has been closed
+    forked = 12,        // our own handle belongs to the parent of this process
     unknown_call = 13,  // no such correlation_id: never issued or served, answered already, cancelled, or dropped
 };
 

@@ -20,7 +20,8 @@ inline constexpr std::uint64_t kLine = 64;         // every frame starts on, and
 inline constexpr std::uint64_t kFrameHeader = 16;  // commit word, correlation_id
 inline constexpr std::uint64_t kOneLinePayload = kLine - kFrameHeader;
 inline constexpr std::uint64_t kMinCapacity = kLine;
-inline constexpr std::uint64_t kMaxCapacity = std::uint64_t{1} << 32;  // a size must fit the commit word beside kPadding
+inline constexpr std::uint64_t kMaxCapacity = std::uint64_t{1}
+                                              << 32;  // a size must fit the commit word beside kPadding
 
 // Low half of the commit word: size + 1, or this.
 inline constexpr std::uint32_t kPadding = 0xffffffffu;
@@ -57,7 +58,8 @@ struct SegmentHeader {
     std::uint32_t header_bytes;
     std::uint64_t capacity;
 
-    alignas(128) std::atomic<std::uint64_t> read_position;    // bytes freed so far; written by the consumer, never decreases
+    alignas(
+        128) std::atomic<std::uint64_t> read_position;  // bytes freed so far; written by the consumer, never decreases
     alignas(128) std::atomic<std::uint32_t> consumer_parked;  // 1: asleep or about to be; futex word
     alignas(128) std::atomic<std::uint32_t> producer_parked;  // the same for a producer that waits for room
     alignas(128) std::atomic<std::uint32_t> producer_side;    // a Side; set once, by the first send
@@ -83,12 +85,19 @@ static_assert(sizeof(SegmentHeader) <= kHeaderBytes);
 
 inline constexpr char kHelloMagic[8] = {'T', 'A', 'C', 'H', 'Y', 'O', 'N', '\x1a'};
 inline constexpr std::uint32_t kByteOrder = 0x01020304u;
-inline constexpr std::uint32_t kAbilityMembarrier = 1;  // this process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED
+inline constexpr std::uint32_t kAbilityMembarrier =
+    1;  // this process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED
 inline constexpr std::size_t kMaxSegments = 2;
 inline constexpr char kReady = 'R';
 
 enum class Kind : std::uint16_t { bus = 1, rpc = 2 };
-enum class Verdict : std::uint32_t { accepted = 0, wrong_version = 1, wrong_layout = 2, wrong_kind = 3, wrong_user = 4 };
+enum class Verdict : std::uint32_t {
+    accepted = 0,
+    wrong_version = 1,
+    wrong_layout = 2,
+    wrong_kind = 3,
+    wrong_user = 4
+};
 
 // Both sides send one, the connector first. Descriptors of the segments ride on the listener's, if its verdict is accepted.
 struct Hello {
@@ -119,9 +128,12 @@ constexpr std::uint32_t layout_hash() noexcept {
     std::uint32_t hash = 2166136261u;
     for (const std::uint64_t value :
          {std::uint64_t{kProtocolVersion}, kLine, kFrameHeader, std::uint64_t{kPadding}, kHeaderBytes, kSegmentMagic,
-          std::uint64_t{offsetof(SegmentHeader, read_position)}, std::uint64_t{offsetof(SegmentHeader, consumer_parked)},
-          std::uint64_t{offsetof(SegmentHeader, producer_parked)}, std::uint64_t{offsetof(SegmentHeader, producer_side)},
-          std::uint64_t{offsetof(SegmentHeader, listener_closed)}, std::uint64_t{offsetof(SegmentHeader, connector_closed)}}) {
+          std::uint64_t{offsetof(SegmentHeader, read_position)},
+          std::uint64_t{offsetof(SegmentHeader, consumer_parked)},
+          std::uint64_t{offsetof(SegmentHeader, producer_parked)},
+          std::uint64_t{offsetof(SegmentHeader, producer_side)},
+          std::uint64_t{offsetof(SegmentHeader, listener_closed)},
+          std::uint64_t{offsetof(SegmentHeader, connector_closed)}}) {
         for (int byte = 0; byte < 8; ++byte) {
             hash = (hash ^ static_cast<std::uint32_t>(value >> (8 * byte) & 0xff)) * 16777619u;
         }

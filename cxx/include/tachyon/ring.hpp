@@ -341,8 +341,9 @@ class Consumer {
     std::uint64_t cursor_ = 0;
     std::uint64_t freed_ = 0;
     std::uint64_t pending_ = 0;
-    std::uint64_t peeked_ = 0;    // frames; not beside released_: the compiler would update the two as one vector, and the
-    std::uint64_t wakes_ = 0;     // load of that, after a store to one half of it, waits for the store to leave the core
+    std::uint64_t peeked_ =
+        0;                     // frames; not beside released_: the compiler would update the two as one vector, and the
+    std::uint64_t wakes_ = 0;  // load of that, after a store to one half of it, waits for the store to leave the core
     std::uint64_t released_ = 0;
 };
 

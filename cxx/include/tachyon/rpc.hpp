@@ -41,7 +41,8 @@ class CallWindow {
     enum class State : std::uint8_t { none, open, set_aside };
 
     [[nodiscard]] State state(std::uint64_t id) const noexcept {
-        return id != 0 && id <= newest_ && newest_ - id < kMostCallsInFlight ? states_[id % kMostCallsInFlight] : State::none;
+        return id != 0 && id <= newest_ && newest_ - id < kMostCallsInFlight ? states_[id % kMostCallsInFlight]
+                                                                             : State::none;
     }
     // No effect on ids that are too long ago: their place belongs to another one.
     void set(std::uint64_t id, State state) noexcept {
@@ -65,7 +66,8 @@ class Caller {
     void called(std::uint64_t id) noexcept;
 
     // try_send, with the next id. Statuses as Bus::try_send.
-    [[nodiscard]] Status try_call(const void* data, std::uint64_t size, std::uint32_t msg_type, std::uint64_t& id) noexcept {
+    [[nodiscard]] Status try_call(const void* data, std::uint64_t size, std::uint32_t msg_type,
+                                  std::uint64_t& id) noexcept {
         id = next_id();
         const Status status = calls_.try_send(data, size, msg_type, id);
         if (status == Status::ok) called(id);
@@ -116,11 +118,14 @@ class Callee {
     [[nodiscard]] Status try_serve(Frame& call) noexcept;
 
     // May `id` be replied to? Each call once.
-    [[nodiscard]] bool can_reply(std::uint64_t id) const noexcept { return window_.state(id) == CallWindow::State::open; }
+    [[nodiscard]] bool can_reply(std::uint64_t id) const noexcept {
+        return window_.state(id) == CallWindow::State::open;
+    }
     void replied(std::uint64_t id) noexcept { window_.set(id, CallWindow::State::none); }
 
     // try_send as the answer to `id`; also unknown_call.
-    [[nodiscard]] Status try_reply(std::uint64_t id, const void* data, std::uint64_t size, std::uint32_t msg_type) noexcept {
+    [[nodiscard]] Status try_reply(std::uint64_t id, const void* data, std::uint64_t size,
+                                   std::uint32_t msg_type) noexcept {
         if (!can_reply(id)) return Status::unknown_call;
         const Status status = replies_.try_send(data, size, msg_type, id);
         if (status == Status::ok) replied(id);

@@ -34,7 +34,7 @@ namespace tachyon {
 // ---- time --------------------------------------------------------------------------------------------------------------
 
 inline constexpr std::uint64_t kNever = UINT64_MAX;
-inline constexpr std::uint64_t kMillisecond = 1'000'000;  // ns
+inline constexpr std::uint64_t kMillisecond = 1'000'000;    // ns
 inline constexpr std::uint64_t kSlice = 50 * kMillisecond;  // longest sleep before the peer and signals are looked at
 
 inline std::uint64_t now_ns() noexcept {  // CLOCK_MONOTONIC
@@ -96,8 +96,10 @@ inline bool park_barrier(Barrier barrier) noexcept {
 // After publishing. Relaxed is enough for the look: [wake-barrier] orders it, and wake() reads again with an exchange.
 inline bool wake_if_parked(std::atomic<std::uint32_t>& parked, Barrier barrier) noexcept {
     compiler_barrier();
-    if (barrier == Barrier::locked) [[unlikely]] full_barrier();
-    if (parked.load(std::memory_order_relaxed) == 0) [[likely]] return false;
+    if (barrier == Barrier::locked) [[unlikely]]
+        full_barrier();
+    if (parked.load(std::memory_order_relaxed) == 0) [[likely]]
+        return false;
     return wake(parked);
 }
 

@@ -47,6 +47,7 @@ test-python:
 lint:
 	@$(SETUP) lint
 	$(VENV)/clang-format --dry-run --Werror $(CXX_SOURCES)
+	@mkdir -p build
 	$(CMAKE) --preset release -B build/lint -DTACHYON_TESTS=OFF >build/lint.log || { cat build/lint.log; exit 1; }
 	find cxx/src cxx/bench -name '*.cpp' -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
 	$(VENV)/ruff check

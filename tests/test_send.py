@@ -311,13 +311,19 @@ def test_send_many_wakes_a_sleeping_consumer_once(pair, run_thread, until):
     producer, consumer = pair()
     producer.send(b"")
     consumer.recv()
-    receiving = run_thread(lambda: [consumer.recv().data for _ in range(100)])
-    parks = consumer.stats()["parks"]
-    until(lambda: consumer.stats()["parks"] > parks)
-    before = producer.stats()["wakes"]
-    producer.send_many(b"%d" % i for i in range(100))
-    assert receiving.result() == [b"%d" % i for i in range(100)]
-    assert producer.stats()["wakes"] - before <= 1
+    woken = 0
+    for _ in range(50):  # it may be awake just then, but not every time
+        receiving = run_thread(lambda: [consumer.recv().data for _ in range(100)])
+        parks = consumer.stats()["parks"]
+        until(lambda before=parks: consumer.stats()["parks"] > before)
+        before = producer.stats()["wakes"]
+        producer.send_many(b"%d" % i for i in range(100))
+        assert receiving.result() == [b"%d" % i for i in range(100)]
+        woken = producer.stats()["wakes"] - before
+        assert woken <= 1
+        if woken:
+            break
+    assert woken
 
 
 def test_items_made_by_using_the_same_bus_are_fine(pair):

@@ -914,6 +914,30 @@ TEST_CASE("a listener that says the wrong thing is refused, with the reason, and
     CHECK(Held{} == before);
 }
 
+TEST_CASE("a descriptor too many is noticed even where the kernel has cut it off") {
+    const Folder folder;
+    const Held before;
+    for (const std::size_t passed : {2u, 3u, 50u}) {  // two is right, and all there is room for
+        const Segment segment = Segment::create(kCapacity);
+        const Descriptor listener = raw_listener(folder.file());
+        ConnectOptions options;
+        options.kind = Kind::rpc;
+        options.segments = 2;
+        Aside client = connecting(folder.file(), options);
+        const Descriptor socket = raw_accept(listener);
+        REQUIRE(receive_raw(socket.get()).complete);
+        Hello hello = offer(kCapacity, 2);
+        hello.kind = static_cast<std::uint16_t>(Kind::rpc);
+        hello.capacity[1] = kCapacity;
+        REQUIRE(send_raw(socket.get(), &hello, sizeof hello, times(segment.descriptor(), passed)));
+        REQUIRE(send_raw(socket.get(), "R", 1));
+        CHECK(client.join().established.has_value() == (passed == 2));
+        CHECK((passed == 2 || contains(client.join().what, "more descriptors")));
+        REQUIRE(::unlink(folder.file().c_str()) == 0);
+    }
+    CHECK(Held{} == before);
+}
+
 TEST_CASE("a refusal that comes before the connector has said anything is still understood") {
     const Folder folder;
     const Held before;

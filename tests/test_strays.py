@@ -165,6 +165,16 @@ def real_greeting(path, until, kind=1):
     return HELLO.pack(b"TACHYON\x1a", 0x01020304, version, kind, layout, 0, 0, 0, 0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("at, wrong", [(0, b"T\xc1CHYON\x1a"), (0, bytes(8)), (8, b"\x01\x02\x03\x04")])
+def test_a_greeting_that_is_right_but_for_its_first_words_is_dropped(path, until, listening, at, wrong):
+    greeting = bytearray(real_greeting(path, until))
+    greeting[at : at + len(wrong)] = wrong
+    with dial(path, until) as client:
+        client.sendall(greeting)
+        assert client.recv(64) == b""
+    gets_through(path, listening)
+
+
 @pytest.mark.parametrize("end", ["close", "wrong word"])
 def test_a_client_that_drops_out_at_the_last_step_is_no_hindrance(path, until, listening, end):
     greeting = real_greeting(path, until)

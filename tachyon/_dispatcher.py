@@ -23,8 +23,8 @@ _STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
 class RpcDispatcher:
     """Hands each call to the handler of its msg_type and sends the answer back. The caller always gets one.
 
-    send_details: put the type and text of a handler's exception behind the two bytes of an error reply, where RpcError.detail
-    shows them. Off by default: a caller need not learn what went wrong inside.
+    send_details: put the type and text of a handler's exception behind the two bytes of an error reply, where
+    RpcError.detail shows them. Off by default: a caller need not learn what went wrong inside.
     """
 
     def __init__(self, *, send_details: bool = False) -> None:
@@ -54,15 +54,15 @@ class RpcDispatcher:
         """Wait for one call, for at most `timeout` seconds, and answer it.
 
         If there is no handler, or it fails, the caller gets an error reply first; then RpcError, or the handler's own
-        exception, is raised here. A handler gets a read-only memoryview that is valid until it returns, and returns a buffer,
-        the request itself included; None and str are failures. Otherwise raises as RpcBus.serve and RpcBus.reply.
+        exception, is raised here. A handler gets a read-only memoryview that is valid until it returns, and returns a
+        buffer, the request itself included; None and str are failures. Else raises as RpcBus.serve and RpcBus.reply.
         """
         failure = self._serve(bus, timeout)
         if failure is not None:
             raise failure
 
     def serve_forever(self, bus: RpcBus) -> None:
-        """Serve until the caller closes or dies, stop() is called, or Ctrl-C. Failures of handlers are logged, with traceback.
+        """Serve until the caller closes or dies, stop() is called, or Ctrl-C. Failures are logged, with traceback.
 
         A handler's SystemExit ends the loop too, once its caller has been answered, and is raised.
         """
@@ -105,8 +105,8 @@ class RpcDispatcher:
         return failure
 
     def _answer(self, bus: RpcBus, correlation_id: int, msg_type: int, request: memoryview) -> BaseException | None:
-        # The reply is sent while the request is held, because it may be a view of it. No deadlock comes of it: a caller that
-        # waits for room takes replies out meanwhile.
+        # The reply is sent while the request is held, because it may be a view of it. No deadlock comes of it: a caller
+        # that waits for room takes replies out meanwhile.
         try:
             endpoint = self._endpoints.get(msg_type)
             if endpoint is None:

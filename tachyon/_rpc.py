@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tachyon._tachyon import RpcBus
 
 MSG_TYPE_ERROR = 0xFFFF
-"""msg_type of a reply that says that the call failed. Its payload begins with the call's own msg_type, two bytes, big-endian."""
+"""msg_type of a reply that says that the call failed. It begins with the call's msg_type, 2 bytes, big-endian."""
 
 Handler = Callable[[memoryview], Any]
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def _decode_detail(payload: bytes | memoryview) -> str | None:
 class RpcEndpoint:
     """A handler bound to a msg_type.
 
-    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it on the other side of an RpcBus.
+    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it across an RpcBus.
     """
 
     def __init__(self, handler: Handler, msg_type: int) -> None:
@@ -78,12 +78,12 @@ class RpcEndpoint:
         *,
         timeout: float | None = None,
     ) -> bytes | T:
-        """Call the other side's handler of this msg_type with the bytes of `payload`, any buffer, and return its answer.
+        """Call the other side's handler of this msg_type with the bytes of `payload`, any buffer; return its answer.
 
         on_response: gets the answer in place, as a memoryview that is valid until it returns; its result is returned.
         Without it the answer is returned as bytes.
         timeout: seconds for all of it; None waits as long as the callee lives. When it runs out the call is cancelled.
-        Raises RpcError if the handler failed or there is none, BusFullError, BusEmptyError, PeerDeadError and the like as
+        Raises RpcError if the handler failed or there is none, BusFullError, BusEmptyError, PeerDeadError and so on as
         RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
         """
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -397,7 +397,7 @@ def test_a_caller_that_closes_has_its_calls_served_first(rpc):
 
 
 def test_a_callee_that_dies_is_noticed_by_the_waiting_caller(path, spawn):
-    child = spawn(
+    spawn(
         """
         callee = tachyon.RpcBus.listen(path, 1 << 16, 1 << 16, timeout=60)
         with callee.serve() as rx: cid = rx.correlation_id
@@ -435,8 +435,8 @@ def test_closing_ends_a_wait_in_another_thread(rpc, run_thread, until, which):
         pass
     bus = callee if which == "callee" else caller
     waiting = run_thread((lambda: callee.serve()) if which == "callee" else (lambda: caller.wait(cid)))
-    parks = lambda: bus.stats()["calls" if which == "callee" else "replies"]["parks"]
-    until(lambda: parks() > 0)
+    direction = "calls" if which == "callee" else "replies"
+    until(lambda: bus.stats()[direction]["parks"] > 0)
     bus.close()
     with pytest.raises(BusClosedError):
         waiting.result(30)

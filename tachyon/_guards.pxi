@@ -1,12 +1,12 @@
 # Included by _tachyon.pyx: the windows into frames that are handed out.
 #
-# no_gc_clear: a guard in a reference cycle needs its bus until __dealloc__, to give the frame back there, and a view of it needs
-# the guard. The collector must not take them away before; a cycle through a guard is broken elsewhere.
+# no_gc_clear: a guard in a reference cycle needs its bus until __dealloc__, to give the frame back there, and a view of
+# it needs the guard. The collector must not take them away before; a cycle through a guard is broken elsewhere.
 
 
 @cython.no_gc_clear
 cdef class _Window:
-    """Bytes of the ring, for as long as a frame is held. Counts the views, so that none outlives the frame unnoticed."""
+    """Bytes of the ring, for as long as a frame is held. Counts the views: none outlives the frame unnoticed."""
 
     cdef Bus _bus
     cdef RpcBus _rpc  # None on a plain bus; here, because a subclass's own references are gone when __dealloc__ runs
@@ -112,7 +112,9 @@ cdef class _Window:
         if max_version is not None and max_version[0] >= 1:
             capsule = versioned_capsule(self._payload, self._size, self._readonly, <void*>self, drop_versioned)
         elif self._readonly:
-            raise BufferError("received bytes are read-only, which DLPack before 1.0 cannot say; use memoryview, or a newer consumer")
+            raise BufferError(
+                "received bytes are read-only, which DLPack before 1.0 cannot say; use memoryview, or a newer consumer"
+            )
         else:
             capsule = unversioned_capsule(self._payload, self._size, <void*>self, drop_unversioned)
         Py_INCREF(self)
@@ -143,8 +145,8 @@ cdef void drop_unversioned(DLManagedTensor* managed) noexcept with gil:
 cdef class TxGuard(_Window):
     """Room for a message, to be written in place. `with memoryview(guard) as m: m[:] = ...`, np.frombuffer, DLPack.
 
-    Leaving its block sends the first `actual_size` bytes; an exception gives the room back. A view that is alive then is a
-    BufferError: nothing is sent, and the room is given back when the view goes.
+    Leaving its block sends the first `actual_size` bytes; an exception gives the room back. A view that is alive then
+    is a BufferError: nothing is sent, and the room is given back when the view goes.
     """
 
     cdef uint32_t _type_id
@@ -186,7 +188,6 @@ cdef class TxGuard(_Window):
         self._usable()
         self._type_id = kind
 
-
     @property
     def correlation_id(self):
         """The id that the call will have, or that the reply answers; 0 on a plain bus."""
@@ -219,7 +220,6 @@ cdef class RxGuard(_Window):
     def type_id(self):
         """The message's type_id."""
         return self._frame.type_id
-
 
     @property
     def correlation_id(self):

@@ -95,10 +95,11 @@ cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* want
 cdef class RpcBus:
     """Calls and replies between two processes. The listener serves, the connector calls. A context manager.
 
-    Any number of calls (up to 16,384) may be in flight, and be waited for in any order. A reply that comes before it is waited
-    for is set aside; of those, more than 64 MiB are not kept: the oldest are dropped, and counted in stats(). One thread at a
-    time may call, and one may wait, on the caller's side; one may serve, and one may reply, on the callee's. A second one gets
-    BusBusyError. close() may come from any thread. Not picklable, not copyable, of no use in a forked child.
+    Any number of calls (up to 16,384) may be in flight, and be waited for in any order. A reply that comes before it is
+    waited for is set aside; of those, more than 64 MiB are not kept: the oldest are dropped, and counted in stats().
+    One thread at a time may call, and one may wait, on the caller's side; one may serve, and one may reply, on the
+    callee's. A second one gets BusBusyError. close() may come from any thread. Not picklable, not copyable, of no use
+    in a forked child.
     """
 
     def __init__(self, *args, **kwargs):
@@ -114,7 +115,7 @@ cdef class RpcBus:
 
     @staticmethod
     def listen(socket_path, cap_fwd, cap_rev, *, timeout=None, mode=0o600):
-        """Create two rings, of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until one caller has connected.
+        """Create two rings, of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait for one caller.
 
         Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.
         """
@@ -163,12 +164,13 @@ cdef class RpcBus:
         cdef Origin origin
         need_caller(self, "call")
         as_call(self, &origin)
-        send_object(self._calls, data, kind, core.kNever if timeout is None else deadline_after(timeout), True, False, &origin)
+        cdef uint64_t deadline = core.kNever if timeout is None else deadline_after(timeout)
+        send_object(self._calls, data, kind, deadline, True, False, &origin)
         rpc_caller(self).called(origin.correlation_id)
         return origin.correlation_id
 
     def call_zero_copy(self, size, msg_type, *, timeout=None):
-        """Claim room for a request of `size` bytes, to be written in place: a TxGuard that knows its `correlation_id`."""
+        """Claim room for a request of `size` bytes, to be written in place: a TxGuard that has a `correlation_id`."""
         cdef uint32_t kind = as_call_type(msg_type)
         cdef Origin origin
         cdef TxGuard guard
@@ -182,9 +184,9 @@ cdef class RpcBus:
     def wait(self, correlation_id, *, timeout=None):
         """Wait for the reply to a call and return it in place, as an RxGuard for a `with` block.
 
-        Its type_id is the reply's msg_type. A reply can be had once. ValueError for an id that was never issued, is answered
-        already, was cancelled, or whose reply was dropped. BusEmptyError when the timeout (seconds) runs out: wait again, or
-        cancel. PeerClosedError, PeerDeadError: it will never come. BusBusyError, BusClosedError.
+        Its type_id is the reply's msg_type. A reply can be had once. ValueError for an id that was never issued, is
+        answered already, was cancelled, or whose reply was dropped. BusEmptyError when the timeout (seconds) runs out:
+        wait again, or cancel. PeerClosedError, PeerDeadError: it will never come. BusBusyError, BusClosedError.
         """
         cdef Wanted wanted
         cdef uint64_t deadline = core.kNever if timeout is None else deadline_after(timeout)
@@ -202,9 +204,10 @@ cdef class RpcBus:
     # -- the callee --
 
     def serve(self, *, timeout=None):
-        """Wait for the next call and return it in place, as an RxGuard with `correlation_id` and `type_id` (its msg_type).
+        """Wait for the next call and return it in place: an RxGuard with `correlation_id` and `type_id`, the msg_type.
 
-        Leave its block before you reply. Raises BusEmptyError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError.
+        Leave its block before you reply.
+        Raises BusEmptyError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError.
         """
         cdef Wanted wanted
         cdef uint64_t deadline = core.kNever if timeout is None else deadline_after(timeout)
@@ -215,7 +218,7 @@ cdef class RpcBus:
         return receive_guard(self, self._calls, deadline, &wanted)
 
     def reply(self, correlation_id, data, msg_type=0, *, timeout=None):
-        """Answer a call, once, with the bytes of any buffer. In any order. ValueError if there is no such call to answer.
+        """Answer a call, once, with the bytes of any buffer. In any order. ValueError if there is no such call.
 
         Otherwise as Bus.send.
         """
@@ -223,7 +226,8 @@ cdef class RpcBus:
         cdef Origin origin
         need_callee(self, "reply")
         as_reply(self, correlation_id, &origin)
-        send_object(self._replies, data, kind, core.kNever if timeout is None else deadline_after(timeout), True, False, &origin)
+        cdef uint64_t deadline = core.kNever if timeout is None else deadline_after(timeout)
+        send_object(self._replies, data, kind, deadline, True, False, &origin)
         rpc_callee(self).replied(origin.correlation_id)
 
     def reply_zero_copy(self, correlation_id, size, msg_type=0, *, timeout=None):
@@ -251,7 +255,7 @@ cdef class RpcBus:
         self._replies.set_numa_node(node)
 
     def stats(self):
-        """Return counters: role, those of both rings, and, for a caller, calls in flight, replies set aside and dropped."""
+        """Return counters: role, those of both rings, and, for a caller, calls in flight, replies kept and dropped."""
         calls, replies = self._calls.stats(), self._replies.stats()
         result = {"role": "caller" if self._caller != NULL else "callee", "calls": calls, "replies": replies}
         if self._caller != NULL:
@@ -281,7 +285,7 @@ cdef class RpcBus:
         return self._calls.closed
 
     def close(self):
-        """Close both rings. Idempotent, never waits; allowed from any thread, and ends its waits with BusClosedError."""
+        """Close both rings. Idempotent, never waits; allowed from any thread, ends its waits with BusClosedError."""
         self._calls.close()
         self._replies.close()
 

@@ -36,7 +36,7 @@ cdef class Bus:
     cdef int raise_for_status(self, int status) except -1
 
 
-# A pair of buses: calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller).
+# A pair of buses: calls one way, replies the other. From tachyon.RpcBus.listen (the callee) or .connect (the caller).
 cdef class RpcBus:
     cdef Bus _calls
     cdef Bus _replies

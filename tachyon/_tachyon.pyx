@@ -68,8 +68,9 @@ cdef extern from *:
         if (uid >= 0) options.uid = static_cast<uid_t>(uid);
         return tachyon::Bus::connect(path, options, interrupt).release();
     }
-    static tachyon::RpcRings* tachyon_listen_rpc(const std::string& path, uint64_t forward, uint64_t reverse, uint64_t deadline,
-                                                 unsigned mode, const tachyon::Interrupt& interrupt) {
+    static tachyon::RpcRings* tachyon_listen_rpc(const std::string& path, uint64_t forward, uint64_t reverse,
+                                                 uint64_t deadline, unsigned mode,
+                                                 const tachyon::Interrupt& interrupt) {
         tachyon::ListenOptions options;
         options.capacities = {forward, reverse};
         options.deadline = deadline;
@@ -110,7 +111,7 @@ __version__ = TACHYON_VERSION.decode()
 MIN_CAPACITY = core.kMinCapacity
 MAX_CAPACITY = core.kMaxCapacity
 
-# Looks at the ring with the GIL held before it is released to wait: 2 … 6 µs, where releasing and taking it costs 30 ns.
+# Looks at the ring with the GIL held before it is released to wait: 2 … 6 µs; releasing and taking it takes 30 ns.
 cdef enum:
     LOOKS_WITH_GIL = 128
     LARGE_COPY = 1 << 16  # bytes; from here on other threads may run during the copy
@@ -126,14 +127,15 @@ cdef extern from *:
                               const core.Interrupt& interrupt) except +raise_setup_error nogil
 
     core.RpcRings* tachyon_listen_rpc(const string& path, uint64_t forward, uint64_t reverse, uint64_t deadline,
-                                      unsigned int mode, const core.Interrupt& interrupt) except +raise_setup_error nogil
+                                      unsigned int mode,
+                                      const core.Interrupt& interrupt) except +raise_setup_error nogil
     core.RpcRings* tachyon_connect_rpc(const string& path, uint64_t deadline, long uid,
                                        const core.Interrupt& interrupt) except +raise_setup_error nogil
 
 include "_guards.pxi"
 
 
-# ---- inside -----------------------------------------------------------------------------------------------------------
+# ---- inside ----------------------------------------------------------------------------------------------------------
 #
 # Functions, not methods: _tachyon.pxd shows the methods of Bus to everybody.
 
@@ -275,8 +277,12 @@ cdef inline int enter(Bus self) except -1:
 cdef int refuse_use(Bus self) except -1:
     check_open(self)
     if self._guards != 0:
-        raise BusBusyError("a guard of this bus is still open, or a view of one still lives; leave its block and drop the view")
-    raise BusBusyError("this bus is in use by another thread, or by a caller of this one; a Bus serves one thread at a time")
+        raise BusBusyError(
+            "a guard of this bus is still open, or a view of one still lives; leave its block and drop the view"
+        )
+    raise BusBusyError(
+        "this bus is in use by another thread, or by a caller of this one; a Bus serves one thread at a time"
+    )
 
 
 cdef inline void leave(Bus self) noexcept:
@@ -407,7 +413,9 @@ cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
     if status == Status.too_large:
         raise too_large(self, size)
     if status == Status.wrong_side:
-        raise BusBusyError("one side sends and the other receives, as the first send decided; open a second bus for the way back")
+        raise BusBusyError(
+            "one side sends and the other receives, as the first send decided; open a second bus for the way back"
+        )
     if status == Status.claim_open or status == Status.no_claim:
         raise BusBusyError("a claim of this bus is open where none may be, or none is where one must be")
     if status == Status.peer_closed:
@@ -415,7 +423,9 @@ cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
     if status == Status.peer_dead:
         raise PeerDeadError(f"the peer (pid {self._peer_pid}) of this bus ({self._path}) died; open a new one")
     if status == Status.corrupt:
-        error = PeerDeadError(f"the peer (pid {self._peer_pid}) of this bus ({self._path}) corrupted the ring; open a new one")
+        error = PeerDeadError(
+            f"the peer (pid {self._peer_pid}) of this bus ({self._path}) corrupted the ring; open a new one"
+        )
         error.reason = "corrupt"
         raise error
     if status == Status.forked:
@@ -424,8 +434,8 @@ cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
         raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
     if status == Status.unknown_call:
         raise ValueError(
-            "there is no such call to wait for: its id was never issued, it is answered already, was cancelled, or its reply was "
-            "dropped because too many others had not been asked for"
+            "there is no such call to wait for: its id was never issued, it is answered already, was cancelled, "
+            "or its reply was dropped because too many others had not been asked for"
         )
     if status == Status.full:
         raise BusFullError("no room now")
@@ -465,8 +475,9 @@ cdef Bus new_bus(core.Bus* opened, object path):
 cdef class Bus:
     """One direction between two processes. Made by Bus.listen and Bus.connect; a context manager.
 
-    Either side may be the producer: the first send decides. One thread at a time; a second one gets BusBusyError, except that
-    close() may come from any thread and ends a wait. Not picklable, not copyable, of no use in a forked child.
+    Either side may be the producer: the first send decides. One thread at a time; a second one gets BusBusyError,
+    except that close() may come from any thread and ends a wait. Not picklable, not copyable, of no use in a forked
+    child.
     """
 
     def __init__(self, *args, **kwargs):
@@ -483,10 +494,10 @@ cdef class Bus:
 
         capacity: power of two, 64 bytes … 4 GiB; the memory is reserved before anybody is let in.
         timeout: seconds to wait for the peer; None waits for ever.
-        mode: permissions of the socket file; with any bit for group or others, other users than ours (and root) are let in.
+        mode: permissions of the socket file; with any bit for group or others, users other than us and root are let in.
 
-        The file is gone when this returns or raises. Whatever else stands at the path is left alone; a socket that nobody
-        listens on is replaced. Clients that say nothing, or the wrong thing, are dropped without harm.
+        The file is gone when this returns or raises. Whatever else stands at the path is left alone; a socket that
+        nobody listens on is replaced. Clients that say nothing, or the wrong thing, are dropped without harm.
         Raises CapacityError, MemoryError, HandshakeError, TachyonTimeoutError.
         """
         cdef string path = as_path(socket_path)
@@ -536,7 +547,8 @@ cdef class Bus:
         Raises BusFullError, MessageTooLargeError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError. After a
         PeerClosedError or PeerDeadError nobody will read this message.
         """
-        send_until(self, data, as_type_id(type_id), core.kNever if timeout is None else deadline_after(timeout), True, False)
+        cdef uint64_t deadline = core.kNever if timeout is None else deadline_after(timeout)
+        send_until(self, data, as_type_id(type_id), deadline, True, False)
 
     def try_send(self, data, type_id=0):
         """Send if there is room now. False if the ring is full. Otherwise as send."""
@@ -545,8 +557,9 @@ cdef class Bus:
     def send_many(self, items, type_id=0, *, timeout=None):
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were sent.
 
-        The consumer is woken once, at the end or when the ring is full; one that polls sees each message at once. `timeout`
-        (seconds) is for all of them together; BusFullError.sent tells how many went out before it ran out. Raises as send.
+        The consumer is woken once, at the end or when the ring is full; one that polls sees each message at once.
+        `timeout` (seconds) is for all of them together; BusFullError.sent tells how many went out before it ran out.
+        Raises as send.
         """
         cdef uint32_t default_type = as_type_id(type_id), item_type
         cdef uint64_t deadline = deadline_after(timeout)
@@ -578,8 +591,9 @@ cdef class Bus:
     def send_zero_copy(self, size, type_id=0, *, timeout=None):
         """Claim room for `size` bytes, to be written in place within a `with` block.
 
-        Returns a TxGuard with a writable buffer. Leaving the block sends the message, cut to `actual_size`; an exception in
-        the block gives the room back. Until then every other use of this bus raises BusBusyError. Raises as send.
+        Returns a TxGuard with a writable buffer. Leaving the block sends the message, cut to `actual_size`; an
+        exception in the block gives the room back. Until then every other use of this bus raises BusBusyError.
+        Raises as send.
         """
         cdef Origin origin
         origin.caller = NULL
@@ -638,7 +652,8 @@ cdef class Bus:
                 if frame.size > view.len:
                     tachyon_core(self._core).put_back(frame)
                     raise MessageTooLargeError(
-                        f"the next message has {frame.size} bytes, the buffer {view.len}; pass a larger one, the message waits"
+                        f"the next message has {frame.size} bytes, the buffer {view.len}; "
+                        "pass a larger one, the message waits"
                     )
                 copy_out(<uint8_t*>view.buf, frame.payload, frame.size)
                 tachyon_core(self._core).release(frame)
@@ -661,9 +676,9 @@ cdef class Bus:
         return guard
 
     def drain_batch(self, max_msgs=1024, spin_threshold=10000, *, timeout=None):
-        """Wait for a message, then take up to `max_msgs` that are there, in place, as an RxBatchGuard for a `with` block.
+        """Wait for a message, then take up to `max_msgs` that are there in place, as an RxBatchGuard for a `with`.
 
-        spin_threshold: looks at the ring before the thread is put to sleep. timeout: seconds to wait for the first message.
+        spin_threshold: looks at the ring before the thread is put to sleep. timeout: seconds to wait for the first.
         Leaving the block frees all of them. Raises as recv.
         """
         most = operator.index(max_msgs)
@@ -706,14 +721,14 @@ cdef class Bus:
         leave(self)
 
     def set_polling_mode(self, pure_spin):
-        """True: waits never sleep, for the lowest latency at the price of a whole core. False: spin for a while, then sleep."""
+        """True: waits never sleep, for the lowest latency at the price of a core. False: spin a while, then sleep."""
         check_open(self)
         enter(self)
         tachyon_core(self._core).set_polling_mode(bool(pure_spin))
         leave(self)
 
     def set_numa_node(self, node):
-        """Move the ring's memory to NUMA node `node`. Best before the first message. ValueError if there is no such node."""
+        """Move the ring's memory to NUMA node `node`, best before the first message. ValueError if there is none."""
         cdef unsigned int wanted
         number = operator.index(node)
         if not 0 <= number < 1024:
@@ -729,7 +744,7 @@ cdef class Bus:
             raise OSError(error, os.strerror(error))
 
     def stats(self):
-        """Return counters of this side: role, messages and bytes of ring so far, waits that parked, wakes of the peer."""
+        """Return counters of this side: role, messages and bytes of ring so far, waits that parked, wakes."""
         check_open(self)
         cdef core.Stats stats = tachyon_core(self._core).stats()
         role = role_of(self)
@@ -750,7 +765,7 @@ cdef class Bus:
 
     @property
     def max_message_size(self):
-        """Largest message in bytes: capacity - 16. It goes through at any moment, when the consumer has freed the rest."""
+        """Largest message in bytes: capacity - 16. It goes through once the consumer has freed the rest."""
         return self._capacity - 16
 
     @property
@@ -769,8 +784,8 @@ cdef class Bus:
     def close(self):
         """Tell the peer that nothing more will come, and let go. Idempotent, never waits; allowed from any thread.
 
-        What was sent can still be read by the peer. A wait in another thread ends with BusClosedError. The memory stays mapped
-        as long as a guard or a view of one lives.
+        What was sent can still be read by the peer. A wait in another thread ends with BusClosedError. The memory stays
+        mapped as long as a guard or a view of one lives.
         """
         if self._core == NULL:
             return

@@ -121,7 +121,8 @@ TEST_CASE("a message that is too large decides nothing") {
     CHECK(pair.first->capacity() == 4096);
     std::vector<std::uint8_t> bytes(5000);
     std::uint8_t* payload = nullptr;
-    for (const std::uint64_t size : {std::uint64_t{4081}, std::uint64_t{5000}, std::uint64_t{1} << 32, ~std::uint64_t{0}}) {
+    for (const std::uint64_t size :
+         {std::uint64_t{4081}, std::uint64_t{5000}, std::uint64_t{1} << 32, ~std::uint64_t{0}}) {
         CHECK(pair.first->try_send(bytes.data(), size, 1) == Status::too_large);
         CHECK(pair.first->try_claim(size, payload) == Status::too_large);
         CHECK(pair.first->wait_writable(size, 0) == Status::too_large);
@@ -306,8 +307,8 @@ TEST_CASE("a message ends the wait of a consumer, room that of a producer, in bo
                 for (std::uint64_t i = 1; i <= kMessages; ++i) {
                     if (random.one_in(4)) sleep_us(200);
                     Frame frame{};
-                    const bool right = receive(*pair.second, frame, in_ms(30'000)) == Status::ok && check_message(frame, i) == nullptr &&
-                                       pair.second->release(frame) == Status::ok;
+                    const bool right = receive(*pair.second, frame, in_ms(30'000)) == Status::ok &&
+                                       check_message(frame, i) == nullptr && pair.second->release(frame) == Status::ok;
                     if (!right) {
                         ++failures;
                         return;
@@ -319,7 +320,8 @@ TEST_CASE("a message ends the wait of a consumer, room that of a producer, in bo
             for (std::uint64_t i = 1; i <= kMessages && failures == 0; ++i) {
                 if (random.one_in(4)) sleep_us(200);
                 write_message(bytes.data(), size, size, i);
-                const Status status = send(*pair.first, bytes.data(), size, static_cast<std::uint32_t>(i), i, in_ms(30'000));
+                const Status status =
+                    send(*pair.first, bytes.data(), size, static_cast<std::uint32_t>(i), i, in_ms(30'000));
                 if (status != Status::ok) ++failures;
             }
             consumer.join();
@@ -357,7 +359,8 @@ TEST_CASE("a signal ends a wait, and its caller is told") {
         std::atomic<bool> interrupted{false}, stop{false};
         std::thread waiter([&] {
             while (!stop && !interrupted) {
-                const Status status = writing ? pair.first->wait_writable(1, kNever) : pair.second->wait_readable(kNever);
+                const Status status =
+                    writing ? pair.first->wait_writable(1, kNever) : pair.second->wait_readable(kNever);
                 if (status == Status::interrupted) interrupted = true;
             }
         });
@@ -635,8 +638,9 @@ TEST_CASE("a close wakes a peer that is parked") {
             Bus& closing = writing ? *pair.second : *pair.first;
             auto& parked = writing ? pair.header->producer_parked : pair.header->consumer_parked;
             std::atomic<int> result{-1};
-            std::thread waiter(
-                [&] { result = static_cast<int>(writing ? waiting.wait_writable(1, kNever) : waiting.wait_readable(kNever)); });
+            std::thread waiter([&] {
+                result = static_cast<int>(writing ? waiting.wait_writable(1, kNever) : waiting.wait_readable(kNever));
+            });
             CHECK(eventually([&] { return parked.load() == 1 || result >= 0; }));
             sleep_us(1000);
             closing.close();
@@ -773,7 +777,10 @@ TEST_CASE("whatever a peer scribbles, and wherever, the bus answers with a statu
         for (int step = 0; step < 100; ++step) {
             switch (random.below(6)) {
                 case 0: words[random.below((kHeaderBytes + capacity) / 8)].store(random.next()); break;
-                case 1: detail::word_at(half.data + random.below(capacity / 64) * 64).store(commit_word(static_cast<std::uint32_t>(random.below(capacity)), 1)); break;
+                case 1:
+                    detail::word_at(half.data + random.below(capacity / 64) * 64)
+                        .store(commit_word(static_cast<std::uint32_t>(random.below(capacity)), 1));
+                    break;
                 case 2: half.header->read_position.store(random.below(4 * capacity)); break;
                 case 3: half.header->producer_side.store(static_cast<std::uint32_t>(random.below(4))); break;
                 case 4: half.header->consumer_parked.store(static_cast<std::uint32_t>(random.below(3))); break;
@@ -838,7 +845,8 @@ TEST_CASE("two processes exchange messages over two buses and part in peace") {
                 return 0;
             }
             TACHYON_CHILD_CHECK(status == Status::ok);
-            TACHYON_CHILD_CHECK(send(*out, frame.payload, frame.size, frame.type_id, frame.correlation_id, in_ms(30'000)) == Status::ok);
+            TACHYON_CHILD_CHECK(send(*out, frame.payload, frame.size, frame.type_id, frame.correlation_id,
+                                     in_ms(30'000)) == Status::ok);
             TACHYON_CHILD_CHECK(in->release(frame) == Status::ok);
         }
     });
@@ -876,7 +884,8 @@ TEST_CASE("a forked child has no bus, and the parent's goes on as if there were 
             // A socket and a pidfd of each of four ends are gone: they would keep the peers from seeing the parent's end.
             TACHYON_CHILD_CHECK(count_descriptors() <= descriptors - 4);
             std::uint8_t* payload = nullptr;
-            for (Bus* const bus : {pair.first.get(), pair.second.get(), undecided.first.get(), undecided.second.get()}) {
+            for (Bus* const bus :
+                 {pair.first.get(), pair.second.get(), undecided.first.get(), undecided.second.get()}) {
                 Frame other{};
                 TACHYON_CHILD_CHECK(bus->state() == Status::forked);
                 TACHYON_CHILD_CHECK(bus->try_send("x", 1, 1) == Status::forked);

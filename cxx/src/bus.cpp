@@ -44,14 +44,12 @@ class ForkGuard {
 
 std::unique_ptr<Bus> Bus::listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt) {
     Established established = tachyon::listen(path, options, interrupt);
-    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)),
-                                 std::move(established.segments.front()));
+    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
 }
 
 std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt) {
     Established established = tachyon::connect(path, options, interrupt);
-    return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)),
-                                 std::move(established.segments.front()));
+    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
 }
 
 Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "tachyon/error.hpp"
 #include "tachyon/handshake.hpp"
@@ -39,6 +40,8 @@ class Bus {
     static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options,
                                         const Interrupt& interrupt = {});
 
+    Bus(Connection connection, Segment segment)
+        : Bus(std::make_shared<Connection>(std::move(connection)), std::move(segment)) {}
     // A ring with fixed roles where `producer` says who sends; several may share one connection.
     Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer = Side::undecided);
     Bus(const Bus&) = delete;

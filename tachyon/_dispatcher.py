@@ -67,7 +67,12 @@ class RpcDispatcher:
         Failures of handlers are logged, with traceback, and the loop goes on. A handler's SystemExit ends it, once its
         caller has been answered, and is raised.
         """
-        self._stopping.clear()
+        try:
+            self._serve_until_stopped(bus)
+        finally:
+            self._stopping.clear()  # not at the start: a stop() that came a moment too early would be lost
+
+    def _serve_until_stopped(self, bus: RpcBus) -> None:
         while not self._stopping.is_set():
             try:
                 failure = self._serve(bus, _STOP_INTERVAL)
@@ -130,7 +135,7 @@ class RpcDispatcher:
         return failure
 
     def stop(self) -> None:
-        """End serve_forever within 0.1 s. May be called from any thread, a handler, or a signal handler."""
+        """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
         self._stopping.set()
 
 

@@ -306,6 +306,18 @@ def test_stop_from_another_thread_ends_the_loop(rpc, run_thread):
     assert not callee.closed
 
 
+def test_a_stop_that_comes_too_early_ends_the_next_loop_only(rpc, run_thread):
+    caller, callee = rpc()
+    dispatcher = RpcDispatcher()
+    dispatcher.register(echo)
+    dispatcher.stop()
+    dispatcher.serve_forever(callee)
+    serving = run_thread(dispatcher.serve_forever, callee)
+    assert echo.call(caller, b"x", timeout=30) == b"x"
+    dispatcher.stop()
+    serving.result(30)
+
+
 def test_a_callee_killed_within_a_handler_is_an_error_for_the_caller(path, spawn):
     child = spawn(SERVER.format(extra="dispatcher.handler(9)(lambda p: os.kill(os.getpid(), signal.SIGKILL))"), path)
     with RpcBus.connect(path, timeout=60) as caller:

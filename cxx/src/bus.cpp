@@ -175,6 +175,10 @@ Status Bus::commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t corr
     if (mode != Mode::producer) return ended(mode);
     if (!producer_.claim_open()) return Status::no_claim;
     if (frame_size(size) > producer_.claimed()) return Status::too_large;
+    if (peer_said_closed()) {  // a close is told before a commit, never after
+        producer_.abort();
+        return check_consumer();
+    }
     producer_.commit(size, type_id, correlation_id);
     return after_send();
 }

@@ -123,7 +123,9 @@ class HelloReader {
 
     [[nodiscard]] const Hello& hello() const { return hello_; }
     [[nodiscard]] std::vector<Descriptor>& descriptors() { return descriptors_; }
-    [[nodiscard]] bool misbehaved() const { return descriptors_.size() > expected_; }
+    [[nodiscard]] bool misbehaved() const {
+        return descriptors_.size() > expected_ || (truncated_ && descriptors_.size() == expected_);
+    }
     // What was passed had no free number to arrive at.
     [[nodiscard]] bool starved() const { return truncated_ && !misbehaved(); }
 

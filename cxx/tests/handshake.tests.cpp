@@ -930,7 +930,8 @@ TEST_CASE("a descriptor too many is noticed even where the kernel has cut it off
         hello.kind = static_cast<std::uint16_t>(Kind::rpc);
         hello.capacity[1] = kCapacity;
         REQUIRE(send_raw(socket.get(), &hello, sizeof hello, times(segment.descriptor(), passed)));
-        REQUIRE(send_raw(socket.get(), "R", 1));
+        const bool heard = send_raw(socket.get(), "R", 1);  // a connector that has been put off may be gone by now
+        REQUIRE((heard || passed != 2));
         CHECK(client.join().established.has_value() == (passed == 2));
         CHECK((passed == 2 || contains(client.join().what, "more descriptors")));
         REQUIRE(::unlink(folder.file().c_str()) == 0);

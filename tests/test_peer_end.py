@@ -401,3 +401,39 @@ def test_an_idle_peer_is_never_declared_dead(pair):
             consumer.recv(timeout=0.1)
     producer.send(b"y")
     assert consumer.recv().data == b"y"
+
+
+def race_of_a_last_message(spawn, path, rounds):
+    """The consumer looks, finds nothing; then the last message and the end come at once; then it asks about the peer."""
+    child = spawn(
+        """
+        for i in range(int(sys.argv[2])):
+            bus = tachyon.Bus.connect(path, timeout=60)
+            bus.send(b"first")
+            for _ in range(i % 100): pass
+            bus.send(b"last")
+            bus.close()
+        """,
+        path,
+        rounds,
+    )
+    for _ in range(rounds):
+        with Bus.listen(path, 4096, timeout=60) as bus:
+            assert bus.recv(timeout=60).data == b"first"
+            try_recv = bus.try_recv
+            while (message := try_recv()) is None:
+                pass
+            assert message.data == b"last"
+            with pytest.raises(PeerClosedError):
+                bus.recv(timeout=60)
+    child.ends()
+
+
+def test_a_last_message_is_never_lost_to_the_close_that_follows_it(spawn, path):
+    race_of_a_last_message(spawn, path, 1000)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_last_message_is_never_lost_in_many_rounds(spawn, path):
+    race_of_a_last_message(spawn, path, 50_000)

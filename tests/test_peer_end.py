@@ -404,7 +404,7 @@ def test_an_idle_peer_is_never_declared_dead(pair):
 
 
 def race_of_a_last_message(spawn, path, rounds):
-    """The consumer looks, finds nothing; then the last message and the end come at once; then it asks about the peer."""
+    """The consumer finds nothing; then the last message and the end come at once; then it asks about the peer."""
     child = spawn(
         """
         for i in range(int(sys.argv[2])):

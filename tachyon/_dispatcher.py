@@ -101,12 +101,12 @@ class RpcDispatcher:
             if (
                 failure is not None
             ):  # the locals of the handler's frames may be views of the request, which has to be freed now
-                traceback.clear_frames(failure.__traceback__)
+                clear_frames_of(failure)
+        finally:
             try:
                 request.release()
             except BufferError:  # there are views of this view: they show below
                 del request
-        finally:
             leave(guard)
         return failure
 
@@ -126,17 +126,38 @@ class RpcDispatcher:
             try:
                 bus.reply(correlation_id, answer, msg_type)
                 return None
-            except (PeerDeadError, BusClosedError):
+            except (PeerDeadError, BusClosedError, KeyboardInterrupt):
                 raise
             except BaseException as error:  # not a buffer, or too large
                 failure = error
-        detail = f"{type(failure).__name__}: {failure}" if self.send_details else None
+        detail = describe(failure) if self.send_details else None
         bus.reply(correlation_id, _encode_error(msg_type, detail, bus.max_reply_size), MSG_TYPE_ERROR)
         return failure
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
         self._stopping.set()
+
+
+def describe(failure: BaseException) -> str:
+    """Type and text of an exception, whose __str__ may be broken."""
+    try:
+        return f"{type(failure).__name__}: {failure}"
+    except Exception:
+        return type(failure).__name__
+
+
+def clear_frames_of(failure: BaseException) -> None:
+    """Clear the frames of an exception and of all that it came from."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [failure]
+    while todo:
+        error = todo.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        todo += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
 
 
 def leave(guard: RxGuard) -> None:

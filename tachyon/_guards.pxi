@@ -102,14 +102,15 @@ cdef class _Window:
 
         Read-only frames need a consumer that asks for DLPack 1.0 or later, which can say so; BufferError otherwise.
         """
-        self._usable()
         if stream is not None:
             raise BufferError("a CPU tensor has no stream; pass stream=None")
         if dl_device is not None and tuple(dl_device) != (1, 0):
             raise BufferError(f"these bytes live on the CPU (1, 0), not on {dl_device}")
         if copy:
             raise BufferError("no copy is made here; copy the tensor after taking it")
-        if max_version is not None and max_version[0] >= 1:
+        cdef bint versioned = max_version is not None and max_version[0] >= 1
+        self._usable()  # last: the arguments may run code that leaves the block
+        if versioned:
             capsule = versioned_capsule(self._payload, self._size, self._readonly, <void*>self, drop_versioned)
         elif self._readonly:
             raise BufferError(

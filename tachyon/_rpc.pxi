@@ -66,7 +66,8 @@ cdef int need_callee(RpcBus self, str verb) except -1:
 
 cdef void as_call(RpcBus self, Origin* origin) noexcept:
     origin.caller = rpc_caller(self)
-    origin.correlation_id = rpc_caller(self).next_id()
+    origin.callee = NULL
+    origin.correlation_id = 0  # begin_origin gives it one
     origin.replies = <PyObject*>self._replies
 
 
@@ -78,6 +79,7 @@ cdef int as_reply(RpcBus self, object correlation_id, Origin* origin) except -1:
             f"or more than {core.kMostCallsInFlight} calls old"
         )
     origin.caller = NULL
+    origin.callee = rpc_callee(self)
     origin.correlation_id = number
     return 0
 
@@ -123,15 +125,15 @@ cdef class RpcBus:
         cdef uint64_t forward = as_capacity(cap_fwd), reverse = as_capacity(cap_rev), deadline = deadline_after(timeout)
         cdef unsigned int bits = as_mode(mode)
         cdef core.RpcRings* rings = NULL
+        cdef SetupOutcome outcome
         cdef core.Interrupt interrupt
         cdef list raised = []
         interrupt.asked = signal_raised
         interrupt.context = <void*>raised
-        try:
-            with nogil:
-                rings = tachyon_listen_rpc(path, forward, reverse, deadline, bits, interrupt)
-        except BaseException as error:
-            raise setup_failed(error, socket_path, raised) from None
+        with nogil:
+            rings = tachyon_listen_rpc(outcome, path, forward, reverse, deadline, bits, interrupt)
+        if rings == NULL:
+            raise setup_failed(&outcome, socket_path, raised)
         return new_rpc_bus(rings, socket_path, False)
 
     @staticmethod
@@ -141,15 +143,15 @@ cdef class RpcBus:
         cdef uint64_t deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
         cdef long user = as_user(uid)
         cdef core.RpcRings* rings = NULL
+        cdef SetupOutcome outcome
         cdef core.Interrupt interrupt
         cdef list raised = []
         interrupt.asked = signal_raised
         interrupt.context = <void*>raised
-        try:
-            with nogil:
-                rings = tachyon_connect_rpc(path, deadline, user, interrupt)
-        except BaseException as error:
-            raise setup_failed(error, socket_path, raised) from None
+        with nogil:
+            rings = tachyon_connect_rpc(outcome, path, deadline, user, interrupt)
+        if rings == NULL:
+            raise setup_failed(&outcome, socket_path, raised)
         return new_rpc_bus(rings, socket_path, True)
 
     # -- the caller --
@@ -165,7 +167,6 @@ cdef class RpcBus:
         need_caller(self, "call")
         as_call(self, &origin)
         send_object(self._calls, data, kind, deadline_after(timeout), True, False, &origin)
-        rpc_caller(self).called(origin.correlation_id)
         return origin.correlation_id
 
     def call_zero_copy(self, size, msg_type, *, timeout=None):
@@ -227,7 +228,6 @@ cdef class RpcBus:
         need_callee(self, "reply")
         as_reply(self, correlation_id, &origin)
         send_object(self._replies, data, kind, deadline_after(timeout), True, False, &origin)
-        rpc_callee(self).replied(origin.correlation_id)
 
     def reply_zero_copy(self, correlation_id, size, msg_type=0, *, timeout=None):
         """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
@@ -282,13 +282,15 @@ cdef class RpcBus:
     @property
     def closed(self):
         """True after close(), and in a forked child."""
-        return self._calls.closed
+        return self._calls is None or self._calls.closed
 
     def close(self):
         """Close both rings. Idempotent, never waits; allowed from any thread, and ends its waits with
         BusClosedError."""
-        self._calls.close()
-        self._replies.close()
+        if self._calls is not None:
+            self._calls.close()
+        if self._replies is not None:
+            self._replies.close()
 
     def __enter__(self):
         check_open(self._calls)
@@ -299,7 +301,7 @@ cdef class RpcBus:
 
     def __repr__(self):
         if self.closed:
-            return f"<tachyon.RpcBus {self._calls._path!r} closed>"
+            return f"<tachyon.RpcBus {None if self._calls is None else self._calls._path!r} closed>"
         role = "caller" if self._caller != NULL else "callee"
         return f"<tachyon.RpcBus {self._calls._path!r} {role} peer_pid={self._calls._peer_pid}>"
 

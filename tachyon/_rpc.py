@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def _encode_error(msg_type: int, detail: str | None, limit: int) -> bytes:
-    payload = struct.pack("!H", msg_type)
+    payload = struct.pack("!H", msg_type & 0xFFFF)  # a peer may put any 32 bits there
     return (payload + detail.encode("utf-8", "replace"))[:limit] if detail else payload
 
 
@@ -50,9 +50,9 @@ class RpcEndpoint:
             raise OverflowError(f"msg_type must be between 0 and 65534, not {number}")
         if number == MSG_TYPE_ERROR:
             raise ValueError("msg_type 65535 means a failed call; choose another")
+        functools.update_wrapper(self, handler)  # first: it copies the handler's own attributes over ours
         self.handler = handler
         self.msg_type = number
-        functools.update_wrapper(self, handler)
 
     def __call__(self, payload: Any) -> Any:
         """Call the handler locally."""

@@ -3,29 +3,6 @@
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-class _Interrupted(BaseException):
-    """A signal handler raised during set-up; finish_setup puts its exception in this one's place."""
-
-
-cdef int raise_setup_error() except *:
-    """Turn the C++ exception of a set-up call into ours. Runs within the catch block."""
-    cdef int failure = -1, number = 0
-    cdef string what
-    cdef bint known = tachyon_setup_error(failure, number, what)
-    text = what.decode("utf-8", "replace")
-    if not known:
-        raise MemoryError(text) if "bad_alloc" in text else TachyonError(text)
-    if failure == <int>core.SetupFailure.capacity:
-        raise CapacityError(text)
-    if failure == <int>core.SetupFailure.memory:
-        raise MemoryError(text)
-    if failure == <int>core.SetupFailure.timed_out:
-        raise TachyonTimeoutError(text)
-    if failure == <int>core.SetupFailure.interrupted:
-        raise _Interrupted
-    raise HandshakeError(text, number or None)
-
-
 cdef cpp_bool signal_raised(void* context) noexcept with gil:
     # The handler's exception is kept in the slot that `context` points to, because this runs inside a nogil call.
     try:
@@ -36,13 +13,20 @@ cdef cpp_bool signal_raised(void* context) noexcept with gil:
     return False
 
 
-cdef object setup_failed(BaseException error, object path, list raised):
+cdef object setup_failed(SetupOutcome* outcome, object path, list raised):
     """What listen or connect raise, given what came out of the core."""
-    if isinstance(error, _Interrupted):
+    text = outcome.what.decode("utf-8", "replace")
+    if outcome.failure < 0:
+        return MemoryError(text) if "bad_alloc" in text else TachyonError(text)
+    if outcome.failure == <int>core.SetupFailure.capacity:
+        return CapacityError(text)
+    if outcome.failure == <int>core.SetupFailure.memory:
+        return MemoryError(text)
+    if outcome.failure == <int>core.SetupFailure.timed_out:
+        return TachyonTimeoutError(text)
+    if outcome.failure == <int>core.SetupFailure.interrupted:
         return raised[0]
-    if isinstance(error, HandshakeError):
-        error.path = path
-    return error
+    return HandshakeError(text, outcome.error_number or None, path)
 
 
 cdef object refuse_payload(object data, str verb):

@@ -53,58 +53,67 @@ cdef extern from *:
     static inline void tachyon_leave(int* flag) { *flag = 0; }
     #endif
 
-    static tachyon::Bus* tachyon_listen(const std::string& path, uint64_t capacity, uint64_t deadline, unsigned mode,
+    // Catches what is ours and std's, never (...): at interpreter exit taking the GIL ends this thread by a forced
+    // unwinding, which must not be swallowed.
+    struct SetupOutcome { int failure = -1; int error_number = 0; std::string what; };
+    template <class Call>
+    static auto tachyon_set_up(SetupOutcome& outcome, Call call) -> decltype(call()) {
+        try {
+            return call();
+        } catch (const tachyon::SetupError& error) {
+            outcome.failure = static_cast<int>(error.failure());
+            outcome.error_number = error.error_number();
+            outcome.what = error.what();
+        } catch (const std::exception& error) {
+            outcome.what = error.what();
+        }
+        return nullptr;
+    }
+
+    static tachyon::Bus* tachyon_listen(SetupOutcome& outcome, const std::string& path, uint64_t capacity,
+                                        uint64_t deadline, unsigned mode,
                                         const tachyon::Interrupt& interrupt) {
         tachyon::ListenOptions options;
         options.capacities = {capacity};
         options.deadline = deadline;
         options.mode = mode;
-        return tachyon::Bus::listen(path, options, interrupt).release();
+        return tachyon_set_up(outcome, [&] { return tachyon::Bus::listen(path, options, interrupt).release(); });
     }
-    static tachyon::Bus* tachyon_connect(const std::string& path, uint64_t deadline, long uid,
+    static tachyon::Bus* tachyon_connect(SetupOutcome& outcome, const std::string& path, uint64_t deadline, long uid,
                                          const tachyon::Interrupt& interrupt) {
         tachyon::ConnectOptions options;
         options.deadline = deadline;
         if (uid >= 0) options.uid = static_cast<uid_t>(uid);
-        return tachyon::Bus::connect(path, options, interrupt).release();
+        return tachyon_set_up(outcome, [&] { return tachyon::Bus::connect(path, options, interrupt).release(); });
     }
-    static tachyon::RpcRings* tachyon_listen_rpc(const std::string& path, uint64_t forward, uint64_t reverse,
+    static tachyon::RpcRings* tachyon_listen_rpc(SetupOutcome& outcome, const std::string& path, uint64_t forward,
+                                                 uint64_t reverse,
                                                  uint64_t deadline,
                                                  unsigned mode, const tachyon::Interrupt& interrupt) {
         tachyon::ListenOptions options;
         options.capacities = {forward, reverse};
         options.deadline = deadline;
         options.mode = mode;
-        return new tachyon::RpcRings(tachyon::listen_rpc(path, options, interrupt));
+        return tachyon_set_up(
+            outcome, [&] { return new tachyon::RpcRings(tachyon::listen_rpc(path, options, interrupt)); });
     }
-    static tachyon::RpcRings* tachyon_connect_rpc(const std::string& path, uint64_t deadline, long uid,
+    static tachyon::RpcRings* tachyon_connect_rpc(SetupOutcome& outcome, const std::string& path, uint64_t deadline,
+                                                  long uid,
                                                   const tachyon::Interrupt& interrupt) {
         tachyon::ConnectOptions options;
         options.deadline = deadline;
         if (uid >= 0) options.uid = static_cast<uid_t>(uid);
-        return new tachyon::RpcRings(tachyon::connect_rpc(path, options, interrupt));
-    }
-    // Only within a catch block. False: it is not a SetupError.
-    static bool tachyon_setup_error(int& failure, int& error_number, std::string& what) {
-        try {
-            throw;
-        } catch (const tachyon::SetupError& error) {
-            failure = static_cast<int>(error.failure());
-            error_number = error.error_number();
-            what = error.what();
-            return true;
-        } catch (const std::exception& error) {
-            what = error.what();
-        } catch (...) {
-            what = "unknown C++ exception";
-        }
-        return false;
+        return tachyon_set_up(
+            outcome, [&] { return new tachyon::RpcRings(tachyon::connect_rpc(path, options, interrupt)); });
     }
     """
     core.Bus* tachyon_core(void* bus) noexcept nogil
     int tachyon_enter(int* flag) noexcept
     void tachyon_leave(int* flag) noexcept
-    bint tachyon_setup_error(int& failure, int& error_number, string& what) noexcept
+    cdef cppclass SetupOutcome:
+        int failure
+        int error_number
+        string what
     const char* TACHYON_VERSION
 
 __version__ = TACHYON_VERSION.decode()
@@ -122,16 +131,18 @@ cdef enum:
 include "_support.pxi"
 
 cdef extern from *:
-    core.Bus* tachyon_listen(const string& path, uint64_t capacity, uint64_t deadline, unsigned int mode,
-                             const core.Interrupt& interrupt) except +raise_setup_error nogil
-    core.Bus* tachyon_connect(const string& path, uint64_t deadline, long uid,
-                              const core.Interrupt& interrupt) except +raise_setup_error nogil
+    core.Bus* tachyon_listen(SetupOutcome& outcome, const string& path, uint64_t capacity, uint64_t deadline,
+                             unsigned int mode,
+                             const core.Interrupt& interrupt) noexcept nogil
+    core.Bus* tachyon_connect(SetupOutcome& outcome, const string& path, uint64_t deadline, long uid,
+                              const core.Interrupt& interrupt) noexcept nogil
 
-    core.RpcRings* tachyon_listen_rpc(const string& path, uint64_t forward, uint64_t reverse, uint64_t deadline,
+    core.RpcRings* tachyon_listen_rpc(SetupOutcome& outcome, const string& path, uint64_t forward, uint64_t reverse,
+                                      uint64_t deadline,
                                       unsigned int mode,
-                                      const core.Interrupt& interrupt) except +raise_setup_error nogil
-    core.RpcRings* tachyon_connect_rpc(const string& path, uint64_t deadline, long uid,
-                                       const core.Interrupt& interrupt) except +raise_setup_error nogil
+                                      const core.Interrupt& interrupt) noexcept nogil
+    core.RpcRings* tachyon_connect_rpc(SetupOutcome& outcome, const string& path, uint64_t deadline, long uid,
+                                       const core.Interrupt& interrupt) noexcept nogil
 
 include "_guards.pxi"
 
@@ -144,14 +155,36 @@ include "_guards.pxi"
 # What a send is part of, beyond the plain bus: a call (caller, with the id it is going to have) or a reply.
 cdef struct Origin:
     core.Caller* caller
+    core.Callee* callee
     uint64_t correlation_id
     PyObject* replies  # the Bus that the answers to a caller come on
+
+
+# Between enter and leave, so that nothing that runs Python code (a buffer, __index__, __float__) or another thread
+# comes between the choice of an id and the message that carries it.
+cdef int begin_origin(Origin* origin) except -1:
+    if origin.caller != NULL:
+        origin.correlation_id = origin.caller.next_id()
+    elif origin.callee != NULL and not origin.callee.can_reply(origin.correlation_id):
+        raise ValueError(
+            f"there is no call {origin.correlation_id} to reply to: it was never served, is answered already, "
+            f"or more than {core.kMostCallsInFlight} calls old"
+        )
+    return 0
+
+
+cdef inline void origin_sent(Origin* origin) noexcept:
+    if origin.caller != NULL:
+        origin.caller.called(origin.correlation_id)
+    elif origin.callee != NULL:
+        origin.callee.replied(origin.correlation_id)
 
 
 cdef int send_until(Bus self, object data, uint32_t type_id, uint64_t deadline, bint wait, bint quietly) except -1:
     """1: sent. 0: no room, and `wait` is false."""
     cdef Origin origin
     origin.caller = NULL
+    origin.callee = NULL
     origin.correlation_id = 0
     return send_object(self, data, type_id, deadline, wait, quietly, &origin)
 
@@ -188,6 +221,7 @@ cdef int send_bytes(
     cdef uint8_t* payload = NULL
     cdef bint direct = strided == NULL and size < LARGE_COPY
     try:
+        begin_origin(origin)
         while True:
             if direct and quietly:
                 status = bus.try_send_quietly(data, size, type_id)
@@ -205,6 +239,7 @@ cdef int send_bytes(
                 bus.wake_consumer()
             await_room(self, size, deadline, origin)
         if direct:
+            origin_sent(origin)
             return 1
         if strided == NULL:
             with nogil:
@@ -218,6 +253,7 @@ cdef int send_bytes(
         status = bus.commit(<uint32_t>size, type_id, origin.correlation_id)
         if status != Status.ok:
             raise_status(self, status, size)
+        origin_sent(origin)
         return 1
     finally:
         leave(self)
@@ -237,6 +273,7 @@ cdef TxGuard claim_frame(Bus self, object size, uint32_t type_id, uint64_t deadl
     cdef TxGuard guard = TxGuard.__new__(TxGuard)
     enter(self)
     try:
+        begin_origin(origin)
         while True:
             status = tachyon_core(self._core).try_claim(claimed, payload)
             if status == Status.ok:
@@ -261,6 +298,8 @@ cdef object role_of(Bus self):
 
 
 cdef int check_open(Bus self) except -1:
+    if self is None:  # of an RpcBus made by __new__
+        raise BusClosedError("this RpcBus was never opened; use RpcBus.listen or RpcBus.connect")
     if self._core == NULL or self._closing:
         raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
     cdef Status status = tachyon_core(self._core).state()
@@ -506,15 +545,15 @@ cdef class Bus:
         cdef uint64_t size = as_capacity(capacity), deadline = deadline_after(timeout)
         cdef unsigned int bits = as_mode(mode)
         cdef core.Bus* opened = NULL
+        cdef SetupOutcome outcome
         cdef core.Interrupt interrupt
         cdef list raised = []
         interrupt.asked = signal_raised
         interrupt.context = <void*>raised
-        try:
-            with nogil:
-                opened = tachyon_listen(path, size, deadline, bits, interrupt)
-        except BaseException as error:
-            raise setup_failed(error, socket_path, raised) from None
+        with nogil:
+            opened = tachyon_listen(outcome, path, size, deadline, bits, interrupt)
+        if opened == NULL:
+            raise setup_failed(&outcome, socket_path, raised)
         return new_bus(opened, socket_path)
 
     @staticmethod
@@ -529,15 +568,15 @@ cdef class Bus:
         cdef uint64_t deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
         cdef long user = as_user(uid)
         cdef core.Bus* opened = NULL
+        cdef SetupOutcome outcome
         cdef core.Interrupt interrupt
         cdef list raised = []
         interrupt.asked = signal_raised
         interrupt.context = <void*>raised
-        try:
-            with nogil:
-                opened = tachyon_connect(path, deadline, user, interrupt)
-        except BaseException as error:
-            raise setup_failed(error, socket_path, raised) from None
+        with nogil:
+            opened = tachyon_connect(outcome, path, deadline, user, interrupt)
+        if opened == NULL:
+            raise setup_failed(&outcome, socket_path, raised)
         return new_bus(opened, socket_path)
 
     # -- sending --
@@ -598,6 +637,7 @@ cdef class Bus:
         """
         cdef Origin origin
         origin.caller = NULL
+        origin.callee = NULL
         origin.correlation_id = 0
         return claim_frame(self, size, as_type_id(type_id), deadline_after(timeout), &origin)
 
@@ -724,9 +764,10 @@ cdef class Bus:
 
     def set_polling_mode(self, pure_spin):
         """True: waits never sleep, for the lowest latency at the price of a core. False: they spin, then sleep."""
+        cdef cpp_bool wanted = bool(pure_spin)  # may raise: before enter
         check_open(self)
         enter(self)
-        tachyon_core(self._core).set_polling_mode(bool(pure_spin))
+        tachyon_core(self._core).set_polling_mode(wanted)
         leave(self)
 
     def set_numa_node(self, node):

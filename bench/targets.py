@@ -37,7 +37,7 @@ WATCHDOG = 120  # seconds for one measurement
 
 def pin(core: int) -> None:
     """Stay on one core, if there are two."""
-    if len(os.sched_getaffinity(0)) > 1:
+    if (os.cpu_count() or 1) > 1:  # not what is allowed now: a child inherits its parent's one core
         os.sched_setaffinity(0, {core})
 
 
@@ -55,8 +55,9 @@ def child_sink(folder: str) -> None:
     """Receive, and tell how long it took since the first message."""
     with tachyon.Bus.connect(f"{folder}/there", timeout=10) as bus:
         next(bus)
-        start = time.perf_counter()
-        count = sum(1 for _ in bus)
+        start, count = time.perf_counter(), 0
+        for _ in bus:
+            count += 1
         print((time.perf_counter() - start) / count)
 
 

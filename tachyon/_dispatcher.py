@@ -7,7 +7,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tachyon._errors import BusClosedError, BusEmptyError, PeerClosedError, PeerDeadError, RpcError
 from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tachyon")
 
-_STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
+Reply = Callable[["RpcBus", int, Any, int], None]
+
+STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
+
+
+def _reply(bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
+    bus.reply(correlation_id, answer, msg_type)
 
 
 class RpcDispatcher:
@@ -75,7 +81,7 @@ class RpcDispatcher:
     def _serve_until_stopped(self, bus: RpcBus) -> None:
         while not self._stopping.is_set():
             try:
-                failure = self._serve(bus, _STOP_INTERVAL)
+                failure = self._serve(bus, STOP_INTERVAL)
             except BusEmptyError:
                 continue
             except PeerClosedError:
@@ -92,15 +98,14 @@ class RpcDispatcher:
             elif failure is not None:
                 raise failure
 
-    def _serve(self, bus: RpcBus, timeout: float | None) -> BaseException | None:
+    def _serve(self, bus: RpcBus, timeout: float | None, reply: Reply = _reply) -> BaseException | None:
         """Answer one call. Returns what its handler raised; raises what is wrong with the bus."""
         guard = bus.serve(timeout=timeout)
         request = memoryview(guard)
         try:
-            failure = self._answer(bus, guard.correlation_id, guard.type_id, request)
-            if (
-                failure is not None
-            ):  # the locals of the handler's frames may be views of the request, which has to be freed now
+            failure = self._answer(bus, guard.correlation_id, guard.type_id, request, reply)
+            if failure is not None:
+                # The locals of the handler's frames may be views of the request, which has to be freed now.
                 clear_frames_of(failure)
         finally:
             try:
@@ -110,7 +115,9 @@ class RpcDispatcher:
             leave(guard)
         return failure
 
-    def _answer(self, bus: RpcBus, correlation_id: int, msg_type: int, request: memoryview) -> BaseException | None:
+    def _answer(
+        self, bus: RpcBus, correlation_id: int, msg_type: int, request: memoryview, reply: Reply
+    ) -> BaseException | None:
         # The reply is sent while the request is held, because it may be a view of it. No deadlock comes of it: a caller
         # that waits for room takes replies out meanwhile.
         try:
@@ -124,14 +131,14 @@ class RpcDispatcher:
             failure = error
         else:
             try:
-                bus.reply(correlation_id, answer, msg_type)
+                reply(bus, correlation_id, answer, msg_type)
                 return None
             except (PeerDeadError, BusClosedError, KeyboardInterrupt):
                 raise
             except BaseException as error:  # not a buffer, or too large
                 failure = error
         detail = describe(failure) if self.send_details else None
-        bus.reply(correlation_id, _encode_error(msg_type, detail, bus.max_reply_size), MSG_TYPE_ERROR)
+        reply(bus, correlation_id, _encode_error(msg_type, detail, bus.max_reply_size), MSG_TYPE_ERROR)
         return failure
 
     def stop(self) -> None:

@@ -899,3 +899,4 @@ cdef class Bus:
 
 
 include "_rpc.pxi"
+include "_listener.pxi"

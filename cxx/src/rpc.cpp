@@ -4,9 +4,8 @@
 #include <utility>
 
 namespace tachyon {
-namespace {
 
-RpcRings make_rings(Established established) {
+RpcRings adopt_rpc(Established established) {
     const auto connection = std::make_shared<Connection>(std::move(established.connection));
     RpcRings rings;
     rings.calls = std::make_unique<Bus>(connection, std::move(established.segments[0]), Side::connector);
@@ -14,17 +13,15 @@ RpcRings make_rings(Established established) {
     return rings;
 }
 
-}  // namespace
-
 RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interrupt& interrupt) {
     options.kind = Kind::rpc;
-    return make_rings(listen(path, options, interrupt));
+    return adopt_rpc(listen(path, options, interrupt));
 }
 
 RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Interrupt& interrupt) {
     options.kind = Kind::rpc;
     options.segments = 2;
-    return make_rings(connect(path, options, interrupt));
+    return adopt_rpc(connect(path, options, interrupt));
 }
 
 // ---- caller --------------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class RpcServer:
             raise BusBusyError("this RpcServer is served by another thread already")
         try:
             if self._closing or self._listener.closed:
-                raise BusClosedError(f"this RpcServer ({self._listener.path}) is closed; make a new one")
+                raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
             while not self._stopping.is_set():
                 member = self._waiting.wait(STOP_INTERVAL)
                 if isinstance(member, RpcBus):
@@ -142,7 +142,7 @@ class RpcServer:
     def __enter__(self) -> RpcServer:
         """Return the server."""
         if self.closed:
-            raise BusClosedError(f"this RpcServer ({self._listener.path}) is closed; make a new one")
+            raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tachyon import MSG_TYPE_ERROR, RpcBus, RpcDispatcher, RpcServer, TachyonTimeoutError
@@ -70,7 +71,7 @@ def _load(target: str) -> RpcDispatcher:
     module_name, colon, name = target.partition(":")
     if not (module_name and colon and name):
         raise Failure(ERROR, f"{target!r} is not MODULE:DISPATCHER, e.g. shop.orders:dispatcher")
-    if "" not in sys.path and str(os.getcwd()) not in sys.path:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, "")
     try:
         found = importlib.import_module(module_name)

@@ -32,10 +32,13 @@ cdef RpcBus new_rpc_bus(core.RpcRings* rings, object path, bint calls):
 
 
 cdef uint32_t as_msg_type(object value) except? 0xffffffff:
-    msg_type = operator.index(value)
-    if not 0 <= msg_type <= 0xffff:
-        raise OverflowError(f"msg_type must be between 0 and 65535, not {msg_type}")
-    return msg_type
+    cdef int overflow = 0
+    if type(value) is not int:
+        value = operator.index(value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow != 0 or not 0 <= number <= 0xffff:
+        raise OverflowError(f"msg_type must be between 0 and 65535, not {value}")
+    return <uint32_t>number
 
 
 cdef uint32_t as_call_type(object value) except? 0xffffffff:
@@ -46,8 +49,11 @@ cdef uint32_t as_call_type(object value) except? 0xffffffff:
 
 
 cdef uint64_t as_correlation_id(object value) except? 0:
-    number = operator.index(value)
-    return number if 0 < number < 1 << 64 else 0  # 0 is nobody's
+    cdef int overflow = 0
+    if type(value) is not int:
+        value = operator.index(value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return number if overflow == 0 and number > 0 else 0  # 0 is nobody's, and nobody gets as far as 2**63
 
 
 cdef int need_caller(RpcBus self, str verb) except -1:

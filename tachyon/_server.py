@@ -184,7 +184,7 @@ class RpcServer:
         try:
             pending = self._pending[bus]
             if pending is None:
-                failure = self.dispatcher._serve(bus, 0, self._reply)
+                failure = self.dispatcher._serve(bus, 0, self._keep)
                 self._served += 1
             else:
                 self._deliver(bus, pending)
@@ -205,13 +205,10 @@ class RpcServer:
             raise failure
         log.error("a call failed", exc_info=failure)
 
-    def _reply(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
-        try:
-            bus.reply(correlation_id, answer, msg_type, timeout=0)
-        except BusFullError:
-            pending = _Pending(correlation_id, bytes(answer), msg_type)
-            self._pending[bus] = pending
-            self._waiting.await_room(bus, len(pending.answer))
+    def _keep(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
+        pending = _Pending(correlation_id, bytes(answer), msg_type)
+        self._pending[bus] = pending
+        self._waiting.await_room(bus, len(pending.answer))
 
     def _deliver(self, bus: RpcBus, pending: _Pending) -> None:
         bus.reply(pending.correlation_id, pending.answer, pending.msg_type, timeout=0)

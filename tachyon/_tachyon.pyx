@@ -899,4 +899,5 @@ cdef class Bus:
 
 
 include "_rpc.pxi"
+include "_exchange.pxi"
 include "_listener.pxi"

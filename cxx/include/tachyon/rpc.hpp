@@ -22,7 +22,7 @@
 
 namespace tachyon {
 
-inline constexpr std::uint64_t kMostCallsInFlight = 1 << 14;
+inline constexpr std::uint64_t kMostCallsInFlight = 1 << 16;
 inline constexpr std::uint64_t kMostBytesSetAside = 64 << 20;  // or one reply, if that is larger
 
 // One side's ends of the two rings. They close together: [close] of both, then the hang-up.
@@ -115,8 +115,8 @@ class Callee {
   public:
     explicit Callee(RpcRings& rings) noexcept : calls_(*rings.calls), replies_(*rings.replies) {}
 
-    // The next call, in place; Bus::release it before, or after, replying. Statuses as Bus::try_peek; an id of 0, or one that
-    // does not grow, is corruption.
+    // The next call, in place; Bus::release it before, or after, replying. Statuses as Bus::try_peek; an id that is not
+    // the one after the last is corruption.
     [[nodiscard]] Status try_serve(Frame& call) noexcept;
 
     // May `id` be replied to? Each call once.

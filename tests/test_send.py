@@ -349,6 +349,25 @@ def test_send_many_wakes_a_sleeping_consumer_once(pair, run_thread, until):
     assert woken
 
 
+def test_send_many_wakes_a_sleeping_consumer_before_it_waits_for_room(pair, run_thread, until):
+    producer, consumer = pair(256)
+    producer.send(b"")
+    consumer.recv()
+    for _ in range(50):  # it may be awake just then, but not every time
+        receiving = run_thread(consumer.recv)
+        parks = consumer.stats()["parks"]
+        until(lambda before=parks: consumer.stats()["parks"] > before)
+        before = producer.stats()["wakes"]
+        with pytest.raises(BusFullError):  # nobody reads more than one, so this wakes nobody at its end
+            producer.send_many([b""] * 6, timeout=0.01)
+        receiving.result()
+        while consumer.try_recv() is not None:
+            pass
+        if producer.stats()["wakes"] > before:
+            return
+    pytest.fail("it woke nobody")
+
+
 def test_items_made_by_using_the_same_bus_are_fine(pair):
     producer, consumer = pair()
 

@@ -113,7 +113,7 @@ def imports_of_cython(path):
 MODULES = [
     path for suffix in ("py", "pyx", "pxd", "pxi", "pyi") for path in sorted((ROOT / "tachyon").rglob(f"*.{suffix}"))
 ]
-PARTS = {"_guards.pxi": "_tachyon", "_support.pxi": "_tachyon"}
+PARTS = {"_guards.pxi": "_tachyon", "_nogil.pxi": "_tachyon", "_support.pxi": "_tachyon"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -27,16 +27,15 @@ cdef extern from *:
     static inline int tachyon_look(const int* word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
     static inline void tachyon_set(int* word, int value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
+    // 1: inside. 0: refused. -1: refused, but close() may have found us here and left the closing to us.
     // guards == held: no Python guard is open, only nogil code may hold something.
-    static inline bool tachyon_enter_nogil(int* in_use, const int* closing, int guards, int held) {
-        if (tachyon_look(in_use) != 0 || guards != held) [[unlikely]] return false;
+    static inline int tachyon_enter_nogil(int* in_use, const int* closing, int guards, int held) {
+        if (tachyon_look(in_use) != 0 || guards != held) [[unlikely]] return 0;
         tachyon_set(in_use, kInUseByNogil);
         tachyon_light_barrier();
-        if (tachyon_look(closing) != 0) [[unlikely]] {
-            tachyon_set(in_use, 0);
-            return false;
-        }
-        return true;
+        if (tachyon_look(closing) == 0) [[likely]] return 1;
+        tachyon_set(in_use, 0);
+        return -1;
     }
     // True: it was asked to close meanwhile.
     static inline bool tachyon_leave_nogil(int* in_use, const int* closing) {
@@ -64,7 +63,7 @@ cdef extern from *:
     void tachyon_heavy_barrier() noexcept nogil
     int tachyon_look(const int* word) noexcept nogil
     void tachyon_set(int* word, int value) noexcept nogil
-    bint tachyon_enter_nogil(int* in_use, const int* closing, int guards, int held) noexcept nogil
+    int tachyon_enter_nogil(int* in_use, const int* closing, int guards, int held) noexcept nogil
     bint tachyon_leave_nogil(int* in_use, const int* closing) noexcept nogil
     bint tachyon_begin_close(int* closed) noexcept nogil
     void tachyon_end_close(int* closed) noexcept nogil
@@ -77,7 +76,10 @@ cdef extern from *:
 cdef inline bint enter_nogil(Bus self) noexcept nogil:
     if self._core == NULL:
         return False
-    return tachyon_enter_nogil(&self._in_use, <const int*>&self._closing, self._guards, self._held)
+    cdef int entered = tachyon_enter_nogil(&self._in_use, <const int*>&self._closing, self._guards, self._held)
+    if entered < 0:
+        close_core(self)
+    return entered > 0
 
 
 cdef inline void leave_nogil(Bus self) noexcept nogil:

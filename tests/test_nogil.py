@@ -456,7 +456,7 @@ def test_nogil_code_is_refused_while_a_guard_is_open(user, pair):
     assert consumer.try_peek() == OK
 
 
-def test_two_threads_are_told_apart_where_one_waits(user, pair, run_thread, until):
+def test_two_threads_are_told_apart_where_one_waits(user, run_thread, pair, until):
     sender, receiver = pair()
     sender.send(b"x")
     assert receiver.recv()
@@ -532,7 +532,7 @@ def test_everything_says_closed_afterwards(hands, user, pair):
 
 
 @pytest.mark.parametrize("loop", ["send_until_it_ends", "claim_until_it_ends", "read_until_it_ends"])
-def test_closing_under_a_running_loop_ends_it(user, pair, run_thread, loop):
+def test_closing_under_a_running_loop_ends_it(user, run_thread, pair, loop):
     """What the loop touches must not go away under it. 150 times, at whatever moment it happens to be."""
     for turn in range(150):
         sender, receiver = pair(4096)
@@ -557,7 +557,7 @@ def test_closing_under_a_running_loop_ends_it(user, pair, run_thread, loop):
         other.close()
 
 
-def test_what_nogil_code_holds_stays_mapped_after_a_close(user, pair, run_thread):
+def test_what_nogil_code_holds_stays_mapped_after_a_close(user, run_thread, pair):
     sender, receiver = pair(1 << 20)
     sender.send(bytes(1 << 19))
     flag = []
@@ -601,7 +601,7 @@ def test_after_nogil_use_close_unmaps_at_once(user, pair):
     assert mappings() == before - 2
 
 
-def test_a_waiting_loop_ends_with_the_close_of_another_thread(user, pair, run_thread, until):
+def test_a_waiting_loop_ends_with_the_close_of_another_thread(user, run_thread, pair, until):
     sender, receiver = pair(64)
     sender.send(b"full")
     sending = run_thread(user.Hand(sender).claim, 8, -1)
@@ -794,7 +794,7 @@ def test_rpc_after_a_close(rpc, user):
             hand.raise_for_status(CLOSED)
 
 
-def test_rpc_waits_end_with_a_close(rpc, user, run_thread, until):
+def test_rpc_waits_end_with_a_close(run_thread, rpc, user, until):
     caller, callee = rpc()
     number = caller.call(b"x", 1)
     waiting = run_thread(user.RpcHand(caller).peek_reply, number, -1)
@@ -809,7 +809,7 @@ def test_rpc_waits_end_with_a_close(rpc, user, run_thread, until):
     assert running.result(60) == PEER_CLOSED
 
 
-def test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies(rpc, user, run_thread):
+def test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies(run_thread, rpc, user):
     """The callee waits for room for a reply, the caller for room for a call: the caller must take replies meanwhile."""
     caller, callee = rpc(64, 64)
     serving = run_thread(user.echo, callee, 50)

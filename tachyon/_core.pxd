@@ -1,3 +1,4 @@
+# cython: language_level=3
 # The C++ core as _tachyon.pyx sees it. Private: nothing here is for other projects.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cpp_bool

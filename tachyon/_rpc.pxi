@@ -1,11 +1,11 @@
 # Included by _tachyon.pyx: RpcBus, two buses that answer each other.
 
 
-cdef inline core.Caller* rpc_caller(RpcBus self) noexcept:
+cdef inline core.Caller* rpc_caller(RpcBus self) noexcept nogil:
     return <core.Caller*>self._caller
 
 
-cdef inline core.Callee* rpc_callee(RpcBus self) noexcept:
+cdef inline core.Callee* rpc_callee(RpcBus self) noexcept nogil:
     return <core.Callee*>self._callee
 
 
@@ -205,6 +205,8 @@ cdef class RpcBus:
     def cancel(self, correlation_id):
         """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""
         need_caller(self, "cancel")
+        if self._calls._in_use == kInUseByNogil or self._replies._in_use == kInUseByNogil:
+            raise BusBusyError("this RpcBus is in use by nogil code in another thread")
         return rpc_caller(self).cancel(as_correlation_id(correlation_id))
 
     # -- the callee --
@@ -316,3 +318,219 @@ cdef class RpcBus:
 
     def __reduce__(self):
         raise TypeError("an RpcBus cannot be pickled or copied: it belongs to one process; open one in each")
+
+    # -- for other Cython code: see _tachyon.pxd and _nogil.pxi --
+
+    cdef int try_claim_call(self, unsigned long long size, unsigned char** payload) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        return self._calls.try_claim(size, payload)
+
+    cdef int claim_call(self, unsigned long long size, unsigned char** payload, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_claim_call(size, payload)
+            if status != <int>Status.full:
+                return status
+            status = wait_to_call(self, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int commit_call(self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            let_go_refused(self._calls, 1)
+            return refused_both(self)
+        correlation_id[0] = rpc_caller(self).next_id()
+        cdef Status status = tachyon_core(self._calls._core).commit(size, msg_type, correlation_id[0])
+        if status == Status.ok:
+            rpc_caller(self).called(correlation_id[0])
+        if is_over(status) and self._calls._held != 0:
+            let_go(self._calls, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int abort_call(self) noexcept nogil:
+        return not_this_side(self) if self._caller == NULL else self._calls.abort()
+
+    cdef int try_call_bytes(
+        self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id
+    ) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef uint64_t issued = 0
+        cdef Status status = rpc_caller(self).try_call(data, size, msg_type, issued)
+        leave_both(self)
+        correlation_id[0] = issued
+        return <int>status
+
+    cdef int call_bytes(
+        self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id,
+        long long timeout_ns
+    ) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_call_bytes(data, size, msg_type, correlation_id)
+            if status != <int>Status.full:
+                return status
+            status = wait_to_call(self, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int try_peek_reply(self, unsigned long long correlation_id, Frame* frame) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
+        if status == Status.ok:
+            memcpy(&self._reply, frame, sizeof(Frame))
+            hold(self._replies, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int peek_reply(self, unsigned long long correlation_id, Frame* frame, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_peek_reply(correlation_id, frame)
+            if status != <int>Status.empty:
+                return status
+            status = wait_for_message(self._replies, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int release_reply(self, const Frame* frame) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            let_go_refused(self._replies, 1)
+            return refused_both(self)
+        cdef Status status = Status.no_claim
+        cdef core.Frame ours
+        # What is released is our own copy of it.
+        if self._replies._held != 0 and self._reply.correlation_id == frame.correlation_id:
+            memcpy(&ours, &self._reply, sizeof(Frame))
+            rpc_caller(self).release(ours)
+            let_go(self._replies, 1)
+            status = Status.ok
+        leave_both(self)
+        return <int>status
+
+    cdef int cancel_call(self, unsigned long long correlation_id) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = Status.ok if rpc_caller(self).cancel(correlation_id) else Status.unknown_call
+        leave_both(self)
+        return <int>status
+
+    cdef int try_peek_call(self, Frame* frame) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = rpc_callee(self).try_serve((<core.Frame*>frame)[0])
+        if status == Status.ok:
+            hold(self._calls, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int peek_call(self, Frame* frame, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_peek_call(frame)
+            if status != <int>Status.empty:
+                return status
+            status = wait_for_message(self._calls, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int release_call(self, const Frame* frame) noexcept nogil:
+        return not_this_side(self) if self._callee == NULL else self._calls.release(frame)
+
+    cdef int try_claim_reply(
+        self, unsigned long long correlation_id, unsigned long long size, unsigned char** payload
+    ) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = Status.unknown_call
+        if rpc_callee(self).can_reply(correlation_id):
+            status = tachyon_core(self._replies._core).try_claim(size, payload[0])
+        if status == Status.ok:
+            hold(self._replies, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int claim_reply(
+        self, unsigned long long correlation_id, unsigned long long size, unsigned char** payload, long long timeout_ns
+    ) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_claim_reply(correlation_id, size, payload)
+            if status != <int>Status.full:
+                return status
+            status = wait_for_room(self._replies, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int commit_reply(
+        self, unsigned long long correlation_id, unsigned int size, unsigned int msg_type
+    ) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            let_go_refused(self._replies, 1)
+            return refused_both(self)
+        cdef Status status = Status.unknown_call
+        if rpc_callee(self).can_reply(correlation_id):
+            status = tachyon_core(self._replies._core).commit(size, msg_type, correlation_id)
+            if status == Status.ok:
+                rpc_callee(self).replied(correlation_id)
+            if is_over(status) and self._replies._held != 0:
+                let_go(self._replies, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int abort_reply(self) noexcept nogil:
+        return not_this_side(self) if self._callee == NULL else self._replies.abort()
+
+    cdef int try_reply_bytes(
+        self, unsigned long long correlation_id, const void* data, unsigned long long size, unsigned int msg_type
+    ) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = rpc_callee(self).try_reply(correlation_id, data, size, msg_type)
+        leave_both(self)
+        return <int>status
+
+    cdef int reply_bytes(
+        self, unsigned long long correlation_id, const void* data, unsigned long long size, unsigned int msg_type,
+        long long timeout_ns
+    ) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_reply_bytes(correlation_id, data, size, msg_type)
+            if status != <int>Status.full:
+                return status
+            status = wait_for_room(self._replies, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int raise_for_status(self, int status) except -1:
+        if self._calls is None:
+            check_open(self._calls)
+        return self._calls.raise_for_status(status)

@@ -159,6 +159,38 @@ Status Bus::abort() noexcept {
     return Status::ok;
 }
 
+// ---- lending -------------------------------------------------------------------------------------------------------------
+
+Status Bus::lend_producer(Producer*& producer) noexcept {
+    const Status status = begin_send(0);
+    if (status == Status::ok) producer = &producer_;
+    return status;
+}
+
+Status Bus::lend_consumer(Consumer*& consumer) noexcept {
+    if (mode_.load(std::memory_order_relaxed) != Mode::consumer) {
+        // Empty: nobody has sent anything yet; it will be the peer, because this side cannot send meanwhile.
+        if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return status;
+    }
+    consumer = &consumer_;
+    return Status::ok;
+}
+
+void Bus::give_back() noexcept {
+    if (producer_.claim_open()) producer_.abort();
+    if (consumer_.held() != 0) consumer_.put_back_all();
+}
+
+Status Bus::check() noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode == Mode::producer) return producer_.corrupt() ? poison() : check_consumer();
+    if (mode != Mode::consumer && mode != Mode::undecided) return ended(mode);
+    const bool gone = peer_gone_by_clock();
+    const bool closed = peer_said_closed();
+    if ((!gone && !closed) || consumer_.has_frame()) return Status::ok;
+    return closed ? Status::peer_closed : Status::peer_dead;
+}
+
 // ---- waiting -------------------------------------------------------------------------------------------------------------
 
 template <class HasWork>

@@ -155,6 +155,29 @@ class Bus {
     }
     [[nodiscard]] const Connection* connection() const noexcept { return connection_.get(); }
 
+    // ---- the ring itself, for callers that inline it ----
+    //
+    // While one of the two is lent, only wait_readable or wait_writable, and check, may be used beside it, by the same thread.
+
+    // Decides who sends, as a first send does: ok, or why this side cannot.
+    [[nodiscard]] Status lend_producer(Producer*& producer) noexcept;
+    [[nodiscard]] Status lend_consumer(Consumer*& consumer) noexcept;
+    // Gives up an open claim; frames that are held become the next ones again.
+    void give_back() noexcept;
+    // How the peer is: ok, or how it ended; for a consumer only once there is nothing left to read. Asks the kernel at most
+    // every 0.1 ms or so.
+    [[nodiscard]] Status check() noexcept;
+
+    // release() for a frame that the caller may have mixed up: no_claim if it is not the oldest one held, unchanged.
+    [[nodiscard]] Status release_checked(const Frame& frame) noexcept {
+        if (const Mode mode = mode_.load(std::memory_order_relaxed); mode != Mode::consumer) [[unlikely]]
+            return ended(mode);
+        if (!consumer_.is_oldest(frame)) [[unlikely]]
+            return Status::no_claim;
+        consumer_.release(frame);
+        return Status::ok;
+    }
+
     // ---- either ----
 
     // Tells the peer, wakes it, lets the socket go. Idempotent, never waits. What was committed can still be read over there.

@@ -79,5 +79,5 @@ sanitize:
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info tachyon/_tachyon.cpp tachyon/_tachyon.html
-	rm -f tachyon/_tachyon.*.so
+	rm -rf tachyon/_tachyon.*.so tachyon/include tachyon/lib
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help demo test test-cxx test-python lint format bench sanitize clean
+.PHONY: help demo test test-cxx test-python lint format bench sanitize wheels clean
 
 help:
 	@echo 'make demo      see it work: a stream and round trips between two processes'
@@ -24,6 +24,7 @@ help:
 	@echo 'make format    put the formatting right'
 	@echo 'make bench     measure, and compare with the targets'
 	@echo 'make sanitize  the C++ tests under ASan + UBSan, then under TSan'
+	@echo 'make wheels    a source distribution and wheels for every CPython found (ARCHS="x86_64 aarch64")'
 	@echo 'make clean     remove everything that was built, .venv too'
 
 # Only a visitor's first command: a newer compiler's warning must not spoil it.
@@ -76,6 +77,10 @@ sanitize:
 	  $(CMAKE) --preset $$preset && $(CMAKE) --build --preset $$preset -j $(JOBS) && \
 	  setarch "$$(uname -m)" -R env $(CTEST) --preset $$preset || exit 1; \
 	done
+
+wheels:
+	@$(SETUP) wheels
+	scripts/wheels
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info tachyon/_tachyon.cpp tachyon/_tachyon.html

@@ -1,6 +1,7 @@
 #include "tachyon/handshake.hpp"
 
 #include <poll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -11,7 +12,6 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <random>
 
 #include "tachyon/socket_file.hpp"
 
@@ -369,13 +369,15 @@ class Listener {
 // ---- connector -----------------------------------------------------------------------------------------------------------
 
 void name_connector(int socket) {
-    std::random_device random;
+    // Not std::random_device: where that opens a file, it throws when there are no descriptors left.
+    std::array<unsigned, 2> random{};
+    (void)::getentropy(random.data(), sizeof random);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, kConnectorName.data(), kConnectorName.size());
     const int digits =
         std::snprintf(address.sun_path + kConnectorName.size(), sizeof address.sun_path - kConnectorName.size(),
-                      "%d-%08x%08x", ::getpid(), random(), random());
+                      "%d-%08x%08x", ::getpid(), random[0], random[1]);
     const auto length = offsetof(sockaddr_un, sun_path) + kConnectorName.size() + static_cast<std::size_t>(digits);
     // Without a name the handshake works all the same; it only tells the listener less.
     (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length));

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -92,6 +93,23 @@ def test_it_may_be_moved(tmp_path):
     shutil.move(moved, tmp_path / "moved")  # pkg-config would quote the blank, split() above would not understand
     flags = compile_with_pkgconfig(tmp_path / "moved" / "lib" / "pkgconfig", tmp_path / "consumer")
     assert not [flag for flag in flags if str(PACKAGE) in flag]
+
+
+@pytest.mark.skipif(not (ROOT / "docs" / "cpp.md").is_file(), reason="only in the source tree")
+def test_the_example_of_the_documentation_works(tmp_path):
+    (code,) = re.findall(r"```cpp\n(.*?)```", (ROOT / "docs" / "cpp.md").read_text(), re.DOTALL)
+    assert "/tmp/cpp.sock" in code
+    source, program = tmp_path / "app.cpp", tmp_path / "app"
+    source.write_text(code.replace("/tmp/cpp.sock", str(tmp_path / "socket")))
+    flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-I", tachyon.get_include()]
+    run(*CXX, *flags, source, "-o", program, "-L", *tachyon.get_library_dirs(), "-ltachyon", "-pthread")
+    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as listener:
+        try:
+            run(program, "send")
+            assert listener.communicate(timeout=60)[0] == "7: hello\n"
+        finally:
+            listener.kill()
+    assert listener.returncode == 0
 
 
 def headers():

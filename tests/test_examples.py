@@ -3,7 +3,9 @@
 import importlib.util
 import os
 import re
+import runpy
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,7 @@ def complaint(child, code=1):
 def end(service, path, calls, failed=0, clients=1):
     """Ctrl-C."""
     service.send_signal(signal.SIGINT)
-    assert service.ends().splitlines() == [f"{clients} clients, {calls} calls, {failed} of them failed"]
+    assert service.ends().splitlines() == [f"clients: {clients}, calls: {calls}, of these failed: {failed}"]
     assert not os.path.exists(path)
     if not failed:
         assert service.errors.read_text() == ""
@@ -87,7 +89,7 @@ def test_two_order_book_clients_at_once(serve, run, path):
     assert "2,000 snapshots, all consistent" in run("order_book", "client", "--count", 2000).ends()  # a third
     assert [client.process.poll() for client in clients] == [None, None]
     service.send_signal(signal.SIGTERM)
-    assert service.ends().startswith("3 clients, ")
+    assert service.ends().startswith("clients: 3, ")
     for client in clients:
         assert "closed" in complaint(client)
     assert not os.path.exists(path)
@@ -110,6 +112,16 @@ def test_a_snapshot_has_176_bytes_whatever_its_depth(serve, path):
             assert 0 < max(bids, asks) <= depth
             assert answer[16 + 16 * max(bids, asks) :] == bytes(16 * (10 - max(bids, asks)))
     end(service, path, calls=3)
+
+
+def test_the_snapshot_is_laid_out_as_documented():
+    layout = runpy.run_path(str(EXAMPLES / "order_book" / "layout.py"))
+    snapshot = layout["Snapshot"](2**40, 3, [(99, 1), (98, 2)], [(101, 4)])
+    packed = struct.pack("<QIHH 8I 128x", 2**40, 3, 2, 1, *(99, 1, 101, 4), *(98, 2, 0, 0))
+    assert snapshot.pack() == packed
+    assert layout["Snapshot"].unpack(memoryview(packed)) == snapshot
+    with pytest.raises(struct.error):
+        layout["Snapshot"].unpack(packed[:-1])
 
 
 def test_the_book_changes_meanwhile(serve, path, until):
@@ -166,10 +178,12 @@ def test_malformed_batches_get_an_error_and_the_connection_goes_on(name, serve, 
 
 
 @inference_only
-def test_a_batch_that_never_fits_is_said_so(name, serve, run, path):
+def test_a_batch_that_never_fits_is_said_so(name, serve, run):
     service = serve(name)
     assert "can never fit" in complaint(run(name, "client", "--rows", 5000))
-    end(service, path, calls=0)
+    assert "10 batches, all as" in run(name, "client", "--count", 10).ends()  # the service goes on
+    service.send_signal(signal.SIGINT)
+    service.ends()
 
 
 @both
@@ -190,7 +204,7 @@ def test_ctrl_c_ends_a_client_with_one_line_and_leaves_the_service(name, serve, 
     assert complaint(client) == "client: interrupted\n"
     run(name, "client", "--count", 1).ends()
     service.send_signal(signal.SIGINT)
-    assert service.ends().startswith("2 clients, ")
+    assert service.ends().startswith("clients: 2, ")
 
 
 @both

@@ -90,7 +90,7 @@ def main() -> None:
             counts = server.stats()
     except tachyon.TachyonError as error:
         sys.exit(f"service: {error}")
-    print(f"{counts['accepted']:,} clients, {counts['served']:,} calls, {counts['failed']:,} of them failed")
+    print(f"clients: {counts['accepted']:,}, calls: {counts['served']:,}, of these failed: {counts['failed']:,}")
 
 
 if __name__ == "__main__":

@@ -94,9 +94,7 @@ def test_the_compiled_layout_is_the_declared_one(tmp_path):
     pytest.importorskip("Cython")
     (tmp_path / "user.pyx").write_text("from tachyon cimport Bus, RpcBus\ndef use(Bus bus, RpcBus rpc): pass\n")
     parent = str(PACKAGE.parent)
-    subprocess.run(
-        [sys.executable, "-m", "cython", "-I", parent, "user.pyx"], cwd=tmp_path, check=True, timeout=60
-    )
+    subprocess.run([sys.executable, "-m", "cython", "-I", parent, "user.pyx"], cwd=tmp_path, check=True, timeout=60)
     made = (tmp_path / "user.c").read_text()
     pinned = sections(PINNED.read_text())
     for name in ("Bus", "RpcBus"):

@@ -44,6 +44,7 @@ CORE = "cxx/src/*.cpp"
 HEADERS = "cxx/include/tachyon/*.hpp"
 
 WATCHDOG = 15  # seconds a test may take before pytest ends it; unbroken, each takes less than 2
+PATIENCE = 10  # seconds that a test waits for another process or thread
 TIME_LIMIT = 90  # seconds a run of pytest may take; only for hangs that its watchdog cannot end
 FILE_SIZE = 1 << 30  # bytes; a mutant without its checks must not take the machine's memory
 
@@ -1097,7 +1098,8 @@ class Tree:
         if failure:
             stop(f"the tree as it is does not build:\n{failure}")
         self.pristine = {path: path.read_bytes() for path in self.folder.glob("tachyon/_tachyon.*.so")}
-        self.environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1",
+                            "TACHYON_TEST_PATIENCE": str(PATIENCE)}
         code = "import pathlib, tachyon; print(pathlib.Path(tachyon.__file__).parents[1])"
         found = subprocess.run([sys.executable, "-c", code], cwd=self.folder / "tests", env=self.environment,
                                capture_output=True, text=True, check=False).stdout.strip()

@@ -51,9 +51,10 @@ def test_the_memory_is_there_before_anybody_is_let_in(path, run_thread, until):
                 continue
         raise AssertionError("no segment")
 
-    assert reserved() == capacity + 4096
+    found = reserved()
     with Bus.connect(path, timeout=30), listening.result():
         pass
+    assert found == capacity + 4096
 
 
 LIMITED = """

@@ -18,6 +18,8 @@ import pytest
 
 import tachyon
 
+collect_ignore = ["consumer_pkg"]  # a project of its own; scripts/check_wheel runs it
+
 PATIENCE = 60.0  # seconds; only ever for what should have happened long before
 
 PRELUDE = f"""\

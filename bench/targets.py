@@ -141,6 +141,67 @@ def python_round_trip() -> float:
     return with_child("echo", run)
 
 
+@tachyon.tachyon_rpc(1)
+def echo(request: memoryview) -> memoryview:
+    """Send the request back."""
+    return request
+
+
+def child_serve(folder: str) -> None:
+    """Answer calls by hand, at /calls; then, at /endpoint, with the dispatcher."""
+    with tachyon.RpcBus.listen(f"{folder}/calls", RING, RING, timeout=10) as bus:
+        try:
+            while True:
+                with bus.serve() as request:
+                    bus.reply(request.correlation_id, request, 1)
+        except tachyon.PeerClosedError:
+            pass
+    dispatcher = tachyon.RpcDispatcher()
+    dispatcher.register(echo)
+    with tachyon.RpcBus.listen(f"{folder}/endpoint", RING, RING, timeout=10) as bus:
+        dispatcher.serve_forever(bus)
+
+
+def python_rpc() -> float:
+    """`call` + `wait` of 32 B; the answer is read in place."""
+
+    def run(folder: str) -> float:
+        with tachyon.RpcBus.connect(f"{folder}/calls", timeout=10) as bus:
+            call, wait = bus.call, bus.wait
+
+            def trip() -> None:
+                with wait(call(PAYLOAD, 1)):
+                    pass
+
+            value = median_trip(trip)
+        tachyon.RpcBus.connect(f"{folder}/endpoint", timeout=10).close()
+        return value
+
+    return with_child("serve", run)
+
+
+def python_rpc_endpoint() -> float:
+    """`echo.call` and `serve_forever`, 32 B."""
+
+    def run(folder: str) -> float:
+        tachyon.RpcBus.connect(f"{folder}/calls", timeout=10).close()
+        with tachyon.RpcBus.connect(f"{folder}/endpoint", timeout=10) as bus:
+            return median_trip(lambda: echo.call(bus, PAYLOAD))
+
+    return with_child("serve", run)
+
+
+def median_trip(trip: Callable[[], object]) -> float:
+    """Nanoseconds a call of trip() takes."""
+    chunks = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(20_000):
+            trip()
+        chunks.append((time.perf_counter() - start) / 20_000 * 1e9)
+    return statistics.median(chunks)
+
+
 def python_one_way() -> float:
     """`send` + `for msg in bus`, 32 B."""
 
@@ -246,6 +307,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--bench", type=Path, default=ROOT / "build/release/cxx/bench/tachyon_bench")
+    parser.add_argument("--only", help="measure only these, separated by commas; ratios of others are nan")
     parser.add_argument("--json", type=Path, help="also write every sample to this file")
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -262,18 +324,38 @@ def main() -> int:
         return 1
 
     runner = Runner(options.bench)
+    only = set(options.only.split(",")) if options.only else None
     listed = subprocess.run([str(options.bench)], check=False, capture_output=True, text=True).stderr.split()
-    cpp = ["line", "rtt", "bus_rtt", "oneway32", "boost32", "bus_oneway32", "parked", "unix", "bus_blocking_rtt"]
-    python: list[Callable[[], float]] = [python_round_trip, python_one_way, python_one_way_batches, pipe_one_way]
+    cpp = [
+        "line",
+        "rtt",
+        "bus_rtt",
+        "oneway32",
+        "boost32",
+        "bus_oneway32",
+        "parked",
+        "unix",
+        "bus_blocking_rtt",
+        "rpc_rtt",
+    ]
+    python: list[Callable[[], float]] = [
+        python_round_trip,
+        python_rpc,
+        python_rpc_endpoint,
+        python_one_way,
+        python_one_way_batches,
+        pipe_one_way,
+    ]
     if importlib.util.find_spec("zmq"):
         python.append(zmq_one_way)
     for turn in range(options.repetitions):
         print(f"\rrepetition {turn + 1} of {options.repetitions}", end="", file=sys.stderr, flush=True)
         for what in cpp:
-            if what in listed:
+            if what in listed and (only is None or what in only):
                 runner.cpp(what)
         for measure in python:
-            runner.python(measure)
+            if only is None or measure.__name__ in only:
+                runner.python(measure)
     print(file=sys.stderr)
 
     counts = Counter(where for samples in runner.samples.values() for where, _ in samples)
@@ -317,6 +399,11 @@ def main() -> int:
         "python_one_way",
         invert=True,
     )
+    ratio("9", "C++ RPC round trip / C++ Bus round trip                      target <= 1.15", "rpc_rtt", "bus_rtt")
+    text = "Python call + wait / Python bus round trip                   target <= 1.5"
+    ratio("9", text, "python_rpc", "python_round_trip")
+    text = "Python echo.call / the same                                  target <= 3"
+    ratio("9", text, "python_rpc_endpoint", "python_round_trip")
     if options.json:
         options.json.write_text(
             json.dumps({"cpu": model[:1], "placement": placement, "samples": runner.samples}, indent=1)

@@ -147,3 +147,22 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
         Status try_reply(uint64_t id, const void* data, uint64_t size, uint32_t msg_type) noexcept
         cpp_bool can_reply(uint64_t id) noexcept
         void replied(uint64_t id) noexcept
+
+
+cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
+    cdef cppclass Established:
+        pass
+
+    cdef cppclass Listener:
+        int descriptor() noexcept
+        cpp_bool forked() noexcept
+
+
+cdef extern from "tachyon/wait_set.hpp" namespace "tachyon" nogil:
+    cdef cppclass WaitSet:
+        void await_frame(uint64_t token, Bus& bus) noexcept
+        void await_room(uint64_t token, Bus& bus, uint64_t size) noexcept
+        void remove(uint64_t token) noexcept
+        Status wait(uint64_t until, uint64_t& token) noexcept
+        Status poll(uint64_t& token) noexcept
+        uint64_t parks() noexcept

@@ -32,10 +32,13 @@ cdef RpcBus new_rpc_bus(core.RpcRings* rings, object path, bint calls):
 
 
 cdef uint32_t as_msg_type(object value) except? 0xffffffff:
-    msg_type = operator.index(value)
-    if not 0 <= msg_type <= 0xffff:
-        raise OverflowError(f"msg_type must be between 0 and 65535, not {msg_type}")
-    return msg_type
+    cdef int overflow = 0
+    if type(value) is not int:
+        value = operator.index(value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow != 0 or not 0 <= number <= 0xffff:
+        raise OverflowError(f"msg_type must be between 0 and 65535, not {value}")
+    return <uint32_t>number
 
 
 cdef uint32_t as_call_type(object value) except? 0xffffffff:
@@ -46,8 +49,11 @@ cdef uint32_t as_call_type(object value) except? 0xffffffff:
 
 
 cdef uint64_t as_correlation_id(object value) except? 0:
-    number = operator.index(value)
-    return number if 0 < number < 1 << 64 else 0  # 0 is nobody's
+    cdef int overflow = 0
+    if type(value) is not int:
+        value = operator.index(value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return number if overflow == 0 and number > 0 else 0  # 0 is nobody's, and nobody gets as far as 2**63
 
 
 cdef int need_caller(RpcBus self, str verb) except -1:
@@ -97,7 +103,7 @@ cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* want
 cdef class RpcBus:
     """Calls and replies between two processes. The listener serves, the connector calls. A context manager.
 
-    Any number of calls (up to 16,384) may be in flight, and be waited for in any order. A reply that comes before it
+    Any number of calls (up to 65,536) may be in flight, and be waited for in any order. A reply that comes before it
     is waited for is set aside; of those, more than 64 MiB are not kept: the oldest are dropped, and counted in
     stats(). One thread at a time may call, and one may wait, on the caller's side; one may serve, and one may reply,
     on the callee's. A second one gets BusBusyError. close() may come from any thread. Not picklable, not copyable, of
@@ -247,17 +253,20 @@ cdef class RpcBus:
 
     def set_polling_mode(self, pure_spin):
         """As Bus.set_polling_mode, for both rings."""
+        check_open(self._calls)
         self._calls.set_polling_mode(pure_spin)
         self._replies.set_polling_mode(pure_spin)
 
     def set_numa_node(self, node):
         """As Bus.set_numa_node, for both rings."""
+        check_open(self._calls)
         self._calls.set_numa_node(node)
         self._replies.set_numa_node(node)
 
     def stats(self):
         """Return counters: role, those of both rings, and, for a caller, calls in flight, replies set aside and
         dropped."""
+        check_open(self._calls)
         calls, replies = self._calls.stats(), self._replies.stats()
         result = {"role": "caller" if self._caller != NULL else "callee", "calls": calls, "replies": replies}
         if self._caller != NULL:
@@ -269,17 +278,17 @@ cdef class RpcBus:
     @property
     def max_request_size(self):
         """Largest request in bytes."""
-        return self._calls.max_message_size
+        return 0 if self._calls is None else self._calls.max_message_size
 
     @property
     def max_reply_size(self):
         """Largest reply in bytes."""
-        return self._replies.max_message_size
+        return 0 if self._replies is None else self._replies.max_message_size
 
     @property
     def peer_pid(self):
         """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
-        return self._calls.peer_pid
+        return 0 if self._calls is None else self._calls.peer_pid
 
     @property
     def closed(self):

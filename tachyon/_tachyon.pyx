@@ -603,13 +603,15 @@ cdef class Bus:
     def send_many(self, items, type_id=0, *, timeout=None):
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were sent.
 
-        The consumer is woken once, at the end or when the ring is full; one that polls sees each message at once.
+        A consumer that sleeps is woken once for all items of a list or tuple, at the end or when the ring is full; other
+        iterables may take their time, so for them it is woken for each. One that polls sees each message at once.
         `timeout` (seconds) is for all of them together; BusFullError.sent tells how many went out before it ran out.
         Raises as send.
         """
         cdef uint32_t default_type = as_type_id(type_id), item_type
         cdef uint64_t deadline = deadline_after(timeout)
         cdef Py_ssize_t sent = 0
+        cdef bint quietly = isinstance(items, (list, tuple))
         try:
             for item in items:
                 item_type = default_type
@@ -622,7 +624,7 @@ cdef class Bus:
                 elif type(item) is Message:
                     data = (<Message>item).data
                     item_type = (<Message>item).type_id
-                send_until(self, data, item_type, deadline, True, True)
+                send_until(self, data, item_type, deadline, True, quietly)
                 sent += 1
                 if sent % 1024 == 0:  # with room enough, nothing else in here looks at signals
                     PyErr_CheckSignals()
@@ -815,7 +817,7 @@ cdef class Bus:
     @property
     def max_message_size(self):
         """Largest message in bytes: capacity - 16. It goes through whenever the consumer has freed the rest."""
-        return self._capacity - 16
+        return self._capacity - 16 if self._capacity else 0
 
     @property
     def peer_pid(self):
@@ -1065,3 +1067,5 @@ cdef class Bus:
 
 
 include "_rpc.pxi"
+include "_exchange.pxi"
+include "_listener.pxi"

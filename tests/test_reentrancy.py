@@ -85,10 +85,11 @@ def serve_one(rpc, run_thread, handler, **options):
     return caller, run_thread(dispatcher.serve_forever, callee)
 
 
-def test_a_caller_that_goes_before_its_answer_ends_the_loop_quietly(rpc, run_thread):
+def test_a_caller_that_goes_before_its_answer_ends_the_loop_quietly(rpc, run_thread, caplog):
     caller, serving = serve_one(rpc, run_thread, lambda payload: caller.close() or b"x")
     caller.call(b"hello", 9)
     assert serving.result(30) is None
+    assert not caplog.records
 
 
 def test_a_chained_failure_frees_the_request(rpc, run_thread):

@@ -37,6 +37,25 @@ except tachyon.TachyonTimeoutError: say("small ones still work")
     child.ends()
 
 
+def test_the_memory_is_there_before_anybody_is_let_in(path, run_thread, until):
+    capacity = 1 << 22
+    listening = run_thread(Bus.listen, path, capacity, timeout=60)
+    until(lambda: os.path.exists(path))
+
+    def reserved():
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                if os.readlink(f"/proc/self/fd/{number}").startswith("/memfd:tachyon"):
+                    return os.fstat(int(number)).st_blocks * 512
+            except OSError:  # that of the listing itself
+                continue
+        raise AssertionError("no segment")
+
+    assert reserved() == capacity + 4096
+    with Bus.connect(path, timeout=30), listening.result():
+        pass
+
+
 LIMITED = """
     import resource
     def limit(what, value): resource.setrlimit(what, (value, resource.getrlimit(what)[1]))

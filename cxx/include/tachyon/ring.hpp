@@ -34,6 +34,7 @@ struct RingMemory {
     std::uint8_t* data = nullptr;
     std::uint64_t capacity = 0;
     Barrier barrier = Barrier::locked;
+    Doorbell doorbell{};
 };
 
 namespace detail {
@@ -152,7 +153,7 @@ class Producer {
     }
 
     bool wake_consumer() noexcept {
-        if (!wake_if_parked(memory_.header->consumer_parked, memory_.barrier)) [[likely]]
+        if (!wake_if_parked(memory_.header->consumer_parked, memory_.barrier, memory_.doorbell)) [[likely]]
             return false;
         ++wakes_;
         return true;
@@ -343,7 +344,7 @@ class Consumer {
         if (pending_ == 0) return;
         pending_ = 0;
         memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]
-        if (wake_if_parked(memory_.header->producer_parked, memory_.barrier)) [[unlikely]]
+        if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]
             ++wakes_;
     }
 

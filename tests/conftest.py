@@ -19,6 +19,8 @@ import pytest
 
 import tachyon
 
+collect_ignore = ["consumer_pkg"]  # a project of its own; scripts/check_wheel runs it
+
 # seconds; only ever for what should have happened long before
 PATIENCE = float(os.environ.get("TACHYON_TEST_PATIENCE", "60"))
 

@@ -619,6 +619,23 @@ def test_a_waiting_loop_ends_with_the_close_of_another_thread(user, run_thread, 
     assert receiver.closed
 
 
+def test_the_peer_hears_of_a_close_that_a_single_wait_was_left_with(user, run_thread, pair, until):
+    sender, receiver = pair()
+    sender.send(b"x")
+    assert receiver.recv()
+    hand, seen = user.Hand(receiver), 0
+    for _ in range(20):  # a wait is a slice of 50 ms: the close comes in the midst of one, or after them all
+        waiting = run_thread(hand.wait_readable, -1)
+        until(lambda: receiver.stats()["parks"] > seen or waiting.done())
+        if not waiting.done():
+            break
+        seen = receiver.stats()["parks"]
+    receiver.close()
+    assert waiting.result(60) in (CLOSED, EMPTY)
+    with pytest.raises(tachyon.PeerClosedError):
+        sender.send(b"y")
+
+
 def test_the_end_of_the_peer(hands, spawn, path, user):
     producer, consumer = hands()
     assert producer.try_send(b"last", 0) == OK

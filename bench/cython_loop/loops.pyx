@@ -2,13 +2,13 @@
 # distutils: language = c++
 """The loops of cxx/bench's one-way measurement in Cython: 32 B, each message visible at once, checked by the consumer.
 
-tier 1: methods of Bus. tier 2: the ring, inlined. Every producer returns when it began, every consumer when it ended.
+Every producer returns when it began, every consumer when it ended.
 """
 
 from libc.string cimport memcpy
 
 from tachyon cimport OK, Bus
-from tachyon cimport Frame as Tier1Frame
+from tachyon cimport Frame as Message
 from tachyon.libtachyon cimport (
     Consumer, Frame, Producer, Status, borrow_consumer, borrow_producer, cpu_relax, give_back, now_ns,
 )
@@ -18,7 +18,7 @@ cdef struct Payload:
     char rest[24]
 
 
-def tier2_send(Bus bus not None, unsigned long long messages):
+def inlined_send(Bus bus not None, unsigned long long messages):
     cdef Producer* producer = borrow_producer(bus)
     cdef Payload payload
     cdef unsigned long long i, start
@@ -34,7 +34,7 @@ def tier2_send(Bus bus not None, unsigned long long messages):
     return start
 
 
-def tier2_receive(Bus bus not None, unsigned long long messages):
+def inlined_receive(Bus bus not None, unsigned long long messages):
     cdef Consumer* consumer = borrow_consumer(bus)
     cdef Payload payload
     cdef Frame frame
@@ -54,7 +54,7 @@ def tier2_receive(Bus bus not None, unsigned long long messages):
     return end
 
 
-def tier1_send(Bus bus not None, unsigned long long messages):
+def methods_send(Bus bus not None, unsigned long long messages):
     cdef Payload payload
     cdef unsigned long long i, start
     cdef int status = OK
@@ -69,7 +69,7 @@ def tier1_send(Bus bus not None, unsigned long long messages):
     return start
 
 
-def tier1_claim_send(Bus bus not None, unsigned long long messages):
+def methods_claim(Bus bus not None, unsigned long long messages):
     cdef unsigned char* payload = NULL
     cdef unsigned long long i, start
     cdef int status = OK
@@ -87,9 +87,9 @@ def tier1_claim_send(Bus bus not None, unsigned long long messages):
     return start
 
 
-def tier1_receive(Bus bus not None, unsigned long long messages):
+def methods_receive(Bus bus not None, unsigned long long messages):
     cdef Payload payload
-    cdef Tier1Frame frame
+    cdef Message frame
     cdef unsigned long long i, wrong = 0, end
     cdef int status = OK
     with nogil:
@@ -106,9 +106,9 @@ def tier1_receive(Bus bus not None, unsigned long long messages):
     return end
 
 
-def tier1_receive_batches(Bus bus not None, unsigned long long messages):
+def methods_receive_batches(Bus bus not None, unsigned long long messages):
     cdef Payload payload
-    cdef Tier1Frame[64] frames
+    cdef Message[64] frames
     cdef unsigned long long i = 0, wrong = 0, end
     cdef size_t count = 0, k
     cdef int status = OK

@@ -407,7 +407,8 @@ inline constexpr std::uint64_t kRingRevision = 1;
 constexpr std::uint64_t ring_layout() noexcept {
     std::uint64_t hash = detail::mix(0xcbf29ce484222325u, {kRingRevision, layout_hash()});
     hash = detail::mix(hash, {sizeof(RingMemory), offsetof(RingMemory, header), offsetof(RingMemory, data),
-                              offsetof(RingMemory, capacity), offsetof(RingMemory, barrier)});
+                              offsetof(RingMemory, capacity), offsetof(RingMemory, barrier),
+                              offsetof(RingMemory, doorbell), sizeof(Doorbell)});
     hash = detail::mix(hash, {sizeof(Frame), offsetof(Frame, payload), offsetof(Frame, position),
                               offsetof(Frame, correlation_id), offsetof(Frame, size), offsetof(Frame, type_id)});
     return Consumer::layout(Producer::layout(hash));

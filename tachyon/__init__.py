@@ -25,12 +25,15 @@ from tachyon._errors import (
 from tachyon._ids import make_type_id, msg_type, route_id
 from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, tachyon_rpc
 from tachyon._rpc import _decode_error as _decode_error
+from tachyon._server import RpcServer
 from tachyon._tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
     Bus,
+    Listener,
     Message,
     RpcBus,
+    RpcListener,
     RxBatchGuard,
     RxGuard,
     RxView,
@@ -49,6 +52,7 @@ __all__ = [
     "BusFullError",
     "CapacityError",
     "HandshakeError",
+    "Listener",
     "Message",
     "MessageTooLargeError",
     "PeerClosedError",
@@ -57,6 +61,8 @@ __all__ = [
     "RpcDispatcher",
     "RpcEndpoint",
     "RpcError",
+    "RpcListener",
+    "RpcServer",
     "RxBatchGuard",
     "RxGuard",
     "RxView",

@@ -1,3 +1,4 @@
+# cython: language_level=3
 # The C++ core as _tachyon.pyx sees it. Private: nothing here is for other projects.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cpp_bool
@@ -22,6 +23,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         closed
         forked
         unknown_call
+        busy
 
     cdef enum class SetupFailure(int):
         handshake
@@ -48,6 +50,14 @@ cdef extern from "tachyon/ring.hpp" namespace "tachyon" nogil:
         uint64_t correlation_id
         uint32_t size
         uint32_t type_id
+
+    cdef cppclass Producer:
+        pass
+
+    cdef cppclass Consumer:
+        pass
+
+    uint64_t ring_layout() noexcept
 
 
 cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
@@ -92,6 +102,11 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         void put_back(const Frame& frame) noexcept
         void hand_back() noexcept
         Status wait_readable(uint64_t until) noexcept
+        Status lend_producer(Producer*& producer) noexcept
+        Status lend_consumer(Consumer*& consumer) noexcept
+        void give_back() noexcept
+        Status check() noexcept
+        Status release_checked(const Frame& frame) noexcept
         cpp_bool spin_readable(uint64_t looks) noexcept
         cpp_bool spin_writable(uint64_t size, uint64_t looks) noexcept
         void close() noexcept
@@ -117,6 +132,7 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
         Caller(RpcRings&) noexcept
         uint64_t next_id() noexcept
         void called(uint64_t id) noexcept
+        Status try_call(const void* data, uint64_t size, uint32_t msg_type, uint64_t& id) noexcept
         Status try_wait(uint64_t id, Frame& reply) noexcept
         void release(const Frame& reply) noexcept
         void gather() noexcept
@@ -128,5 +144,25 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
     cdef cppclass Callee:
         Callee(RpcRings&) noexcept
         Status try_serve(Frame& call) noexcept
+        Status try_reply(uint64_t id, const void* data, uint64_t size, uint32_t msg_type) noexcept
         cpp_bool can_reply(uint64_t id) noexcept
         void replied(uint64_t id) noexcept
+
+
+cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
+    cdef cppclass Established:
+        pass
+
+    cdef cppclass Listener:
+        int descriptor() noexcept
+        cpp_bool forked() noexcept
+
+
+cdef extern from "tachyon/wait_set.hpp" namespace "tachyon" nogil:
+    cdef cppclass WaitSet:
+        void await_frame(uint64_t token, Bus& bus) noexcept
+        void await_room(uint64_t token, Bus& bus, uint64_t size) noexcept
+        void remove(uint64_t token) noexcept
+        Status wait(uint64_t until, uint64_t& token) noexcept
+        Status poll(uint64_t& token) noexcept
+        uint64_t parks() noexcept

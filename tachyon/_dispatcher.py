@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tachyon._errors import BusClosedError, BusEmptyError, PeerClosedError, PeerDeadError, RpcError
+from tachyon._errors import BusEmptyError, BusFullError, PeerClosedError, PeerDeadError
 from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
+from tachyon._tachyon import answer_one
 
 if TYPE_CHECKING:
     from tachyon._tachyon import RpcBus, RxGuard
 
 log = logging.getLogger("tachyon")
 
-_STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
+Keep = Callable[["RpcBus", int, Any, int], None]
+
+STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
 
 
 class RpcDispatcher:
@@ -31,7 +33,7 @@ class RpcDispatcher:
         """Start without handlers."""
         self.send_details = send_details
         self._endpoints: dict[int, RpcEndpoint] = {}
-        self._stopping = threading.Event()
+        self._stopping = False  # not an Event, whose lock a signal handler could find taken by what it interrupted
 
     def register(self, endpoint: RpcEndpoint) -> RpcEndpoint:
         """Serve this endpoint. TypeError if it is none; ValueError if its msg_type is taken by another."""
@@ -70,12 +72,12 @@ class RpcDispatcher:
         try:
             self._serve_until_stopped(bus)
         finally:
-            self._stopping.clear()  # not at the start: a stop() that came a moment too early would be lost
+            self._stopping = False  # not at the start: a stop() that came a moment too early would be lost
 
     def _serve_until_stopped(self, bus: RpcBus) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
-                failure = self._serve(bus, _STOP_INTERVAL)
+                failure = self._serve(bus, STOP_INTERVAL)
             except BusEmptyError:
                 continue
             except PeerClosedError:
@@ -92,17 +94,22 @@ class RpcDispatcher:
             elif failure is not None:
                 raise failure
 
-    def _serve(self, bus: RpcBus, timeout: float | None) -> BaseException | None:
-        """Answer one call. Returns what its handler raised; raises what is wrong with the bus."""
-        guard = bus.serve(timeout=timeout)
-        request = memoryview(guard)
+    def _serve(self, bus: RpcBus, timeout: float | None, keep: Keep | None = None) -> BaseException | None:
+        """Answer one call. Returns what its handler raised; raises what is wrong with the bus.
+
+        keep: takes an answer that has no room now; without it room is waited for.
+        """
+        left = answer_one(bus, self._endpoints, timeout, keep is None)
+        if left is None:
+            return None
+        guard, request, failure = left.guard, left.request, left.failure
         try:
-            failure = self._answer(bus, guard.correlation_id, guard.type_id, request)
-            if (
-                failure is not None
-            ):  # the locals of the handler's frames may be views of the request, which has to be freed now
-                clear_frames_of(failure)
+            if failure is not None:
+                self._answer_failure(bus, guard, failure, keep)
+            elif not left.answered and keep is not None:
+                keep(bus, guard.correlation_id, left.answer, guard.type_id)
         finally:
+            del left
             try:
                 request.release()
             except BufferError:  # there are views of this view: they show below
@@ -110,33 +117,21 @@ class RpcDispatcher:
             leave(guard)
         return failure
 
-    def _answer(self, bus: RpcBus, correlation_id: int, msg_type: int, request: memoryview) -> BaseException | None:
-        # The reply is sent while the request is held, because it may be a view of it. No deadlock comes of it: a caller
-        # that waits for room takes replies out meanwhile.
-        try:
-            endpoint = self._endpoints.get(msg_type)
-            if endpoint is None:
-                raise RpcError(f"there is no handler for msg_type {msg_type}", msg_type)
-            answer = endpoint.handler(request)
-            if answer is None or isinstance(answer, str):
-                raise TypeError(f"{endpoint!r} must return a bytes-like object, not {type(answer).__name__}")
-        except BaseException as error:
-            failure = error
-        else:
-            try:
-                bus.reply(correlation_id, answer, msg_type)
-                return None
-            except (PeerDeadError, BusClosedError, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # not a buffer, or too large
-                failure = error
+    def _answer_failure(self, bus: RpcBus, guard: RxGuard, failure: BaseException, keep: Keep | None) -> None:
         detail = describe(failure) if self.send_details else None
-        bus.reply(correlation_id, _encode_error(msg_type, detail, bus.max_reply_size), MSG_TYPE_ERROR)
-        return failure
+        answer = _encode_error(guard.type_id, detail, bus.max_reply_size)
+        try:
+            bus.reply(guard.correlation_id, answer, MSG_TYPE_ERROR, timeout=None if keep is None else 0)
+        except BusFullError:
+            if keep is None:
+                raise
+            keep(bus, guard.correlation_id, answer, MSG_TYPE_ERROR)
+        # The locals of the handler's frames may be views of the request, which has to be freed now.
+        clear_frames_of(failure)
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
-        self._stopping.set()
+        self._stopping = True
 
 
 def describe(failure: BaseException) -> str:

@@ -1,3 +1,4 @@
+# cython: language_level=3
 # The DLPack exchange protocol (version 1.0 and the older unversioned form), for one-dimensional bytes on the CPU.
 # Structures as published at https://dmlc.github.io/dlpack/latest/c_api.html.
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc

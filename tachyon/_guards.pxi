@@ -180,12 +180,16 @@ cdef class TxGuard(_Window):
 
     @property
     def type_id(self):
-        """The message's type_id; may be set until the block is left."""
+        """The message's type_id (of a call or a reply: its msg_type); may be set until the block is left."""
         return self._type_id
 
     @type_id.setter
     def type_id(self, value):
-        cdef uint32_t kind = as_type_id(value)
+        cdef uint32_t kind
+        if self._rpc is None:
+            kind = as_type_id(value)
+        else:
+            kind = as_call_type(value) if self._rpc._caller != NULL else as_msg_type(value)
         self._usable()
         self._type_id = kind
 
@@ -249,6 +253,11 @@ cdef class RxView(_Window):
 
     def __enter__(self):
         raise TypeError("a message of a batch needs no `with`: the batch's own block frees it")
+
+    @property
+    def released(self):
+        """True once the frames of the batch have been freed."""
+        return self._batch is None or not self._batch._open
 
     @property
     def actual_size(self):

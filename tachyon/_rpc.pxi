@@ -1,11 +1,11 @@
 # Included by _tachyon.pyx: RpcBus, two buses that answer each other.
 
 
-cdef inline core.Caller* rpc_caller(RpcBus self) noexcept:
+cdef inline core.Caller* rpc_caller(RpcBus self) noexcept nogil:
     return <core.Caller*>self._caller
 
 
-cdef inline core.Callee* rpc_callee(RpcBus self) noexcept:
+cdef inline core.Callee* rpc_callee(RpcBus self) noexcept nogil:
     return <core.Callee*>self._callee
 
 
@@ -32,10 +32,13 @@ cdef RpcBus new_rpc_bus(core.RpcRings* rings, object path, bint calls):
 
 
 cdef uint32_t as_msg_type(object value) except? 0xffffffff:
-    msg_type = operator.index(value)
-    if not 0 <= msg_type <= 0xffff:
-        raise OverflowError(f"msg_type must be between 0 and 65535, not {msg_type}")
-    return msg_type
+    cdef int overflow = 0
+    if type(value) is not int:
+        value = operator.index(value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow != 0 or not 0 <= number <= 0xffff:
+        raise OverflowError(f"msg_type must be between 0 and 65535, not {value}")
+    return <uint32_t>number
 
 
 cdef uint32_t as_call_type(object value) except? 0xffffffff:
@@ -46,8 +49,11 @@ cdef uint32_t as_call_type(object value) except? 0xffffffff:
 
 
 cdef uint64_t as_correlation_id(object value) except? 0:
-    number = operator.index(value)
-    return number if 0 < number < 1 << 64 else 0  # 0 is nobody's
+    cdef int overflow = 0
+    if type(value) is not int:
+        value = operator.index(value)
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return number if overflow == 0 and number > 0 else 0  # 0 is nobody's, and nobody gets as far as 2**63
 
 
 cdef int need_caller(RpcBus self, str verb) except -1:
@@ -97,7 +103,7 @@ cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* want
 cdef class RpcBus:
     """Calls and replies between two processes. The listener serves, the connector calls. A context manager.
 
-    Any number of calls (up to 16,384) may be in flight, and be waited for in any order. A reply that comes before it
+    Any number of calls (up to 65,536) may be in flight, and be waited for in any order. A reply that comes before it
     is waited for is set aside; of those, more than 64 MiB are not kept: the oldest are dropped, and counted in
     stats(). One thread at a time may call, and one may wait, on the caller's side; one may serve, and one may reply,
     on the callee's. A second one gets BusBusyError. close() may come from any thread. Not picklable, not copyable, of
@@ -199,6 +205,8 @@ cdef class RpcBus:
     def cancel(self, correlation_id):
         """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""
         need_caller(self, "cancel")
+        if self._calls._in_use == kInUseByNogil or self._replies._in_use == kInUseByNogil:
+            raise BusBusyError("this RpcBus is in use by nogil code in another thread")
         return rpc_caller(self).cancel(as_correlation_id(correlation_id))
 
     # -- the callee --
@@ -245,17 +253,20 @@ cdef class RpcBus:
 
     def set_polling_mode(self, pure_spin):
         """As Bus.set_polling_mode, for both rings."""
+        check_open(self._calls)
         self._calls.set_polling_mode(pure_spin)
         self._replies.set_polling_mode(pure_spin)
 
     def set_numa_node(self, node):
         """As Bus.set_numa_node, for both rings."""
+        check_open(self._calls)
         self._calls.set_numa_node(node)
         self._replies.set_numa_node(node)
 
     def stats(self):
         """Return counters: role, those of both rings, and, for a caller, calls in flight, replies set aside and
         dropped."""
+        check_open(self._calls)
         calls, replies = self._calls.stats(), self._replies.stats()
         result = {"role": "caller" if self._caller != NULL else "callee", "calls": calls, "replies": replies}
         if self._caller != NULL:
@@ -267,17 +278,17 @@ cdef class RpcBus:
     @property
     def max_request_size(self):
         """Largest request in bytes."""
-        return self._calls.max_message_size
+        return 0 if self._calls is None else self._calls.max_message_size
 
     @property
     def max_reply_size(self):
         """Largest reply in bytes."""
-        return self._replies.max_message_size
+        return 0 if self._replies is None else self._replies.max_message_size
 
     @property
     def peer_pid(self):
         """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
-        return self._calls.peer_pid
+        return 0 if self._calls is None else self._calls.peer_pid
 
     @property
     def closed(self):
@@ -307,3 +318,219 @@ cdef class RpcBus:
 
     def __reduce__(self):
         raise TypeError("an RpcBus cannot be pickled or copied: it belongs to one process; open one in each")
+
+    # -- for other Cython code: see _tachyon.pxd and _nogil.pxi --
+
+    cdef int try_claim_call(self, unsigned long long size, unsigned char** payload) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        return self._calls.try_claim(size, payload)
+
+    cdef int claim_call(self, unsigned long long size, unsigned char** payload, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_claim_call(size, payload)
+            if status != <int>Status.full:
+                return status
+            status = wait_to_call(self, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int commit_call(self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            let_go_refused(self._calls, 1)
+            return refused_both(self)
+        correlation_id[0] = rpc_caller(self).next_id()
+        cdef Status status = tachyon_core(self._calls._core).commit(size, msg_type, correlation_id[0])
+        if status == Status.ok:
+            rpc_caller(self).called(correlation_id[0])
+        if is_over(status) and self._calls._held != 0:
+            let_go(self._calls, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int abort_call(self) noexcept nogil:
+        return not_this_side(self) if self._caller == NULL else self._calls.abort()
+
+    cdef int try_call_bytes(
+        self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id
+    ) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef uint64_t issued = 0
+        cdef Status status = rpc_caller(self).try_call(data, size, msg_type, issued)
+        leave_both(self)
+        correlation_id[0] = issued
+        return <int>status
+
+    cdef int call_bytes(
+        self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id,
+        long long timeout_ns
+    ) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_call_bytes(data, size, msg_type, correlation_id)
+            if status != <int>Status.full:
+                return status
+            status = wait_to_call(self, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int try_peek_reply(self, unsigned long long correlation_id, Frame* frame) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
+        if status == Status.ok:
+            memcpy(&self._reply, frame, sizeof(Frame))
+            hold(self._replies, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int peek_reply(self, unsigned long long correlation_id, Frame* frame, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_peek_reply(correlation_id, frame)
+            if status != <int>Status.empty:
+                return status
+            status = wait_for_message(self._replies, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int release_reply(self, const Frame* frame) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            let_go_refused(self._replies, 1)
+            return refused_both(self)
+        cdef Status status = Status.no_claim
+        cdef core.Frame ours
+        # What is released is our own copy of it.
+        if self._replies._held != 0 and self._reply.correlation_id == frame.correlation_id:
+            memcpy(&ours, &self._reply, sizeof(Frame))
+            rpc_caller(self).release(ours)
+            let_go(self._replies, 1)
+            status = Status.ok
+        leave_both(self)
+        return <int>status
+
+    cdef int cancel_call(self, unsigned long long correlation_id) noexcept nogil:
+        if self._caller == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = Status.ok if rpc_caller(self).cancel(correlation_id) else Status.unknown_call
+        leave_both(self)
+        return <int>status
+
+    cdef int try_peek_call(self, Frame* frame) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = rpc_callee(self).try_serve((<core.Frame*>frame)[0])
+        if status == Status.ok:
+            hold(self._calls, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int peek_call(self, Frame* frame, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_peek_call(frame)
+            if status != <int>Status.empty:
+                return status
+            status = wait_for_message(self._calls, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int release_call(self, const Frame* frame) noexcept nogil:
+        return not_this_side(self) if self._callee == NULL else self._calls.release(frame)
+
+    cdef int try_claim_reply(
+        self, unsigned long long correlation_id, unsigned long long size, unsigned char** payload
+    ) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = Status.unknown_call
+        if rpc_callee(self).can_reply(correlation_id):
+            status = tachyon_core(self._replies._core).try_claim(size, payload[0])
+        if status == Status.ok:
+            hold(self._replies, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int claim_reply(
+        self, unsigned long long correlation_id, unsigned long long size, unsigned char** payload, long long timeout_ns
+    ) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_claim_reply(correlation_id, size, payload)
+            if status != <int>Status.full:
+                return status
+            status = wait_for_room(self._replies, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int commit_reply(
+        self, unsigned long long correlation_id, unsigned int size, unsigned int msg_type
+    ) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            let_go_refused(self._replies, 1)
+            return refused_both(self)
+        cdef Status status = Status.unknown_call
+        if rpc_callee(self).can_reply(correlation_id):
+            status = tachyon_core(self._replies._core).commit(size, msg_type, correlation_id)
+            if status == Status.ok:
+                rpc_callee(self).replied(correlation_id)
+            if is_over(status) and self._replies._held != 0:
+                let_go(self._replies, 1)
+        leave_both(self)
+        return <int>status
+
+    cdef int abort_reply(self) noexcept nogil:
+        return not_this_side(self) if self._callee == NULL else self._replies.abort()
+
+    cdef int try_reply_bytes(
+        self, unsigned long long correlation_id, const void* data, unsigned long long size, unsigned int msg_type
+    ) noexcept nogil:
+        if self._callee == NULL:
+            return not_this_side(self)
+        if not enter_both(self):
+            return refused_both(self)
+        cdef Status status = rpc_callee(self).try_reply(correlation_id, data, size, msg_type)
+        leave_both(self)
+        return <int>status
+
+    cdef int reply_bytes(
+        self, unsigned long long correlation_id, const void* data, unsigned long long size, unsigned int msg_type,
+        long long timeout_ns
+    ) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_reply_bytes(correlation_id, data, size, msg_type)
+            if status != <int>Status.full:
+                return status
+            status = wait_for_room(self._replies, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int raise_for_status(self, int status) except -1:
+        if self._calls is None:
+            check_open(self._calls)
+        return self._calls.raise_for_status(status)

@@ -10,6 +10,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from tachyon._errors import RpcError
+from tachyon._tachyon import call_and_wait
 
 if TYPE_CHECKING:
     from tachyon._tachyon import RpcBus
@@ -86,6 +87,11 @@ class RpcEndpoint:
         Raises RpcError if the handler failed or there is none; BusFullError, BusEmptyError, PeerDeadError and so on as
         RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
         """
+        if on_response is None:
+            message = call_and_wait(bus, payload, self.msg_type, timeout)
+            if message.type_id == MSG_TYPE_ERROR:
+                raise self._failure(message.data)
+            return message.data
         deadline = None if timeout is None else time.monotonic() + timeout
         correlation_id = bus.call(payload, self.msg_type, timeout=timeout)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -97,13 +103,13 @@ class RpcEndpoint:
             raise
         with guard, memoryview(guard) as answer:
             if guard.type_id == MSG_TYPE_ERROR:
-                detail = _decode_detail(answer)
-                raise RpcError(
-                    f"the callee failed on msg_type {self.msg_type}" + (f": {detail}" if detail else ""),
-                    self.msg_type,
-                    detail,
-                )
-            return bytes(answer) if on_response is None else on_response(answer)
+                raise self._failure(answer)
+            return on_response(answer)
+
+    def _failure(self, answer: bytes | memoryview) -> RpcError:
+        detail = _decode_detail(answer)
+        text = f"the callee failed on msg_type {self.msg_type}" + (f": {detail}" if detail else "")
+        return RpcError(text, self.msg_type, detail)
 
 
 def tachyon_rpc(msg_type: int) -> Callable[[Handler], RpcEndpoint]:

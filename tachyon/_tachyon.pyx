@@ -145,6 +145,7 @@ cdef extern from *:
                                        const core.Interrupt& interrupt) noexcept nogil
 
 include "_guards.pxi"
+include "_nogil.pxi"
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
@@ -319,7 +320,10 @@ cdef int refuse_use(Bus self) except -1:
     if self._guards != 0:
         raise BusBusyError(
             "a guard of this bus is still open, or a view of one still lives; leave its block and drop the view"
+            if self._held == 0 else "nogil code holds a claim or a frame of this bus; commit, abort or release it"
         )
+    if is_lent(self):
+        raise BusBusyError("the ring of this bus is lent to code that inlines it; give it back first")
     raise BusBusyError(
         "this bus is in use by another thread, or by a caller of this one; a Bus serves one thread at a time"
     )
@@ -332,12 +336,12 @@ cdef inline void leave(Bus self) noexcept:
 
 
 cdef void finish_close(Bus self) noexcept:
-    """Close the core; unmap once no guard is open."""
+    """Close the core; unmap once no guard is open. With the GIL."""
     cdef core.Bus* opened = tachyon_core(self._core)
     if opened == NULL:
         return
-    opened.close()
-    if self._guards == 0:
+    close_core(self)
+    if self._guards == 0 and tachyon_look(&self._closed) == 2:  # 1: a nogil method is closing it at this moment
         self._core = NULL
         del opened
 
@@ -477,6 +481,8 @@ cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
             "there is no such call to wait for: its id was never issued, it is answered already, was cancelled, or "
             "its reply was dropped because too many others had not been asked for"
         )
+    if status == Status.busy:
+        raise BusBusyError("this bus is in use by another thread, or lent; a Bus serves one thread at a time")
     if status == Status.full:
         raise BusFullError("no room now")
     if status == Status.empty:
@@ -597,13 +603,15 @@ cdef class Bus:
     def send_many(self, items, type_id=0, *, timeout=None):
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were sent.
 
-        The consumer is woken once, at the end or when the ring is full; one that polls sees each message at once.
+        A consumer that sleeps is woken once for all items of a list or tuple, at the end or when the ring is full; other
+        iterables may take their time, so for them it is woken for each. One that polls sees each message at once.
         `timeout` (seconds) is for all of them together; BusFullError.sent tells how many went out before it ran out.
         Raises as send.
         """
         cdef uint32_t default_type = as_type_id(type_id), item_type
         cdef uint64_t deadline = deadline_after(timeout)
         cdef Py_ssize_t sent = 0
+        cdef bint quietly = isinstance(items, (list, tuple))
         try:
             for item in items:
                 item_type = default_type
@@ -616,7 +624,7 @@ cdef class Bus:
                 elif type(item) is Message:
                     data = (<Message>item).data
                     item_type = (<Message>item).type_id
-                send_until(self, data, item_type, deadline, True, True)
+                send_until(self, data, item_type, deadline, True, quietly)
                 sent += 1
                 if sent % 1024 == 0:  # with room enough, nothing else in here looks at signals
                     PyErr_CheckSignals()
@@ -809,7 +817,7 @@ cdef class Bus:
     @property
     def max_message_size(self):
         """Largest message in bytes: capacity - 16. It goes through whenever the consumer has freed the rest."""
-        return self._capacity - 16
+        return self._capacity - 16 if self._capacity else 0
 
     @property
     def peer_pid(self):
@@ -828,16 +836,16 @@ cdef class Bus:
         """Tell the peer that nothing more will come, and let go. Idempotent, never waits; allowed from any thread.
 
         What was sent can still be read by the peer. A wait in another thread ends with BusClosedError. The memory
-        stays mapped as long as a guard or a view of one lives.
+        stays mapped as long as a guard or a view of one lives; where nogil code was using this bus, as long as the bus.
         """
         if self._core == NULL:
             return
-        if not tachyon_enter(&self._in_use):
-            self._closing = True  # whoever is in there finishes the job
-            tachyon_core(self._core).request_close()
-            return
-        self._closing = True
-        leave(self)
+        tachyon_set(<int*>&self._closing, True)
+        tachyon_heavy_barrier()
+        if tachyon_enter(&self._in_use):
+            leave(self)
+        else:
+            tachyon_core(self._core).request_close()  # whoever is in there finishes the job
 
     def __enter__(self):
         check_open(self)
@@ -855,47 +863,209 @@ cdef class Bus:
     def __reduce__(self):
         raise TypeError("a Bus cannot be pickled or copied: it belongs to one process; open one in each")
 
-    # -- for other Cython code: see _tachyon.pxd --
+    # -- for other Cython code: see _tachyon.pxd and _nogil.pxi --
 
     cdef int try_claim(self, unsigned long long size, unsigned char** payload) noexcept nogil:
-        if self._core == NULL:
-            return <int>Status.closed
-        return <int>tachyon_core(self._core).try_claim(size, payload[0])
+        if not enter_nogil(self):
+            return refused_nogil(self)
+        cdef Status status = tachyon_core(self._core).try_claim(size, payload[0])
+        if status == Status.ok:
+            hold(self, 1)
+        leave_nogil(self)
+        return <int>status
 
     cdef int commit(self, unsigned int size, unsigned int type_id) noexcept nogil:
-        if self._core == NULL:
-            return <int>Status.closed
-        return <int>tachyon_core(self._core).commit(size, type_id, 0)
+        if not enter_nogil(self):
+            return let_go_refused(self, 1)
+        cdef Status status = tachyon_core(self._core).commit(size, type_id, 0)
+        if is_over(status) and self._held != 0:
+            let_go(self, 1)
+        leave_nogil(self)
+        return <int>status
 
     cdef int abort(self) noexcept nogil:
-        if self._core == NULL:
-            return <int>Status.closed
-        return <int>tachyon_core(self._core).abort()
+        if not enter_nogil(self):
+            return let_go_refused(self, 1)
+        cdef Status status = tachyon_core(self._core).abort()
+        if is_over(status) and self._held != 0:
+            let_go(self, 1)
+        leave_nogil(self)
+        return <int>status
 
-    cdef int wait_writable(self, unsigned long long size, unsigned long long until_ns) noexcept nogil:
-        if self._core == NULL:
-            return <int>Status.closed
-        return <int>tachyon_core(self._core).wait_writable(size, until_ns)
+    cdef int wait_writable(self, unsigned long long size, long long timeout_ns) noexcept nogil:
+        cdef int status
+        if not enter_nogil(self):
+            if not is_lent(self):
+                return refused_nogil(self)
+            status = check_lent(self)
+            if status != <int>Status.ok:
+                return status
+            return <int>tachyon_core(self._core).wait_writable(size, tachyon_deadline(timeout_ns))
+        status = <int>tachyon_core(self._core).wait_writable(size, tachyon_deadline(timeout_ns))
+        leave_nogil(self)
+        return status
 
     cdef int try_peek(self, Frame* frame) noexcept nogil:
-        if self._core == NULL:
-            return <int>Status.closed
-        return <int>tachyon_core(self._core).try_peek((<core.Frame*>frame)[0])
+        if not enter_nogil(self):
+            return refused_nogil(self)
+        cdef Status status = tachyon_core(self._core).try_peek((<core.Frame*>frame)[0])
+        if status == Status.ok:
+            hold(self, 1)
+        leave_nogil(self)
+        return <int>status
 
     cdef int release(self, const Frame* frame) noexcept nogil:
-        if self._core == NULL:
-            return <int>Status.closed
-        return <int>tachyon_core(self._core).release((<const core.Frame*>frame)[0])
+        if not enter_nogil(self):
+            return let_go_refused(self, 1)
+        cdef Status status = tachyon_core(self._core).release_checked((<const core.Frame*>frame)[0])
+        if is_over(status) and self._held != 0:
+            let_go(self, 1)
+        leave_nogil(self)
+        return <int>status
 
-    cdef int wait_readable(self, unsigned long long until_ns) noexcept nogil:
-        if self._core == NULL:
-            return <int>Status.closed
-        return <int>tachyon_core(self._core).wait_readable(until_ns)
+    cdef int wait_readable(self, long long timeout_ns) noexcept nogil:
+        cdef int status
+        if not enter_nogil(self):
+            if not is_lent(self):
+                return refused_nogil(self)
+            status = check_lent(self)
+            if status != <int>Status.ok:
+                return status
+            return <int>tachyon_core(self._core).wait_readable(tachyon_deadline(timeout_ns))
+        status = <int>tachyon_core(self._core).wait_readable(tachyon_deadline(timeout_ns))
+        leave_nogil(self)
+        return status
 
     cdef int raise_for_status(self, int status) except -1:
+        if status == <int>Status.ok:
+            return 0
+        if status == <int>Status.interrupted:
+            return PyErr_CheckSignals()
         if status == <int>Status.too_large:  # of what size is not known here
             raise too_large(self, None)
-        return 0 if status == <int>Status.ok else raise_status(self, <Status>status, 0)
+        return raise_status(self, <Status>status, 0)
+
+    cdef int claim(self, unsigned long long size, unsigned char** payload, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_claim(size, payload)
+            if status != <int>Status.full:
+                return status
+            status = wait_for_room(self, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int try_send_bytes(self, const void* data, unsigned long long size, unsigned int type_id) noexcept nogil:
+        if not enter_nogil(self):
+            return refused_nogil(self)
+        cdef Status status = tachyon_core(self._core).try_send(data, size, type_id, 0)
+        leave_nogil(self)
+        return <int>status
+
+    cdef int send_bytes(
+        self, const void* data, unsigned long long size, unsigned int type_id, long long timeout_ns
+    ) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_send_bytes(data, size, type_id)
+            if status != <int>Status.full:
+                return status
+            status = wait_for_room(self, size, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int peek(self, Frame* frame, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_peek(frame)
+            if status != <int>Status.empty:
+                return status
+            status = wait_for_message(self, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int try_drain(self, Frame* frames, size_t most, size_t* count) noexcept nogil:
+        count[0] = 0
+        if not enter_nogil(self):
+            return refused_nogil(self)
+        cdef Status status = Status.ok
+        cdef size_t found = 0
+        while found < most:
+            status = tachyon_core(self._core).try_peek((<core.Frame*>&frames[found])[0])
+            if status != Status.ok:
+                break
+            found += 1
+        if found != 0:  # what came after them is the next call's
+            status = Status.ok
+            hold(self, <int>found)
+        leave_nogil(self)
+        count[0] = found
+        return <int>status
+
+    cdef int drain(self, Frame* frames, size_t most, size_t* count, long long timeout_ns) except -1 nogil:
+        cdef uint64_t until = 0
+        cdef int status
+        while True:
+            status = self.try_drain(frames, most, count)
+            if status != <int>Status.empty:
+                return status
+            status = wait_for_message(self, timeout_ns, &until)
+            if status != <int>Status.ok:
+                return status
+
+    cdef int release_all(self, const Frame* frames, size_t count) noexcept nogil:
+        cdef size_t i
+        if not enter_nogil(self):
+            return let_go_refused(self, <int>count)
+        cdef Status status = Status.ok
+        for i in range(count):
+            status = tachyon_core(self._core).release_checked((<const core.Frame*>&frames[i])[0])
+            if is_over(status) and self._held != 0:
+                let_go(self, 1)
+            if status == Status.no_claim or status == Status.wrong_side:
+                break
+        tachyon_core(self._core).hand_back()
+        leave_nogil(self)
+        return <int>status
+
+    cdef int check(self) noexcept nogil:
+        if not enter_nogil(self):
+            return check_lent(self) if is_lent(self) else refused_nogil(self)
+        cdef Status status = tachyon_core(self._core).check()
+        leave_nogil(self)
+        return <int>status
+
+    cdef void* lend(self, bint producer, unsigned long long layout) except NULL:
+        cdef Status status
+        cdef core.Producer* its_producer = NULL
+        cdef core.Consumer* its_consumer = NULL
+        if layout != core.ring_layout():
+            raise TachyonError(
+                "this module was compiled against the headers of another tachyon than the one that is imported "
+                f"(ring layout {layout:#x}, not {core.ring_layout():#x}); rebuild it"
+            )
+        enter(self)
+        if producer:
+            status = tachyon_core(self._core).lend_producer(its_producer)
+        else:
+            status = tachyon_core(self._core).lend_consumer(its_consumer)
+        if status != Status.ok:
+            leave(self)
+            raise_status(self, status, 0)
+        tachyon_set(&self._in_use, kLentProducer if producer else kLentConsumer)
+        return <void*>its_producer if producer else <void*>its_consumer
+
+    cdef int take_back(self) except -1:
+        if self._core == NULL or not is_lent(self):
+            raise BusBusyError("the ring of this bus is not lent; borrow it first, and give it back once")
+        tachyon_core(self._core).give_back()
+        leave(self)
+        return 0
 
 
 include "_rpc.pxi"
+include "_exchange.pxi"
+include "_listener.pxi"

@@ -208,6 +208,15 @@ def test_what_was_committed_before_the_producers_end_comes_then_the_end(pair):
         consumer.drain_batch()
 
 
+def test_a_message_of_a_batch_is_released_with_the_batch(pair):
+    producer, consumer = pair()
+    producer.send(b"x")
+    with consumer.drain_batch() as batch:
+        view = batch[0]
+        assert not view.released
+    assert view.released
+
+
 def test_a_view_after_the_block_gives_nothing_out(pair):
     producer, consumer = pair()
     producer.send(b"x", 7)

@@ -286,6 +286,30 @@ def test_serve_forever_returns_on_ctrl_c(path, spawn):
             echo.call(caller, b"x", timeout=30)
 
 
+def test_ctrl_c_while_a_reply_waits_for_room_ends_the_loop(path, spawn):
+    child = spawn(
+        """
+        dispatcher = tachyon.RpcDispatcher()
+        @dispatcher.handler(1)
+        def last(payload): say("answering"); return b"no room"
+        with tachyon.RpcBus.listen(path, 1 << 16, 64, timeout=60) as callee:
+            with callee.serve() as rx: cid = rx.correlation_id
+            callee.reply(cid, b"full")
+            dispatcher.serve_forever(callee)
+            say("returned", callee.closed)
+        """,
+        path,
+    )
+    with RpcBus.connect(path, timeout=60) as caller:
+        caller.call(b"", 1)
+        caller.call(b"", 1)
+        child.says("answering")
+        child.falls_asleep()
+        child.send_signal(signal.SIGINT)
+        child.says("returned False")
+    child.ends()
+
+
 def test_stop_from_a_signal_handler_ends_the_loop(path, spawn):
     child = spawn(SERVER.format(extra="signal.signal(signal.SIGTERM, lambda *_: dispatcher.stop())"), path)
     with RpcBus.connect(path, timeout=60):

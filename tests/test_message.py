@@ -24,6 +24,13 @@ def test_it_is_immutable(name):
     assert message == Message(7, 3, b"abc")
 
 
+def test_it_cannot_be_made_anew():
+    message = Message(7, 3, b"abc")
+    with pytest.raises(TypeError, match="cannot be changed"):
+        message.__init__(8, 1, b"x")
+    assert message == Message(7, 3, b"abc")
+
+
 def test_it_compares_by_value():
     assert Message(1, 1, b"a") == Message(1, 1, b"a")
     assert not Message(1, 1, b"a") != Message(1, 1, b"a")  # noqa: SIM202

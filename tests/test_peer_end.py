@@ -150,6 +150,43 @@ def test_a_message_that_was_read_was_sent_even_if_the_consumer_then_closes(spawn
         os.sched_setaffinity(0, allowed)
 
 
+def test_a_message_that_was_read_was_sent_even_if_the_consumer_then_dies(spawn, tmp_path):
+    """A sender of the lowest class: the consumer that it wakes, on its processor, reads and dies before it goes on."""
+    rounds = 5
+    processor = min(os.sched_getaffinity(0))
+    sender = spawn(
+        f"""
+        os.sched_setaffinity(0, {{{processor}}})
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        for i in range({rounds}):
+            with tachyon.Bus.connect(path + str(i), timeout=60) as bus:
+                hear()
+                bus.send(b"x")
+                try:
+                    while True: bus.send(b"y", timeout=60)
+                except tachyon.PeerDeadError as error: say(type(error).__name__)
+        """,
+        tmp_path / "b",
+    )
+    for i in range(rounds):
+        consumer = spawn(
+            f"""
+            os.sched_setaffinity(0, {{{processor}}})
+            with tachyon.Bus.listen(path, 4096, timeout=60) as bus:
+                say("there")
+                bus.recv()
+                bus.flush()  # which tells that it was read; recv alone does so later
+                os.kill(os.getpid(), signal.SIGKILL)
+            """,
+            tmp_path / f"b{i}",
+        )
+        consumer.says("there")
+        consumer.falls_asleep()
+        sender.tell()
+        sender.says("PeerDeadError")
+    sender.ends()
+
+
 # ---- dead ------------------------------------------------------------------------------------------------------------
 
 

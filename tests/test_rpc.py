@@ -322,8 +322,8 @@ def test_neither_side_hangs_when_both_rings_are_full(path, spawn):
 
 
 def test_more_calls_in_flight_than_are_remembered_lose_the_oldest(rpc):
-    caller, callee = rpc(1 << 21, 1 << 21)  # nobody takes replies out meanwhile
-    most = 1 << 14
+    caller, callee = rpc(1 << 23, 1 << 23)  # nobody takes replies out meanwhile
+    most = 1 << 16
     calls = []
     for _ in range(most + 10):
         calls.append(caller.call(b"x", 1))
@@ -545,6 +545,40 @@ def test_a_bus_and_an_rpc_bus_that_meet_both_learn_what_the_other_is(path, run_t
     assert not os.path.exists(path)
 
 
+def test_the_msg_type_of_a_guard_stays_within_its_bounds(rpc):
+    caller, callee = rpc()
+    with caller.call_zero_copy(1, 5) as tx:
+        for bad, error in ((0xFFFF, ValueError), (0x10000, OverflowError), (-1, OverflowError)):
+            with pytest.raises(error, match="msg_type"):
+                tx.type_id = bad
+        tx.type_id = 6
+        cid = tx.correlation_id
+    with callee.serve(timeout=30) as rx:
+        assert rx.type_id == 6
+    with callee.reply_zero_copy(cid, 1, 5) as tx:
+        with pytest.raises(OverflowError, match="msg_type"):
+            tx.type_id = 0x10000
+        tx.type_id = 0xFFFF
+    with caller.wait(cid, timeout=30) as rx:
+        assert rx.type_id == 0xFFFF
+
+
+def test_an_rpc_bus_that_was_never_opened_says_so():
+    bus = RpcBus.__new__(RpcBus)
+    assert (bus.max_request_size, bus.max_reply_size, bus.peer_pid, bus.closed) == (0, 0, 0, True)
+    assert tachyon.Bus.__new__(tachyon.Bus).max_message_size == 0
+    for use in (
+        bus.stats,
+        lambda: bus.set_polling_mode(True),
+        lambda: bus.set_numa_node(0),
+        lambda: bus.call(b"", 1),
+        lambda: bus.serve(),
+        lambda: tachyon.tachyon_rpc(1)(bytes).call(bus, b""),
+    ):
+        with pytest.raises(tachyon.BusClosedError, match="never opened"):
+            use()
+
+
 # ---- many ------------------------------------------------------------------------------------------------------------
 
 
@@ -568,8 +602,8 @@ def campaign(path, spawn, calls):
         for cid, request, _ in pending:
             assert result(caller, cid, 60) == request[::-1]
         stats = caller.stats()
-        assert stats["set_aside"] <= 1 << 14
-        assert stats["in_flight"] <= 1 << 14
+        assert stats["set_aside"] <= 1 << 16
+        assert stats["in_flight"] <= 1 << 16
     child.says("open", "closed")
     return awaited
 

@@ -307,6 +307,29 @@ def test_send_many_waits_for_room(pair, run_thread):
     assert sending.result() == 1000
 
 
+def test_send_many_wakes_a_sleeping_consumer_for_each_item_of_an_iterator_that_takes_its_time(spawn, path):
+    child = spawn(
+        """
+        with tachyon.Bus.connect(path, timeout=60) as bus:
+            for message in bus: say(message.data.decode())
+        """,
+        path,
+    )
+    with tachyon.Bus.listen(path, 1 << 16, timeout=60) as producer:
+        woken = []
+
+        def items():
+            for n in range(5):
+                yield b"%d" % n
+                child.says(str(n))
+                child.falls_asleep()
+                woken.append(producer.stats()["wakes"])
+
+        producer.send_many(items())
+    assert woken[-1] >= 4  # the first may have found it awake
+    child.ends()
+
+
 def test_send_many_wakes_a_sleeping_consumer_once(pair, run_thread, until):
     producer, consumer = pair()
     producer.send(b"")
@@ -317,13 +340,33 @@ def test_send_many_wakes_a_sleeping_consumer_once(pair, run_thread, until):
         parks = consumer.stats()["parks"]
         until(lambda before=parks: consumer.stats()["parks"] > before)
         before = producer.stats()["wakes"]
-        producer.send_many(b"%d" % i for i in range(100))
+        producer.send_many([b"%d" % i for i in range(100)])
         assert receiving.result() == [b"%d" % i for i in range(100)]
         woken = producer.stats()["wakes"] - before
         assert woken <= 1
         if woken:
             break
     assert woken
+
+
+def test_send_many_wakes_a_sleeping_consumer_before_it_waits_for_room(pair, run_thread, until):
+    producer, consumer = pair(256)
+    producer.send(b"")
+    consumer.recv()
+    for _ in range(50):  # it may be awake just then, but not every time
+        receiving = run_thread(consumer.recv)
+        parks = consumer.stats()["parks"]
+        until(lambda before=parks: consumer.stats()["parks"] > before)
+        before = producer.stats()["wakes"]
+        # Nobody reads more than one, and who is not woken has woken by himself after 0.05 s: no wake comes at the end.
+        with pytest.raises(BusFullError):
+            producer.send_many([b""] * 6, timeout=0.3)
+        receiving.result()
+        while consumer.try_recv() is not None:
+            pass
+        if producer.stats()["wakes"] > before:
+            return
+    pytest.fail("it woke nobody")
 
 
 def test_items_made_by_using_the_same_bus_are_fine(pair):

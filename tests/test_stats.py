@@ -50,6 +50,15 @@ def test_parks_and_wakes_are_counted(pair, run_thread, until):
     assert producer.stats()["wakes"] > before
 
 
+def test_a_spin_that_fails_costs_half_of_its_budget(pair):
+    _, consumer = pair()
+    before = consumer.stats()["spin_budget_ns"]
+    assert before > 0
+    with pytest.raises(tachyon.BusEmptyError):
+        consumer.recv(timeout=0.01)
+    assert 0 < consumer.stats()["spin_budget_ns"] <= before // 2
+
+
 def test_flush_is_harmless_at_any_time(pair):
     producer, consumer = pair()
     producer.flush()

@@ -172,13 +172,13 @@ def test_a_bus_is_as_good_as_new_after_a_timeout(pair):
 def test_one_timeout_is_for_all_of_send_many(pair, run_thread):
     producer, consumer = pair(64)
 
-    def slow_consumer():
-        for _ in range(3):
+    def slow_consumer():  # it never lets anybody wait for 0.2 s
+        for _ in range(30):
             time.sleep(0.05)
-            consumer.recv()
+            consumer.try_recv()
 
     consuming = run_thread(slow_consumer)
     with pytest.raises(BusFullError) as caught:
         producer.send_many((b"x" for _ in range(1000)), timeout=0.2)
-    assert 1 <= caught.value.sent <= 4
+    assert 1 <= caught.value.sent < 20
     consuming.result()

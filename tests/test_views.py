@@ -193,6 +193,18 @@ def test_the_mapping_lives_as_long_as_a_view(tmp_path):
     assert mappings() == before
 
 
+def test_the_mapping_goes_with_the_last_view_of_a_closed_bus(tmp_path):
+    before = mappings()
+    producer, consumer = open_pair(tmp_path / "bus", 4096)
+    producer.send(b"1234")
+    with consumer.recv_zero_copy() as rx, memoryview(rx):
+        producer.close()
+        consumer.close()
+        assert mappings() == before + 1
+    assert mappings() == before
+    assert consumer.closed  # though the bus itself is still there
+
+
 GARBAGE = """
     import gc
     from concurrent.futures import ThreadPoolExecutor

@@ -16,6 +16,7 @@
 
 #include "harness.hpp"
 #include "tachyon/bus.hpp"
+#include "tachyon/rpc.hpp"
 
 namespace {
 
@@ -259,6 +260,52 @@ Result bus_round_trip(Control& control) {
     return {value, placement};
 }
 
+Result rpc_round_trip(Control& control) {
+    constexpr std::size_t kTrips = 400'000;
+    const std::string path = bench_path(".rpc");
+    double value = 0;
+    const bench::Placement placement = bench::pair(
+        control,
+        [&] {
+            tachyon::ConnectOptions options;
+            options.deadline = now_ns() + 10'000 * tachyon::kMillisecond;
+            tachyon::RpcRings rings = tachyon::connect_rpc(path, options);
+            tachyon::Caller caller(rings);
+            std::uint8_t payload[32] = {1};
+            value = round_trip(kTrips, [&] {
+                std::uint64_t id = 0;
+                while (caller.try_call(payload, sizeof payload, 1, id) != Status::ok) cpu_relax();
+                Frame reply;
+                Status status;
+                while ((status = caller.try_wait(id, reply)) != Status::ok) {
+                    if (status != Status::empty) std::exit(6);
+                    cpu_relax();
+                }
+                std::memcpy(payload, reply.payload, reply.size);
+                caller.release(reply);
+            });
+        },
+        [&] {
+            tachyon::ListenOptions options;
+            options.capacities = {kRing, kRing};
+            tachyon::RpcRings rings = tachyon::listen_rpc(path, options);
+            tachyon::Callee callee(rings);
+            std::uint8_t payload[32];
+            for (std::size_t i = 0; i < total_trips(kTrips); ++i) {
+                Frame call;
+                Status status;
+                while ((status = callee.try_serve(call)) != Status::ok) {
+                    if (status != Status::empty) std::exit(6);
+                    cpu_relax();
+                }
+                std::memcpy(payload, call.payload, sizeof payload);
+                rings.calls->release(call);
+                while (callee.try_reply(call.correlation_id, payload, sizeof payload, 1) != Status::ok) cpu_relax();
+            }
+        });
+    return {value, placement};
+}
+
 Result bus_one_way(Control& control) {
     const std::string path = bench_path(".oneway");
     return one_way(
@@ -368,6 +415,7 @@ int main(int argc, char** argv) {
         {"line", line},
         {"rtt", ring_round_trip},
         {"bus_rtt", bus_round_trip<false>},
+        {"rpc_rtt", rpc_round_trip},
         {"bus_blocking_rtt", bus_round_trip<true>},
         {"oneway32", ring_one_way<32>},
         {"oneway1024", ring_one_way<1024>},

@@ -1,56 +1,28 @@
 #include "tachyon/bus.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
-#include <mutex>
 
 namespace tachyon {
 
-// Every open bus of this process, so that a forked child can let go of them: its copies of the sockets would keep the peer
-// from noticing the parent's end, and two processes at one end of a ring would destroy it.
-class ForkGuard {
-  public:
-    static void add(Bus& bus) {
-        static const int installed = ::pthread_atfork(before, after_in_parent, after_in_child);
-        (void)installed;
-        const std::lock_guard lock(mutex());
-        bus.next_ = first();
-        if (first() != nullptr) first()->previous_ = &bus;
-        first() = &bus;
-    }
-    static void remove(Bus& bus) noexcept {
-        const std::lock_guard lock(mutex());
-        (bus.previous_ != nullptr ? bus.previous_->next_ : first()) = bus.next_;
-        if (bus.next_ != nullptr) bus.next_->previous_ = bus.previous_;
-    }
-
-  private:
-    static std::mutex& mutex() {
-        static auto* const it = new std::mutex;  // never destroyed: buses may outlive static destruction
-        return *it;
-    }
-    static Bus*& first() {
-        static Bus* it = nullptr;
-        return it;
-    }
-    static void before() { mutex().lock(); }
-    static void after_in_parent() { mutex().unlock(); }
-    static void after_in_child() {
-        for (Bus* bus = first(); bus != nullptr; bus = bus->next_) bus->disown();
-        mutex().unlock();
-    }
-};
-
 std::unique_ptr<Bus> Bus::listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt) {
-    Established established = tachyon::listen(path, options, interrupt);
-    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
+    return adopt(tachyon::listen(path, options, interrupt));
 }
 
 std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt) {
-    Established established = tachyon::connect(path, options, interrupt);
+    return adopt(tachyon::connect(path, options, interrupt));
+}
+
+std::unique_ptr<Bus> Bus::adopt(Established established) {
     return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
 }
+
+namespace {
+
+Doorbell doorbell_of(Connection* connection) {
+    return {[](void* context) noexcept { static_cast<Connection*>(context)->ring(); }, connection};
+}
+
+}  // namespace
 
 Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)
     : connection_(std::move(connection)),
@@ -59,20 +31,16 @@ Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)
       barrier_(connection_->barrier()),
       side_(connection_->side()),
       max_size_(tachyon::max_message_size(segment_.capacity())),
-      producer_(segment_.ring(barrier_)),
-      consumer_(segment_.ring(barrier_)) {
+      producer_(segment_.ring(barrier_, doorbell_of(connection_.get()))),
+      consumer_(segment_.ring(barrier_, doorbell_of(connection_.get()))) {
     SegmentHeader* const header = segment_.header();
     closed_ = side_ == Side::listener ? &header->listener_closed : &header->connector_closed;
     peer_closed_ = side_ == Side::listener ? &header->connector_closed : &header->listener_closed;
     if (producer != Side::undecided)
         mode_.store(producer == side_ ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
-    ForkGuard::add(*this);
 }
 
-Bus::~Bus() {
-    close();
-    ForkGuard::remove(*this);
-}
+Bus::~Bus() { close(); }
 
 // ---- roles ---------------------------------------------------------------------------------------------------------------
 
@@ -191,6 +159,38 @@ Status Bus::abort() noexcept {
     return Status::ok;
 }
 
+// ---- lending -------------------------------------------------------------------------------------------------------------
+
+Status Bus::lend_producer(Producer*& producer) noexcept {
+    const Status status = begin_send(0);
+    if (status == Status::ok) producer = &producer_;
+    return status;
+}
+
+Status Bus::lend_consumer(Consumer*& consumer) noexcept {
+    if (mode_.load(std::memory_order_relaxed) != Mode::consumer) {
+        // Empty: nobody has sent anything yet; it will be the peer, because this side cannot send meanwhile.
+        if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return status;
+    }
+    consumer = &consumer_;
+    return Status::ok;
+}
+
+void Bus::give_back() noexcept {
+    if (producer_.claim_open()) producer_.abort();
+    if (consumer_.held() != 0) consumer_.put_back_all();
+}
+
+Status Bus::check() noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode == Mode::producer) return producer_.corrupt() ? poison() : check_consumer();
+    if (mode != Mode::consumer && mode != Mode::undecided) return ended(mode);
+    const bool gone = peer_gone_by_clock();
+    const bool closed = peer_said_closed();
+    if ((!gone && !closed) || consumer_.has_frame()) return Status::ok;
+    return closed ? Status::peer_closed : Status::peer_dead;
+}
+
 // ---- waiting -------------------------------------------------------------------------------------------------------------
 
 template <class HasWork>
@@ -231,7 +231,7 @@ Status Bus::wait_readable(std::uint64_t until) noexcept {
     // Until the first message both sides may sleep on this word, and leaving has just cleared it for both. Set, it costs the
     // sender one wake for nobody; clear, a peer that still sleeps would miss the first message until its slice is over.
     if (mode_.load(std::memory_order_relaxed) == Mode::undecided) {
-        segment_.header()->consumer_parked.store(1, std::memory_order_relaxed);
+        segment_.header()->consumer_parked.store(kParkedOnFutex, std::memory_order_relaxed);
     }
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
     if (status == Status::empty) last_check_ = 0;  // after a whole slice the next look at the peer is a real one
@@ -257,7 +257,7 @@ void Bus::request_close() noexcept {
     closing_.store(true, std::memory_order_seq_cst);
     if (state() == Status::forked) return;
     // The exchange in wake() is the full barrier between the store above and the look at `parked`; a sleeper that it finds is
-    // ours or the peer's, and either looks again.
+    // ours or the peer's, and either looks again. One that sleeps on its socket sees the hang-up that follows.
     wake(segment_.header()->consumer_parked);
     wake(segment_.header()->producer_parked);
 }

@@ -4,9 +4,8 @@
 #include <utility>
 
 namespace tachyon {
-namespace {
 
-RpcRings make_rings(Established established) {
+RpcRings adopt_rpc(Established established) {
     const auto connection = std::make_shared<Connection>(std::move(established.connection));
     RpcRings rings;
     rings.calls = std::make_unique<Bus>(connection, std::move(established.segments[0]), Side::connector);
@@ -14,17 +13,15 @@ RpcRings make_rings(Established established) {
     return rings;
 }
 
-}  // namespace
-
 RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interrupt& interrupt) {
     options.kind = Kind::rpc;
-    return make_rings(listen(path, options, interrupt));
+    return adopt_rpc(listen(path, options, interrupt));
 }
 
 RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Interrupt& interrupt) {
     options.kind = Kind::rpc;
     options.segments = 2;
-    return make_rings(connect(path, options, interrupt));
+    return adopt_rpc(connect(path, options, interrupt));
 }
 
 // ---- caller --------------------------------------------------------------------------------------------------------------
@@ -60,9 +57,10 @@ void Caller::keep_or_drop(const Frame& reply) noexcept {
     }
     --in_flight_;
     window_.set(id, CallWindow::State::none);
-    while (!aside_.empty() && bytes_aside_ + reply.size > kMostBytesSetAside) {
-        const auto oldest = aside_.begin();
-        if (oldest->first == held_) break;  // somebody reads it now
+    while (bytes_aside_ + reply.size > kMostBytesSetAside) {
+        auto oldest = aside_.begin();
+        if (oldest != aside_.end() && oldest->first == held_) ++oldest;  // somebody reads it now
+        if (oldest == aside_.end()) break;
         forget(oldest);
     }
     try {
@@ -146,7 +144,7 @@ bool Caller::cancel(std::uint64_t id) noexcept {
 Status Callee::try_serve(Frame& call) noexcept {
     const Status status = calls_.try_peek(call);
     if (status != Status::ok) return status;
-    if (call.correlation_id <= window_.newest()) return calls_.poison();
+    if (call.correlation_id != window_.newest() + 1) return calls_.poison();
     window_.set(call.correlation_id, CallWindow::State::open);
     return Status::ok;
 }

@@ -131,6 +131,7 @@ SocketFile::SocketFile(const std::string& path, mode_t mode, const Interrupt& in
 }
 
 SocketFile::~SocketFile() {
+    if (forked_) return;
     struct stat status{};
     if (::lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_) {
         ::unlink(path_.c_str());

@@ -147,7 +147,7 @@ TEST_CASE("abandoned, unknown and repeated replies are dropped and counted") {
 }
 
 TEST_CASE("a reply that is read from its copy outlives the window") {
-    Pair pair(1 << 21, 1 << 21);
+    Pair pair(1 << 23, 1 << 23);
     const std::uint64_t first = pair.call("first");
     pair.answer();
     pair.caller.gather();
@@ -162,6 +162,29 @@ TEST_CASE("a reply that is read from its copy outlives the window") {
     pair.caller.release(frame);
     CHECK(pair.caller.set_aside() == kMostCallsInFlight);
     CHECK(pair.take(first + kMostCallsInFlight) == "x");
+}
+
+TEST_CASE("the limit of what is set aside holds while the oldest of it is being read") {
+    Pair pair(1 << 16, 4 << 20);
+    const std::string large(1 << 20, 'x');
+    std::vector<std::uint64_t> ids;
+    const auto call_and_gather = [&] {
+        ids.push_back(pair.call("?"));
+        Frame frame{};
+        REQUIRE(pair.callee.try_serve(frame) == Status::ok);
+        REQUIRE(pair.served.calls->release(frame) == Status::ok);
+        REQUIRE(pair.callee.try_reply(ids.back(), large.data(), large.size(), 2) == Status::ok);
+        pair.caller.gather();
+    };
+    call_and_gather();
+    Frame oldest{};
+    REQUIRE(pair.caller.try_wait(ids[0], oldest) == Status::ok);
+    while (ids.size() < 80) call_and_gather();
+    CHECK(pair.caller.set_aside() == kMostBytesSetAside >> 20);
+    CHECK(std::string(reinterpret_cast<const char*>(oldest.payload), oldest.size) == large);
+    pair.caller.release(oldest);
+    CHECK(pair.look(ids[1]) == Status::unknown_call);
+    CHECK(pair.take(ids.back()) == large);
 }
 
 TEST_CASE("a callee answers each call once, and only calls that it has served") {
@@ -179,11 +202,11 @@ TEST_CASE("a callee answers each call once, and only calls that it has served") 
     CHECK(pair.take(id) == "y");
 }
 
-TEST_CASE("a call whose id does not grow is corruption") {
-    for (const std::uint64_t second : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{2}}) {
+TEST_CASE("a call whose id is not the one after the last is corruption") {
+    for (const std::uint64_t second : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{3}, UINT64_MAX}) {
         Pair pair;
         Frame frame{};
-        REQUIRE(pair.rings.called.calls->try_send("x", 1, 1, 2) == Status::ok);
+        REQUIRE(pair.rings.called.calls->try_send("x", 1, 1, 1) == Status::ok);
         REQUIRE(pair.callee.try_serve(frame) == Status::ok);
         REQUIRE(pair.served.calls->release(frame) == Status::ok);
         REQUIRE(pair.rings.called.calls->try_send("x", 1, 1, second) == Status::ok);

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
+    MSG_TYPE_ERROR,
     PeerDeadError,
     TachyonError,
     TachyonTimeoutError,
@@ -35,6 +36,17 @@ exit status:
   141  nobody reads recv's stdout any more
 """
 
+RPC_EXITS = """\
+exit status:
+  0    call: the answer is on stdout
+  1    error: the call failed over there, or there is no such module or dispatcher; one line on stderr says what
+  2    wrong usage
+  3    the other side died, or closed before it answered
+  4    nobody served at PATH, or answered, within --timeout
+  130  Ctrl-C (143: SIGTERM, 129: SIGHUP), which is how serve ends
+  141  nobody reads call's stdout any more
+"""
+
 EXAMPLES = """\
 examples:
   python -m tachyon recv /tmp/bus -o copy.iso           # in one terminal
@@ -42,6 +54,9 @@ examples:
 
   python -m tachyon recv /tmp/bus | tar x
   tar c folder | python -m tachyon send /tmp/bus
+
+  python -m tachyon serve shop.orders:dispatcher /tmp/shop    # an RpcDispatcher in shop/orders.py
+  python -m tachyon call /tmp/shop 7 "two apples"
 
 """
 
@@ -76,6 +91,16 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _msg_type(text: str) -> int:
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < MSG_TYPE_ERROR:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a msg_type, 0 to {MSG_TYPE_ERROR - 1}")
+    return number
+
+
 class _Folder(argparse.Action):
     """Prints a folder for a C++ build to use, and ends, as --version does."""
 
@@ -91,7 +116,7 @@ class _Folder(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG,
-        description="Move a byte stream from one process of this machine to another through shared memory.",
+        description="Byte streams and calls between processes of this machine, through shared memory.",
         epilog=EXAMPLES + EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -108,12 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(option, action=_Folder, nargs=0, const=find, help=text)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
-    def command(name: str, summary: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, text: str, exits: str = EXITS) -> argparse.ArgumentParser:
         return commands.add_parser(
             name,
             help=summary,
             description=text,
-            epilog=EXITS,
+            epilog=exits,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
@@ -158,6 +183,32 @@ def _parser() -> argparse.ArgumentParser:
     for parsed in (send, recv):
         parsed.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary; errors are still told")
 
+    serve = command(
+        "serve",
+        "serve an RpcDispatcher to any number of callers",
+        "Serve DISPATCHER, an RpcDispatcher in MODULE, at PATH. MODULE is looked for in this folder too.",
+        RPC_EXITS,
+    )
+    serve.add_argument("target", metavar="MODULE:DISPATCHER", help="e.g. shop.orders:dispatcher")
+    serve.add_argument("path", metavar="PATH", help="socket path to listen at")
+    for ring in ("calls", "replies"):
+        serve.add_argument(
+            f"--{ring}",
+            metavar="SIZE",
+            type=_capacity,
+            default=1 << 16,
+            help=f"bytes of ring for each caller's {ring}, a power of two (default: 64K)",
+        )
+    serve.add_argument("-q", "--quiet", action="store_true", help="say nothing, log nothing; errors are still told")
+
+    call = command(
+        "call", "make one call and print its answer", "Call a `serve`, or any RpcServer, at PATH.", RPC_EXITS
+    )
+    call.add_argument("path", metavar="PATH", help="socket path that the server listens at")
+    call.add_argument("msg_type", metavar="MSG_TYPE", type=_msg_type, help="which handler: 0 to 65534, or 0x…")
+    call.add_argument("payload", metavar="PAYLOAD", nargs="?", help="the request; - is stdin (default: empty)")
+    call.add_argument("--timeout", metavar="S", type=_seconds, default=10.0, help="seconds for all of it (default: 10)")
+
     command(
         "demo",
         "see it work: a few hundred megabytes and some round trips between two processes",
@@ -172,6 +223,12 @@ def _run(arguments: argparse.Namespace) -> int:
         from tachyon.cli.demo import demo
 
         return demo()
+    if arguments.command in ("serve", "call"):
+        from tachyon.cli import rpc
+
+        if arguments.command == "serve":
+            return rpc.serve(arguments.target, arguments.path, arguments.calls, arguments.replies, arguments.quiet)
+        return rpc.call(arguments.path, arguments.msg_type, arguments.payload, arguments.timeout)
     from tachyon.cli import stream
 
     if arguments.command == "send":

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "tachyon/error.hpp"
+#include "tachyon/fork.hpp"
 #include "tachyon/handshake.hpp"
 #include "tachyon/ring.hpp"
 #include "tachyon/segment.hpp"
@@ -39,6 +40,8 @@ class Bus {
                                        const Interrupt& interrupt = {});
     static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options,
                                         const Interrupt& interrupt = {});
+    // Of what a Listener of Kind::bus accepted.
+    static std::unique_ptr<Bus> adopt(Established established);
 
     Bus(Connection connection, Segment segment)
         : Bus(std::make_shared<Connection>(std::move(connection)), std::move(segment)) {}
@@ -134,6 +137,47 @@ class Bus {
         return false;
     }
 
+    // ---- for a WaitSet, which waits for many at once; roles have to be decided ----
+
+    // Would try_peek say anything but empty? Like that, an empty ring hands back what has been freed.
+    [[nodiscard]] bool readable_now() noexcept {
+        if (consumer_.has_frame()) return true;
+        consumer_.hand_back();
+        return over();
+    }
+    // Would try_send of `size` bytes say anything but full?
+    [[nodiscard]] bool writable_now(std::uint64_t size) noexcept { return producer_.can_advance(size) || over(); }
+    // From now on the peer tells by a byte on the socket. Before a sleep: [park-barrier], then another look.
+    void park_on_socket(bool for_frame) noexcept {
+        auto& word = for_frame ? segment_.header()->consumer_parked : segment_.header()->producer_parked;
+        if (word.load(std::memory_order_relaxed) != kParkedOnSocket)
+            word.store(kParkedOnSocket, std::memory_order_relaxed);
+    }
+    [[nodiscard]] const Connection* connection() const noexcept { return connection_.get(); }
+
+    // ---- the ring itself, for callers that inline it ----
+    //
+    // While one of the two is lent, only wait_readable or wait_writable, and check, may be used beside it, by the same thread.
+
+    // Decides who sends, as a first send does: ok, or why this side cannot.
+    [[nodiscard]] Status lend_producer(Producer*& producer) noexcept;
+    [[nodiscard]] Status lend_consumer(Consumer*& consumer) noexcept;
+    // Gives up an open claim; frames that are held become the next ones again.
+    void give_back() noexcept;
+    // How the peer is: ok, or how it ended; for a consumer only once there is nothing left to read. Asks the kernel at most
+    // every 0.1 ms or so.
+    [[nodiscard]] Status check() noexcept;
+
+    // release() for a frame that the caller may have mixed up: no_claim if it is not the oldest one held, unchanged.
+    [[nodiscard]] Status release_checked(const Frame& frame) noexcept {
+        if (const Mode mode = mode_.load(std::memory_order_relaxed); mode != Mode::consumer) [[unlikely]]
+            return ended(mode);
+        if (!consumer_.is_oldest(frame)) [[unlikely]]
+            return Status::no_claim;
+        consumer_.release(frame);
+        return Status::ok;
+    }
+
     // ---- either ----
 
     // Tells the peer, wakes it, lets the socket go. Idempotent, never waits. What was committed can still be read over there.
@@ -156,8 +200,6 @@ class Bus {
     [[nodiscard]] Status state() const noexcept;
 
   private:
-    friend class ForkGuard;
-
     // consumer and producer mean: nothing in the way, go. Atomic because a fork handler and request_close look at it.
     enum class Mode : std::uint8_t { undecided, consumer, producer, producer_gone, corrupt, closed, forked };
 
@@ -174,6 +216,10 @@ class Bus {
         return Status::ok;
     }
 
+    [[nodiscard]] bool over() const noexcept {
+        const Mode mode = mode_.load(std::memory_order_relaxed);
+        return (mode != Mode::consumer && mode != Mode::producer) || peer_said_closed();
+    }
     [[nodiscard]] Status begin_send_slowly(std::uint64_t size) noexcept;
     [[nodiscard]] Status begin_receive() noexcept;
     [[nodiscard]] Status no_room() noexcept;
@@ -204,8 +250,7 @@ class Bus {
     SpinBudget budget_;
     Producer producer_;
     Consumer consumer_;
-    Bus* next_ = nullptr;  // list of all open buses, for forks
-    Bus* previous_ = nullptr;
+    ForkNode fork_node_{this, [](void* bus) noexcept { static_cast<Bus*>(bus)->disown(); }};
 };
 
 }  // namespace tachyon

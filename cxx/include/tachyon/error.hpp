@@ -27,6 +27,7 @@ enum class Status : int {
     closed = 11,        // our own handle has been closed
     forked = 12,        // our own handle belongs to the parent of this process
     unknown_call = 13,  // no such correlation_id: never issued or served, answered already, cancelled, or dropped
+    busy = 14,          // in use by another thread, or lent; said by the layers above, never by the core itself
 };
 
 enum class SetupFailure : int {

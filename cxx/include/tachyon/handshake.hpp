@@ -1,6 +1,6 @@
 // Purpose: bring two processes together over a UNIX stream socket: find each other at a path, check who the other is and that
 //   both mean the same thing, pass the segments' descriptors, and keep the socket as the notice of the peer's end.
-// Threads: listen and connect may run in any number of threads at once, each for itself; they block, in slices of at most
+// Threads: listen, Listeners and connect may run in any number of threads at once, each for itself; they block, in slices of at most
 //   50 ms between which Interrupt is asked. A Connection belongs to one thread, except that hung_up() may be called by any.
 // Lifetime: the Connection must live as long as one wants to know about the peer; the segments do not need it.
 // Ordering: none; nothing here touches a ring.
@@ -10,7 +10,7 @@
 //   uid of the listener checked
 //   Hello ───────────────────────────────────▶   checked
 //   checked   ◀──────────────────────────────    Hello + descriptors
-//   mapped and checked; 'R' ─────────────────▶   the path is unlinked, every other client dropped
+//   mapped and checked; 'R' ─────────────────▶   listen(): the path is unlinked, every other client dropped
 //             ◀──────────────────────────────    'R'
 //
 // The connector binds an abstract address that begins with kConnectorName before it connects, so that a listener which one
@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,7 @@
 
 #include "tachyon/layout.hpp"
 #include "tachyon/segment.hpp"
+#include "tachyon/socket_file.hpp"
 #include "tachyon/wait.hpp"
 
 namespace tachyon {
@@ -42,12 +44,17 @@ class Connection {
     // The peer's process has ended, or it has hung up. Stays true. One system call, never blocks.
     [[nodiscard]] bool hung_up() const noexcept;
 
+    // Wakes a peer that waits for many at once, by a byte on the socket; and takes such bytes out again. Neither ever blocks.
+    void ring() const noexcept;
+    void hear() const noexcept;
+
     // Tells the peer, and lets go. What happens to descriptors that a forked child inherited: nothing but close.
     void shut_down() noexcept;
     void abandon() noexcept;  // in a forked child: close without telling anybody
 
     [[nodiscard]] int socket() const noexcept { return socket_.get(); }
-    [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }  // 0: in a PID namespace that we cannot see
+    [[nodiscard]] int process() const noexcept { return process_.get(); }  // pidfd, or -1
+    [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }    // 0: in a PID namespace that we cannot see
     [[nodiscard]] uid_t peer_uid() const noexcept { return peer_uid_; }
     [[nodiscard]] Side side() const noexcept { return side_; }
     [[nodiscard]] Barrier barrier() const noexcept { return barrier_; }
@@ -70,7 +77,7 @@ struct Established {
 struct ListenOptions {
     Kind kind = Kind::bus;
     std::vector<std::uint64_t> capacities;  // one per segment
-    std::uint64_t deadline = kNever;        // now_ns() scale
+    std::uint64_t deadline = kNever;        // of listen(); now_ns() scale
     mode_t mode = 0600;                     // of the socket file; with any group or other bit, other users are let in
 };
 
@@ -81,8 +88,59 @@ struct ConnectOptions {
     std::optional<uid_t> uid;    // who the listener must be; default: our own effective user, or root
 };
 
-// Waits for one client that completes the handshake. A client that says nothing, or the wrong thing, is dropped and the next
-// one served; all of them may take their time side by side. The socket file is gone when this returns or throws.
+// Listens at a path and completes the handshake with one client after another. A client that says nothing, or the wrong thing,
+// is dropped; all of them may take their time side by side. One thread at a time. In a forked child: closed.
+class Listener {
+  public:
+    // Reserves the memory for the first client, then makes the socket file, which goes with the Listener. SetupError.
+    Listener(const std::string& path, ListenOptions options, const Interrupt& interrupt = {});
+    Listener(const Listener&) = delete;
+    Listener& operator=(const Listener&) = delete;
+    ~Listener();
+
+    // Waits for the next client to complete the handshake, until `deadline`. SetupError: timed_out, interrupted; handshake or
+    // memory where there are no descriptors or no memory for one more client, after which one may go on.
+    Established accept(std::uint64_t deadline, const Interrupt& interrupt = {});
+    // Without waiting: everything that can be done now. SetupError as accept.
+    std::optional<Established> try_accept();
+    // Readable, for poll and its like, when try_accept may get any further.
+    [[nodiscard]] int descriptor() const noexcept { return epoll_.get(); }
+
+    [[nodiscard]] bool forked() const noexcept { return file_ && file_->forked(); }
+
+  private:
+    friend Established listen(const std::string&, const ListenOptions&, const Interrupt&);
+    enum class Clients : bool { one, many };
+    struct Client;
+    Listener(const std::string& path, ListenOptions options, Clients clients, const Interrupt& interrupt);
+
+    [[nodiscard]] std::vector<Segment> make_segments() const;
+    void watch(int descriptor) const;
+    void watch_file(bool wanted) noexcept;
+    void drop(const Client& client) noexcept;
+    void drop_late() noexcept;
+    bool drop_oldest_silent() noexcept;
+    void accept_all();
+    bool step(Client& client);
+    void greet(Client& client);
+    void offer_next();
+    void reject(const Client& client, Verdict verdict) const;
+    Established finish(Client& client);
+    [[nodiscard]] std::uint64_t next_deadline() const noexcept;
+
+    const std::string path_;
+    const ListenOptions options_;
+    const bool once_;
+    const bool membarrier_;
+    std::vector<Segment> spare_;  // for the next client
+    std::unique_ptr<SocketFile> file_;
+    Descriptor epoll_;
+    bool watching_file_ = false;
+    std::vector<std::unique_ptr<Client>> clients_;  // oldest first
+};
+
+// One client, then no more: a pair that finds a Bus where an RpcBus listens, or the other way round, is told so on both sides.
+// The socket file is gone when this returns or throws. options.deadline is when to give up.
 Established listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt = {});
 
 Established connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt = {});

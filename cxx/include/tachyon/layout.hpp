@@ -60,7 +60,7 @@ struct SegmentHeader {
 
     alignas(
         128) std::atomic<std::uint64_t> read_position;  // bytes freed so far; written by the consumer, never decreases
-    alignas(128) std::atomic<std::uint32_t> consumer_parked;  // 1: asleep or about to be; futex word
+    alignas(128) std::atomic<std::uint32_t> consumer_parked;  // 0, or how to wake who sleeps, or is about to: wait.hpp
     alignas(128) std::atomic<std::uint32_t> producer_parked;  // the same for a producer that waits for room
     alignas(128) std::atomic<std::uint32_t> producer_side;    // a Side; set once, by the first send
     std::atomic<std::uint32_t> listener_closed;               // 1: closed on purpose, nothing more will be committed
@@ -89,6 +89,7 @@ inline constexpr std::uint32_t kAbilityMembarrier =
     1;  // this process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED
 inline constexpr std::size_t kMaxSegments = 2;
 inline constexpr char kReady = 'R';
+inline constexpr char kRing = 'B';  // to a peer that is parked on its socket
 
 enum class Kind : std::uint16_t { bus = 1, rpc = 2 };
 enum class Verdict : std::uint32_t {

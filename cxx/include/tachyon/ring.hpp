@@ -17,8 +17,10 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 #include "tachyon/error.hpp"
 #include "tachyon/layout.hpp"
@@ -32,9 +34,18 @@ struct RingMemory {
     std::uint8_t* data = nullptr;
     std::uint64_t capacity = 0;
     Barrier barrier = Barrier::locked;
+    Doorbell doorbell{};
 };
 
 namespace detail {
+
+// FNV-1a, going on from `hash`.
+constexpr std::uint64_t mix(std::uint64_t hash, std::initializer_list<std::uint64_t> values) noexcept {
+    for (const std::uint64_t value : values) {
+        for (int byte = 0; byte < 8; ++byte) hash = (hash ^ (value >> (8 * byte) & 0xff)) * 0x100000001b3u;
+    }
+    return hash;
+}
 
 inline std::atomic<std::uint64_t>& word_at(std::uint8_t* line) noexcept {
     return *reinterpret_cast<std::atomic<std::uint64_t>*>(line);
@@ -142,7 +153,7 @@ class Producer {
     }
 
     bool wake_consumer() noexcept {
-        if (!wake_if_parked(memory_.header->consumer_parked, memory_.barrier)) [[likely]]
+        if (!wake_if_parked(memory_.header->consumer_parked, memory_.barrier, memory_.doorbell)) [[likely]]
             return false;
         ++wakes_;
         return true;
@@ -160,6 +171,14 @@ class Producer {
     [[nodiscard]] std::uint64_t cached_read_position() const noexcept { return cached_read_position_; }
     [[nodiscard]] std::uint64_t messages() const noexcept { return messages_; }
     [[nodiscard]] std::uint64_t wakes() const noexcept { return wakes_; }
+
+    // Where each field stands, for ring_layout().
+    static constexpr std::uint64_t layout(std::uint64_t hash) noexcept {
+        return detail::mix(hash, {sizeof(Producer), offsetof(Producer, memory_), offsetof(Producer, mask_),
+                                  offsetof(Producer, write_position_), offsetof(Producer, cached_read_position_),
+                                  offsetof(Producer, claimed_), offsetof(Producer, messages_),
+                                  offsetof(Producer, wakes_), offsetof(Producer, corrupt_)});
+    }
 
   private:
     [[nodiscard]] std::uint8_t* line() const noexcept { return memory_.data + (write_position_ & mask_); }
@@ -298,12 +317,35 @@ class Consumer {
         --peeked_;
     }
 
+    // Every frame that is held becomes the next one again, oldest first.
+    void put_back_all() noexcept {
+        cursor_ = freed_;  // padding before them has not been cleared, and is skipped again
+        peeked_ = released_;
+    }
+
+    // Is this the oldest frame that is held, just as peek gave it? What a frame has to pass before its release if it was in hands
+    // that may have changed or mixed it up: nothing outside the ring is cleared then, and nothing that is still held.
+    [[nodiscard]] bool is_oldest(const Frame& frame) const noexcept {
+        if (held() == 0) return false;
+        if (frame.position != freed_) [[unlikely]] {
+            if (frame.position != freed_ + (memory_.capacity - (freed_ & mask_))) return false;
+            const std::uint64_t before =
+                detail::word_at(memory_.data + (freed_ & mask_)).load(std::memory_order_relaxed);
+            if (low_half(before) != kPadding) return false;
+        }
+        const std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);
+        // Relaxed: its acquire load was in peek. Compared, not trusted: the bounds come from our own numbers.
+        const std::uint64_t word = detail::word_at(memory_.data + offset).load(std::memory_order_relaxed);
+        return low_half(word) - 1 == frame.size && frame.position < cursor_ && bytes <= cursor_ - frame.position &&
+               bytes <= memory_.capacity - offset;
+    }
+
     // Tells the producer of everything freed so far.
     void hand_back() noexcept {
         if (pending_ == 0) return;
         pending_ = 0;
         memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]
-        if (wake_if_parked(memory_.header->producer_parked, memory_.barrier)) [[unlikely]]
+        if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]
             ++wakes_;
     }
 
@@ -317,6 +359,14 @@ class Consumer {
     [[nodiscard]] std::uint64_t freed_position() const noexcept { return freed_; }
     [[nodiscard]] std::uint64_t messages() const noexcept { return released_; }
     [[nodiscard]] std::uint64_t wakes() const noexcept { return wakes_; }
+
+    // Where each field stands, for ring_layout().
+    static constexpr std::uint64_t layout(std::uint64_t hash) noexcept {
+        return detail::mix(hash, {sizeof(Consumer), offsetof(Consumer, memory_), offsetof(Consumer, mask_),
+                                  offsetof(Consumer, publish_every_), offsetof(Consumer, cursor_),
+                                  offsetof(Consumer, freed_), offsetof(Consumer, pending_), offsetof(Consumer, peeked_),
+                                  offsetof(Consumer, wakes_), offsetof(Consumer, released_)});
+    }
 
   private:
     // A padding frame fills the ring to its end, has no type_id, and never starts at offset 0, where any frame fits.
@@ -346,5 +396,22 @@ class Consumer {
     std::uint64_t wakes_ = 0;  // load of that, after a store to one half of it, waits for the store to leave the core
     std::uint64_t released_ = 0;
 };
+
+// ---- one ring, two compilations ---------------------------------------------------------------------------------------------
+//
+// A Producer or Consumer may be made in one binary and used by code that inlined this header in another. Both have to mean the
+// same bytes by it: they compare this number first. It follows every field by itself; count kRingRevision up when what a field
+// means changes and its place does not.
+inline constexpr std::uint64_t kRingRevision = 1;
+
+constexpr std::uint64_t ring_layout() noexcept {
+    std::uint64_t hash = detail::mix(0xcbf29ce484222325u, {kRingRevision, layout_hash()});
+    hash = detail::mix(hash, {sizeof(RingMemory), offsetof(RingMemory, header), offsetof(RingMemory, data),
+                              offsetof(RingMemory, capacity), offsetof(RingMemory, barrier),
+                              offsetof(RingMemory, doorbell), sizeof(Doorbell)});
+    hash = detail::mix(hash, {sizeof(Frame), offsetof(Frame, payload), offsetof(Frame, position),
+                              offsetof(Frame, correlation_id), offsetof(Frame, size), offsetof(Frame, type_id)});
+    return Consumer::layout(Producer::layout(hash));
+}
 
 }  // namespace tachyon

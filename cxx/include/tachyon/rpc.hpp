@@ -22,7 +22,7 @@
 
 namespace tachyon {
 
-inline constexpr std::uint64_t kMostCallsInFlight = 1 << 14;
+inline constexpr std::uint64_t kMostCallsInFlight = 1 << 16;
 inline constexpr std::uint64_t kMostBytesSetAside = 64 << 20;  // or one reply, if that is larger
 
 // One side's ends of the two rings. They close together: [close] of both, then the hang-up.
@@ -34,6 +34,8 @@ struct RpcRings {
 // As Bus::listen and Bus::connect; `capacities` are those of calls and replies.
 RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interrupt& interrupt = {});
 RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Interrupt& interrupt = {});
+// Of what a Listener of Kind::rpc accepted.
+RpcRings adopt_rpc(Established established);
 
 // What is known of each of the last kMostCallsInFlight ids. No allocation, no search.
 class CallWindow {
@@ -113,8 +115,8 @@ class Callee {
   public:
     explicit Callee(RpcRings& rings) noexcept : calls_(*rings.calls), replies_(*rings.replies) {}
 
-    // The next call, in place; Bus::release it before, or after, replying. Statuses as Bus::try_peek; an id of 0, or one that
-    // does not grow, is corruption.
+    // The next call, in place; Bus::release it before, or after, replying. Statuses as Bus::try_peek; an id that is not
+    // the one after the last is corruption.
     [[nodiscard]] Status try_serve(Frame& call) noexcept;
 
     // May `id` be replied to? Each call once.

@@ -61,8 +61,8 @@ class Segment {
 
     [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] SegmentHeader* header() const noexcept { return static_cast<SegmentHeader*>(mapping_); }
-    [[nodiscard]] RingMemory ring(Barrier barrier) const noexcept {
-        return {header(), static_cast<std::uint8_t*>(mapping_) + kHeaderBytes, capacity_, barrier};
+    [[nodiscard]] RingMemory ring(Barrier barrier, Doorbell doorbell = {}) const noexcept {
+        return {header(), static_cast<std::uint8_t*>(mapping_) + kHeaderBytes, capacity_, barrier, doorbell};
     }
 
     // Moves the pages to a NUMA node and prefers it from now on. 0, or an errno. No effect where there is no NUMA.

@@ -1,5 +1,6 @@
 // Purpose: a listening UNIX socket at a path in the file system: made without harm to whatever stands there, gone afterwards.
-// Threads: one at a time. Lifetime: the file is removed by the destructor, if it is still the one that was made.
+// Threads: one at a time. Lifetime: the file is removed by the destructor, if it is still the one that was made; not in a
+//   forked child, where the socket is closed at once.
 #pragma once
 
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <string>
 
+#include "tachyon/fork.hpp"
 #include "tachyon/segment.hpp"
 
 namespace tachyon {
@@ -25,12 +27,20 @@ class SocketFile {
     ~SocketFile();
 
     [[nodiscard]] int descriptor() const noexcept { return socket_.get(); }
+    [[nodiscard]] bool forked() const noexcept { return forked_; }
 
   private:
+    void disown() noexcept {
+        forked_ = true;
+        socket_.reset();
+    }
+
     std::string path_;
     Descriptor socket_;
     dev_t device_ = 0;
     ino_t inode_ = 0;
+    bool forked_ = false;
+    ForkNode fork_node_{this, [](void* file) noexcept { static_cast<SocketFile*>(file)->disown(); }};
 };
 
 // SetupError (handshake) unless the path is not empty, has no NUL, and is short enough for a UNIX address.

@@ -6,7 +6,7 @@
 //   parked = 1                                publish work              (release store, in ring.hpp)
 //   full barrier   [park-barrier]             compiler barrier, or full [wake-barrier]
 //   look again; if nothing:                   parked != 0 ?
-//   FUTEX_WAIT(parked, 1)                     parked.exchange(0) == 1 → FUTEX_WAKE
+//   FUTEX_WAIT(parked, 1)                     parked.exchange(0) == 1 → FUTEX_WAKE (2 → a byte on the socket)
 //
 // The cost belongs to the sleeper. If both processes are registered for membarrier(GLOBAL_EXPEDITED), [park-barrier] is that
 // call, which makes every running thread of the peer pass a full barrier, and [wake-barrier] need only stop the compiler. If
@@ -85,22 +85,39 @@ inline bool park_barrier(Barrier barrier) noexcept {
 
 // ---- waking --------------------------------------------------------------------------------------------------------------
 
+// What a parked word says. A sleeper that waits for one ring sleeps on the word itself, one that waits for many (wait_set.hpp)
+// asks for a byte on the ring's socket instead.
+inline constexpr std::uint32_t kAwake = 0, kParkedOnFutex = 1, kParkedOnSocket = 2;
+
+// How to reach a peer that is parked on its socket. The ring does not know what is behind it.
+struct Doorbell {
+    void (*ring)(void* context) noexcept = nullptr;
+    void* context = nullptr;
+};
+
 // All of them: there is one waiter, unless both processes wait for the first message of an undecided bus.
 // The exchange comes first: a wake between the sleeper's look and its FUTEX_WAIT finds nobody, and must spoil the value.
-[[gnu::cold, gnu::noinline]] inline bool wake(std::atomic<std::uint32_t>& parked) noexcept {
-    if (parked.exchange(0, std::memory_order_acq_rel) == 0) return false;
-    ::syscall(SYS_futex, &parked, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);  // shared futex: no FUTEX_PRIVATE_FLAG
+[[gnu::cold, gnu::noinline]] inline bool wake(std::atomic<std::uint32_t>& parked,
+                                              const Doorbell& doorbell = {}) noexcept {
+    const std::uint32_t before = parked.exchange(kAwake, std::memory_order_acq_rel);
+    if (before == kAwake) return false;
+    if (before == kParkedOnSocket) {
+        if (doorbell.ring != nullptr) doorbell.ring(doorbell.context);
+    } else {
+        ::syscall(SYS_futex, &parked, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);  // shared futex: no FUTEX_PRIVATE_FLAG
+    }
     return true;
 }
 
 // After publishing. Relaxed is enough for the look: [wake-barrier] orders it, and wake() reads again with an exchange.
-inline bool wake_if_parked(std::atomic<std::uint32_t>& parked, Barrier barrier) noexcept {
+inline bool wake_if_parked(std::atomic<std::uint32_t>& parked, Barrier barrier,
+                           const Doorbell& doorbell = {}) noexcept {
     compiler_barrier();
     if (barrier == Barrier::locked) [[unlikely]]
         full_barrier();
-    if (parked.load(std::memory_order_relaxed) == 0) [[likely]]
+    if (parked.load(std::memory_order_relaxed) == kAwake) [[likely]]
         return false;
-    return wake(parked);
+    return wake(parked, doorbell);
 }
 
 // ---- parking -------------------------------------------------------------------------------------------------------------
@@ -110,15 +127,15 @@ enum class Parked : int { saw_work, woken, slice_over, interrupted };
 // Sleeps for at most `slice` ns. Whatever it returns means: look again. saw_work never slept.
 template <class HasWork>
 Parked park(std::atomic<std::uint32_t>& parked, Barrier barrier, std::uint64_t slice, HasWork has_work) noexcept {
-    parked.store(1, std::memory_order_relaxed);  // [park-barrier] orders it
+    parked.store(kParkedOnFutex, std::memory_order_relaxed);  // [park-barrier] orders it
     if (!park_barrier(barrier)) slice = std::min(slice, kMillisecond);
     Parked result = Parked::saw_work;
     if (!has_work()) {
         const timespec relative{static_cast<time_t>(slice / 1'000'000'000u), static_cast<long>(slice % 1'000'000'000u)};
-        const long rc = ::syscall(SYS_futex, &parked, FUTEX_WAIT, 1, &relative, nullptr, 0);
+        const long rc = ::syscall(SYS_futex, &parked, FUTEX_WAIT, kParkedOnFutex, &relative, nullptr, 0);
         result = rc == 0 || errno == EAGAIN ? Parked::woken : errno == EINTR ? Parked::interrupted : Parked::slice_over;
     }
-    parked.store(0, std::memory_order_relaxed);  // we look again in any case
+    parked.store(kAwake, std::memory_order_relaxed);  // we look again in any case
     return result;
 }
 

@@ -1,0 +1,230 @@
+#include <poll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+
+#include "hello.hpp"
+#include "tachyon/handshake.hpp"
+#include "tachyon/socket_file.hpp"
+
+namespace tachyon {
+namespace {
+
+// A reason to try again while there is time.
+struct NotNow {
+    int error_number;
+    std::string what;
+};
+
+// False once `deadline` has passed.
+bool wait_for(int socket, short events, std::uint64_t deadline, const Interrupt& interrupt) {
+    for (;;) {
+        if (interrupt()) throw_interrupted();
+        pollfd entry{socket, events, 0};
+        if (::poll(&entry, 1, poll_timeout(deadline)) > 0) return true;
+        if (now_ns() >= deadline) return false;
+    }
+}
+
+void pause_for(std::uint64_t duration) {
+    const timespec time{0, static_cast<long>(duration)};
+    ::nanosleep(&time, nullptr);
+}
+
+void name_connector(int socket) {
+    // Not std::random_device: where that opens a file, it throws when there are no descriptors left.
+    std::array<unsigned, 2> random{};
+    (void)::getentropy(random.data(), sizeof random);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, kConnectorName.data(), kConnectorName.size());
+    const int digits =
+        std::snprintf(address.sun_path + kConnectorName.size(), sizeof address.sun_path - kConnectorName.size(),
+                      "%d-%08x%08x", ::getpid(), random[0], random[1]);
+    const auto length = offsetof(sockaddr_un, sun_path) + kConnectorName.size() + static_cast<std::size_t>(digits);
+    // Without a name the handshake works all the same; it only tells the listener less.
+    (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length));
+}
+
+class Connector {
+  public:
+    Connector(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt)
+        : path_(path), options_(options), interrupt_(interrupt), address_(make_address(path)) {}
+
+    Established run() {
+        std::uint64_t pause = kMillisecond;
+        for (;;) {
+            try {
+                return attempt();
+            } catch (const NotNow& reason) {
+                if (options_.deadline == 0) fail_handshake(reason.error_number, reason.what);
+                if (now_ns() >= options_.deadline) {
+                    throw SetupError(SetupFailure::timed_out, ETIMEDOUT, reason.what + " (until the timeout)");
+                }
+            }
+            if (interrupt_()) throw_interrupted();
+            const std::uint64_t now = now_ns();
+            pause_for(std::min(pause, options_.deadline - std::min(options_.deadline, now)));
+            pause = std::min(2 * pause, 20 * kMillisecond);
+        }
+    }
+
+  private:
+    Established attempt() {
+        patience_ = options_.deadline == 0 ? now_ns() + kPatience : options_.deadline;
+        Connection connection = open();
+        const bool membarrier = register_membarrier();
+        const Hello ours = make_hello(options_.kind, membarrier);
+        // A listener that refuses this user says so and hangs up without listening: its answer tells more than this failure.
+        if (!send_hello(connection.socket(), ours, {}) && errno != EPIPE && errno != ECONNRESET) hung_up();
+        HelloReader reader(options_.segments);
+        receive(connection.socket(), reader);
+        const Hello& theirs = reader.hello();
+        check(theirs);
+        if (theirs.segments != options_.segments || reader.descriptors().size() != options_.segments) {
+            fail_handshake(EPROTO, "the listener at " + path_ + " passed " +
+                                       std::to_string(reader.descriptors().size()) + " descriptors, not " +
+                                       std::to_string(options_.segments));
+        }
+        std::vector<Segment> segments;
+        for (std::size_t i = 0; i < options_.segments; ++i) {
+            segments.push_back(Segment::attach(std::move(reader.descriptors()[i]), theirs.capacity[i]));
+            segments.back().close_descriptor();
+        }
+        connection.set_barrier(agreed_barrier(membarrier, theirs));
+        patience_ = std::max(patience_, now_ns() + kMillisecond * 1000);  // mapping may have used it up
+        if (!send_ready(connection.socket())) hung_up();
+        receive_ready(connection.socket());
+        return {std::move(connection), std::move(segments)};
+    }
+
+    Connection open() {
+        for (;;) {
+            Descriptor socket = make_stream_socket();
+            name_connector(socket.get());
+            if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address_), sizeof address_) == 0) {
+                Connection connection(std::move(socket), Side::connector);
+                check_user(connection.peer_uid());
+                return connection;
+            }
+            const int error_number = errno;
+            if (error_number == EINTR) continue;
+            if (error_number ==
+                EAGAIN) {  // its queue is full: it lives, so wait a little even if one try was asked for
+                if (now_ns() >= patience_) {
+                    throw NotNow{error_number, "the listener at " + path_ + " does not accept anybody"};
+                }
+                if (interrupt_()) throw_interrupted();
+                pause_for(kMillisecond);
+                continue;
+            }
+            const std::string why = std::strerror(error_number);
+            if (error_number == ENOENT || error_number == ECONNREFUSED) {
+                throw NotNow{error_number, "no listener at " + path_ + " (" + why +
+                                               "); start the listening side first or pass a timeout to wait for it"};
+            }
+            fail_handshake(error_number, "cannot connect to " + path_ + ": " + why);
+        }
+    }
+
+    void check_user(uid_t peer) const {
+        const bool trusted = options_.uid ? peer == *options_.uid : peer == ::geteuid() || peer == 0;
+        if (!trusted) {
+            fail_handshake(EACCES, "the listener at " + path_ + " belongs to user " + std::to_string(peer) +
+                                       ", not to user " + std::to_string(options_.uid.value_or(::geteuid())) +
+                                       "; name the user you trust with uid=");
+        }
+    }
+
+    void receive(int socket, HelloReader& reader) const {
+        for (;;) {
+            if (!wait_for(socket, POLLIN, patience_, interrupt_)) silent();
+            const auto progress = reader.advance(socket);
+            if (progress == HelloReader::Progress::complete) return;
+            if (progress == HelloReader::Progress::more) continue;
+            if (reader.misbehaved()) {
+                fail_handshake(EPROTO, "the listener at " + path_ + " passed more descriptors than were asked for");
+            }
+            if (reader.starved()) {
+                fail_handshake(EMFILE, "cannot take the descriptors from the listener at " + path_ + ": " +
+                                           std::strerror(EMFILE) + "; close some descriptors or raise `ulimit -n`");
+            }
+            hung_up();
+        }
+    }
+
+    void receive_ready(int socket) const {
+        for (;;) {
+            if (!wait_for(socket, POLLIN, patience_, interrupt_)) silent();
+            char byte = 0;
+            const ssize_t n = ::recv(socket, &byte, 1, MSG_DONTWAIT);
+            if (n == 1 && byte == kReady) return;
+            if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+            if (n == 1) fail_handshake(EPROTO, "the listener at " + path_ + " did not end the handshake as it should");
+            hung_up();
+        }
+    }
+
+    void check(const Hello& theirs) const {
+        if (!is_ours(theirs)) {
+            fail_handshake(EPROTO,
+                           "whoever listens at " + path_ + " does not speak this protocol or has another byte order");
+        }
+        const auto verdict = static_cast<Verdict>(theirs.verdict);
+        if (verdict == Verdict::wrong_user) {
+            fail_handshake(EACCES, "the listener at " + path_ + " refuses user " + std::to_string(::geteuid()) +
+                                       "; let it listen with another mode=");
+        }
+        switch (judge(theirs, options_.kind)) {
+            case Verdict::wrong_version:
+                fail_handshake(EPROTONOSUPPORT, "the listener at " + path_ + " speaks protocol version " +
+                                                    std::to_string(theirs.version) + ", this side " +
+                                                    std::to_string(kProtocolVersion) +
+                                                    "; install the same release on both");
+            case Verdict::wrong_layout:
+                fail_handshake(EPROTONOSUPPORT, "the listener at " + path_ +
+                                                    " has another memory layout; install the same release on both");
+            case Verdict::wrong_kind:
+                fail_handshake(EPROTOTYPE, "a " + std::string(kind_name(theirs.kind)) + " listens at " + path_ +
+                                               ", not a " + kind_name(static_cast<std::uint16_t>(options_.kind)) +
+                                               "; use the same class on both sides");
+            default: break;
+        }
+        if (verdict != Verdict::accepted) {
+            fail_handshake(EPROTO, "the listener at " + path_ + " refused with code " + std::to_string(theirs.verdict));
+        }
+    }
+
+    [[noreturn]] void silent() const {
+        const std::string what = "the listener at " + path_ + " accepted the connection but did not answer in time";
+        if (options_.deadline != 0) throw SetupError(SetupFailure::timed_out, ETIMEDOUT, what);
+        fail_handshake(ETIMEDOUT, what + "; it may be stopped, or not speak this protocol");
+    }
+
+    // It chose another client, was interrupted, or died: with time left the next listener may be ours.
+    [[noreturn]] void hung_up() const {
+        throw NotNow{ECONNRESET,
+                     "the listener at " + path_ + " hung up during the handshake; it may serve another client"};
+    }
+
+    const std::string& path_;
+    const ConnectOptions& options_;
+    const Interrupt& interrupt_;
+    const sockaddr_un address_;
+    std::uint64_t patience_ = 0;
+};
+
+}  // namespace
+
+Established connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt) {
+    return Connector(path, options, interrupt).run();
+}
+
+}  // namespace tachyon

@@ -1,0 +1,186 @@
+#include "tachyon/wait_set.hpp"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "tachyon/socket_file.hpp"
+
+namespace tachyon {
+
+struct WaitSet::Member {
+    Token token = 0;
+    Bus* bus = nullptr;  // null: a descriptor
+    bool for_frame = true;
+    std::uint64_t size = 0;  // of the room waited for
+    bool ready = false;      // the descriptor is readable, or the peer of the bus is gone
+    std::array<int, 2> watched{-1, -1};
+
+    [[nodiscard]] bool is_ready() noexcept {
+        if (bus == nullptr) return ready;
+        return ready || (for_frame ? bus->readable_now() : bus->writable_now(size));
+    }
+};
+
+WaitSet::WaitSet() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
+    if (!epoll_) {
+        fail_handshake(errno, std::string("cannot wait for many: ") + std::strerror(errno) +
+                                  "; close some descriptors or raise `ulimit -n`");
+    }
+}
+
+WaitSet::~WaitSet() = default;
+
+// ---- members -------------------------------------------------------------------------------------------------------------
+
+WaitSet::Member* WaitSet::find(Token token) noexcept {
+    const auto found = std::ranges::find_if(members_, [token](const auto& each) { return each->token == token; });
+    return found == members_.end() ? nullptr : found->get();
+}
+
+void WaitSet::watch(Member& member, int descriptor, std::uint32_t events) {
+    epoll_event event{};
+    event.events = events;
+    event.data.ptr = &member;
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
+        fail_handshake(errno, std::string("cannot watch a peer: ") + std::strerror(errno));
+    }
+    (member.watched[0] < 0 ? member.watched[0] : member.watched[1]) = descriptor;
+}
+
+void WaitSet::add(Token token, Bus& bus) {
+    auto member = std::make_unique<Member>();
+    member->token = token;
+    member->bus = &bus;
+    members_.push_back(std::move(member));
+    try {
+        watch(*members_.back(), bus.connection()->socket(), EPOLLIN | EPOLLRDHUP);
+        if (bus.connection()->process() >= 0) watch(*members_.back(), bus.connection()->process(), EPOLLIN);
+    } catch (...) {
+        remove(token);
+        throw;
+    }
+}
+
+void WaitSet::await_frame(Token token, Bus& bus) noexcept {
+    if (Member* const member = find(token); member != nullptr) {
+        member->bus = &bus;
+        member->for_frame = true;
+    }
+}
+
+void WaitSet::await_room(Token token, Bus& bus, std::uint64_t size) noexcept {
+    if (Member* const member = find(token); member != nullptr) {
+        member->bus = &bus;
+        member->for_frame = false;
+        member->size = size;
+    }
+}
+
+void WaitSet::add_descriptor(Token token, int descriptor) {
+    auto member = std::make_unique<Member>();
+    member->token = token;
+    members_.push_back(std::move(member));
+    try {
+        watch(*members_.back(), descriptor, EPOLLIN);
+    } catch (...) {
+        remove(token);
+        throw;
+    }
+}
+
+void WaitSet::remove(Token token) noexcept {
+    const auto found = std::ranges::find_if(members_, [token](const auto& each) { return each->token == token; });
+    if (found == members_.end()) return;
+    for (const int descriptor : (*found)->watched) {
+        epoll_event event{};
+        if (descriptor >= 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor, &event);
+    }
+    const auto index = static_cast<std::size_t>(found - members_.begin());
+    members_.erase(found);
+    if (next_ > index) --next_;
+}
+
+// ---- waiting -------------------------------------------------------------------------------------------------------------
+
+WaitSet::Member* WaitSet::next_ready() noexcept {
+    const std::size_t count = members_.size();
+    for (std::size_t i = 0; i < count; ++i) {
+        if (next_ >= count) next_ = 0;
+        Member& member = *members_[next_++];
+        if (member.is_ready()) {
+            if (member.bus == nullptr) member.ready = false;  // epoll will say so again
+            return &member;
+        }
+    }
+    return nullptr;
+}
+
+// How many descriptors had something to say; -1: a signal came.
+int WaitSet::look_at_descriptors(int timeout) noexcept {
+    std::array<epoll_event, 64> events;
+    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+    last_look_ = ticks();
+    for (int i = 0; i < count; ++i) {
+        const epoll_event& event = events[static_cast<std::size_t>(i)];
+        Member& member = *static_cast<Member*>(event.data.ptr);
+        const Connection* const connection = member.bus != nullptr ? member.bus->connection() : nullptr;
+        if (connection == nullptr || connection->hung_up()) {
+            member.ready = true;
+        } else {
+            connection->hear();
+        }
+    }
+    return count;
+}
+
+Status WaitSet::poll(Token& token) noexcept {
+    // Callers who keep the rings busy must not keep a new one, or the news of a death, waiting.
+    if (ticks() - last_look_ > kTicksBetweenChecks) look_at_descriptors(0);
+    Member* const member = next_ready();
+    if (member == nullptr) return Status::empty;
+    token = member->token;
+    return Status::ok;
+}
+
+// False: the kernel refused the barrier after all, and nobody must sleep long.
+bool WaitSet::park() noexcept {
+    bool locked = false, membarrier = false;
+    for (const auto& member : members_) {
+        if (member->bus == nullptr) continue;
+        member->bus->park_on_socket(member->for_frame);
+        (member->bus->barrier() == Barrier::locked ? locked : membarrier) = true;
+    }
+    if (locked) park_barrier(Barrier::locked);
+    return !membarrier || park_barrier(Barrier::membarrier);
+}
+
+Status WaitSet::wait(std::uint64_t until, Token& token) noexcept {
+    if (poll(token) == Status::ok) return Status::ok;
+    const std::uint64_t now = now_ns();
+    if (now >= until) return Status::empty;
+    std::uint64_t slice = std::min(until - now, kSlice);
+    if (const std::uint64_t budget = std::min(budget_.next(), slice); budget > 0) {
+        Member* member = nullptr;
+        if (spin(budget, [&] { return (member = next_ready()) != nullptr; })) {
+            budget_.paid();
+            token = member->token;
+            return Status::ok;
+        }
+        budget_.failed();
+    }
+    if (!park()) slice = std::min(slice, kMillisecond);
+    ++parks_;
+    if (poll(token) == Status::ok) {
+        budget_.paid();
+        return Status::ok;
+    }
+    const auto milliseconds = static_cast<int>((slice + kMillisecond - 1) / kMillisecond);
+    if (look_at_descriptors(milliseconds) < 0) return Status::interrupted;
+    return poll(token);
+}
+
+}  // namespace tachyon

@@ -1,0 +1,303 @@
+#include "tachyon/wait_set.hpp"
+
+#include <csignal>
+
+#include "catch.hpp"
+#include "support.hpp"
+
+using namespace tachyon;
+using namespace tachyon::test;
+
+namespace {
+
+constexpr std::uint64_t kCapacity = 4096;
+
+// A bus with its roles decided: we consume, the peer produces.
+struct Line {
+    explicit Line(Barrier barrier = Barrier::locked) : pair(make_pair(kCapacity, barrier)) {
+        std::uint64_t message = 0;
+        REQUIRE(theirs().try_send(&message, sizeof message, 0) == Status::ok);
+        take();
+    }
+    Bus& ours() { return *pair.first; }
+    Bus& theirs() { return *pair.second; }
+    void put(std::uint64_t message = 1) { REQUIRE(theirs().try_send(&message, sizeof message, 0) == Status::ok); }
+    void take() {
+        Frame frame{};
+        REQUIRE(ours().try_peek(frame) == Status::ok);
+        REQUIRE(ours().release(frame) == Status::ok);
+    }
+    BusPair pair;
+};
+
+// Until it says ok, or for as long as a test may take.
+Status wait_for(WaitSet& set, WaitSet::Token& token, std::uint64_t patience_ms = 30'000) {
+    const std::uint64_t until = in_ms(patience_ms);
+    for (;;) {
+        const Status status = set.wait(until, token);
+        if (status == Status::ok || now_ns() >= until) return status;
+    }
+}
+
+}  // namespace
+
+TEST_CASE("a wait set says which of many has a frame") {
+    std::vector<std::unique_ptr<Line>> lines;
+    WaitSet set;
+    for (WaitSet::Token i = 0; i < 5; ++i) {
+        lines.push_back(std::make_unique<Line>());
+        set.add(100 + i, lines.back()->ours());
+    }
+    WaitSet::Token token = 0;
+    CHECK(set.poll(token) == Status::empty);
+    CHECK(set.wait(in_ms(1), token) == Status::empty);
+    for (const std::size_t i : {3u, 0u, 4u}) {
+        lines[i]->put();
+        REQUIRE(set.wait(in_ms(30'000), token) == Status::ok);
+        CHECK(token == 100 + i);
+        lines[i]->take();
+        CHECK(set.poll(token) == Status::empty);
+    }
+}
+
+TEST_CASE("members of a wait set that are always ready are served in turn") {
+    std::vector<std::unique_ptr<Line>> lines;
+    WaitSet set;
+    for (WaitSet::Token i = 0; i < 3; ++i) {
+        lines.push_back(std::make_unique<Line>());
+        set.add(i, lines.back()->ours());
+        for (int n = 0; n < 10; ++n) lines.back()->put();
+    }
+    std::array<int, 3> served{};
+    for (int n = 0; n < 15; ++n) {
+        WaitSet::Token token = 99;
+        REQUIRE(set.wait(kNever, token) == Status::ok);
+        REQUIRE(token < 3);
+        ++served[token];
+        lines[token]->take();
+    }
+    CHECK(served == std::array<int, 3>{5, 5, 5});
+}
+
+TEST_CASE("a sleeping wait set is woken by a byte on the socket, in both forms of the barrier") {
+    for (const Barrier barrier : {Barrier::locked, Barrier::membarrier}) {
+        if (barrier == Barrier::membarrier && !register_membarrier()) continue;
+        Line quiet(barrier), line(barrier);
+        WaitSet set;
+        set.add(1, quiet.ours());
+        set.add(2, line.ours());
+        for (std::uint64_t n = 0; n < 20; ++n) {
+            const std::uint64_t parks = set.parks();
+            std::atomic<bool> sent{false};
+            std::thread sender([&] {
+                // It is asleep, or just about to be.
+                eventually([&] { return line.pair.header->consumer_parked.load() == kParkedOnSocket; });
+                std::uint64_t message = n;
+                if (line.theirs().try_send(&message, sizeof message, 0) == Status::ok) sent = true;
+            });
+            WaitSet::Token token = 0;
+            CHECK(wait_for(set, token) == Status::ok);
+            sender.join();
+            CHECK(sent);
+            CHECK(token == 2);
+            CHECK(set.parks() > parks);
+            CHECK(line.pair.header->consumer_parked.load() == kAwake);
+            line.take();
+        }
+    }
+}
+
+TEST_CASE("no wake of a wait set is lost") {
+    constexpr int kLines = 3;
+    const std::uint64_t rounds = long_form() ? 300'000 : 3'000;
+    std::vector<std::unique_ptr<Line>> lines;
+    WaitSet set;
+    for (WaitSet::Token i = 0; i < kLines; ++i) {
+        lines.push_back(std::make_unique<Line>());
+        set.add(i, lines.back()->ours());
+    }
+    std::atomic<std::uint64_t> asked{0}, answered{0};
+    std::atomic<bool> given_up{false};
+    std::thread sender([&] {
+        Random random(7);
+        for (std::uint64_t n = 1; n <= rounds && !given_up; ++n) {
+            if (random.one_in(4)) sleep_us(static_cast<unsigned>(random.below(120)));
+            if (lines[random.below(kLines)]->theirs().try_send(&n, sizeof n, 0) != Status::ok) return;
+            asked = n;
+            const std::uint64_t until = in_ms(30'000);
+            while (answered.load() != n && now_ns() < until) cpu_relax();
+        }
+    });
+    std::uint64_t slept_through = 0;
+    for (std::uint64_t n = 1; n <= rounds; ++n) {
+        WaitSet::Token token = 99;
+        const std::uint64_t begun = now_ns();
+        if (wait_for(set, token) != Status::ok) break;
+        // A lost wake shows as a whole slice, although the message had been there.
+        slept_through += now_ns() - begun > kSlice && now_ns() - begun < 2 * kSlice;
+        lines[token]->take();
+        answered = n;
+    }
+    given_up = true;
+    sender.join();
+    CHECK(asked.load() == rounds);
+    CHECK(slept_through < rounds / 100);  // not one in a hundred, where a noisy machine adds some of its own
+    CHECK(set.parks() > 0);
+}
+
+TEST_CASE("a wait set waits for room as well as for frames") {
+    BusPair pair = make_pair(kCapacity);
+    Bus &producer = *pair.first, &consumer = *pair.second;
+    WaitSet set;
+    std::vector<std::uint8_t> message(1000);
+    REQUIRE(producer.try_send(message.data(), message.size(), 0) == Status::ok);
+    set.add(7, producer);
+    set.await_room(7, producer, message.size());
+    WaitSet::Token token = 0;
+    REQUIRE(set.wait(kNever, token) == Status::ok);
+    while (producer.try_send(message.data(), message.size(), 0) == Status::ok) continue;
+    CHECK(set.poll(token) == Status::empty);
+    std::thread reader([&] {
+        eventually([&] { return pair.header->producer_parked.load() == kParkedOnSocket; });
+        Frame frame{};
+        while (consumer.try_peek(frame) == Status::ok) (void)consumer.release(frame);
+    });
+    CHECK(wait_for(set, token) == Status::ok);
+    reader.join();
+    CHECK(token == 7);
+    CHECK(producer.try_send(message.data(), message.size(), 0) == Status::ok);
+}
+
+TEST_CASE("a wait set says when the peer of a member has closed or gone") {
+    Line closing, dying, quiet;
+    WaitSet set;
+    set.add(1, closing.ours());
+    set.add(2, dying.ours());
+    set.add(3, quiet.ours());
+    WaitSet::Token token = 0;
+    closing.theirs().close();
+    REQUIRE(wait_for(set, token) == Status::ok);
+    CHECK(token == 1);
+    Frame frame{};
+    CHECK(closing.ours().try_peek(frame) == Status::peer_closed);
+    set.remove(1);
+    ::shutdown(dying.theirs().connection()->socket(), SHUT_RDWR);  // as when its process ends
+    REQUIRE(wait_for(set, token) == Status::ok);
+    CHECK(token == 2);
+    CHECK(eventually([&] { return dying.ours().try_peek(frame) == Status::peer_dead; }));
+    set.remove(2);
+    CHECK(set.wait(in_ms(5), token) == Status::empty);
+}
+
+TEST_CASE("busy members keep neither a descriptor nor the news of a death waiting") {
+    Line busy, dying;
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const Descriptor out(ends[0]), in(ends[1]);
+    WaitSet set;
+    set.add(1, busy.ours());
+    set.add(2, dying.ours());
+    set.add_descriptor(3, out.get());
+    busy.put();  // never taken: always ready
+    const auto comes = [&](WaitSet::Token wanted) {
+        return eventually([&] {
+            WaitSet::Token token = 0;
+            return set.wait(kNever, token) == Status::ok && token == wanted;
+        });
+    };
+    REQUIRE(::write(in.get(), "x", 1) == 1);
+    CHECK(comes(3));
+    ::shutdown(dying.theirs().connection()->socket(), SHUT_RDWR);
+    CHECK(comes(2));
+}
+
+TEST_CASE("who is removed from a wait set is not heard of again, and nothing is left behind") {
+    const Held before;
+    {
+        Line line, other;
+        WaitSet set;
+        set.add(1, line.ours());
+        set.add(2, other.ours());
+        line.put();
+        set.remove(1);
+        set.remove(1);
+        WaitSet::Token token = 0;
+        CHECK(set.wait(in_ms(2), token) == Status::empty);
+        line.theirs().connection()->ring();
+        CHECK(set.wait(in_ms(2), token) == Status::empty);
+        other.put();
+        CHECK(set.wait(kNever, token) == Status::ok);
+        CHECK(token == 2);
+        set.add(1, line.ours());
+        other.take();
+        CHECK(set.wait(kNever, token) == Status::ok);
+        CHECK(token == 1);
+    }
+    CHECK(Held() == before);
+}
+
+TEST_CASE("bytes that nobody asked for on the socket do no harm") {
+    Line line;
+    WaitSet set;
+    set.add(1, line.ours());
+    for (int n = 0; n < 5000; ++n) line.theirs().connection()->ring();
+    WaitSet::Token token = 0;
+    for (int n = 0; n < 1000; ++n) REQUIRE(set.wait(now_ns() + 1000, token) == Status::empty);
+    line.put();
+    CHECK(wait_for(set, token) == Status::ok);
+    CHECK(token == 1);
+}
+
+TEST_CASE("a peer that says it sleeps on its socket, and never reads, keeps nobody waiting") {
+    Line line;
+    for (int n = 0; n < 5000; ++n) {
+        line.pair.header->consumer_parked.store(kParkedOnSocket);
+        line.put();
+        line.take();
+    }
+    CHECK(line.theirs().stats().wakes >= 5000);
+}
+
+TEST_CASE("an empty ring of a wait set hands back what was freed before") {
+    BusPair pair = make_pair(kCapacity);
+    Bus &consumer = *pair.first, &producer = *pair.second;
+    std::vector<std::uint8_t> small(16), large(kCapacity - 16);
+    REQUIRE(producer.try_send(small.data(), small.size(), 0) == Status::ok);
+    Frame frame{};
+    REQUIRE(consumer.try_peek(frame) == Status::ok);
+    REQUIRE(consumer.release(frame) == Status::ok);
+    WaitSet set;
+    set.add(1, consumer);
+    CHECK(producer.try_send(large.data(), large.size(), 0) == Status::full);
+    WaitSet::Token token = 0;
+    CHECK(set.poll(token) == Status::ok);  // the padding that went ahead of the large one
+    CHECK(consumer.try_peek(frame) == Status::empty);
+    CHECK(set.poll(token) == Status::empty);
+    CHECK(producer.try_send(large.data(), large.size(), 0) == Status::ok);
+}
+
+TEST_CASE("a signal ends the wait of a wait set") {
+    Line line;
+    WaitSet set;
+    set.add(1, line.ours());
+    struct sigaction action{}, old{};
+    action.sa_handler = [](int) {};
+    ::sigaction(SIGUSR1, &action, &old);
+    const pthread_t self = ::pthread_self();
+    std::atomic<bool> done{false};
+    std::thread sender([&] {
+        while (!done) {
+            ::pthread_kill(self, SIGUSR1);
+            sleep_us(3000);
+        }
+    });
+    WaitSet::Token token = 0;
+    bool interrupted = false;
+    for (const std::uint64_t until = in_ms(30'000); !interrupted && now_ns() < until;) {
+        interrupted = set.wait(until, token) == Status::interrupted;
+    }
+    done = true;
+    sender.join();
+    ::sigaction(SIGUSR1, &old, nullptr);
+    CHECK(interrupted);
+}

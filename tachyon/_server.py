@@ -1,0 +1,222 @@
+"""Many callers at one path, served by one thread: RpcServer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tachyon._dispatcher import STOP_INTERVAL, RpcDispatcher
+from tachyon._errors import (
+    BusBusyError,
+    BusClosedError,
+    BusEmptyError,
+    BusFullError,
+    PeerClosedError,
+    PeerDeadError,
+    TachyonError,
+)
+from tachyon._tachyon import RpcBus, RpcListener, WaitSet
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+log = logging.getLogger("tachyon")
+
+_PAUSE = 1.0  # seconds without new callers after one could not be let in for lack of descriptors or memory
+
+
+@dataclass
+class _Pending:
+    """An answer that had no room in its caller's ring. Until it has, that caller's calls wait."""
+
+    correlation_id: int
+    answer: bytes
+    msg_type: int
+
+
+class RpcServer:
+    """Serves any number of callers at one path from one thread. A context manager.
+
+    Each caller that connects, with RpcBus.connect, has a pair of rings of its own. They are served in turn, one call at
+    a time, by the handlers of `dispatcher`; a handler that takes long keeps all of them waiting. A caller that closes,
+    dies, or does not read its answers harms no other one: an answer without room is kept, and that caller's next calls
+    wait until it has been taken.
+    """
+
+    def __init__(
+        self,
+        socket_path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        dispatcher: RpcDispatcher,
+        cap_fwd: int = 1 << 16,
+        cap_rev: int = 1 << 16,
+        *,
+        mode: int = 0o600,
+    ) -> None:
+        """Listen at `socket_path`; callers may connect from now on, and are served by serve_forever().
+
+        cap_fwd, cap_rev: bytes of ring for each caller's calls and its replies. mode: as Bus.listen.
+        Raises CapacityError, MemoryError, HandshakeError.
+        """
+        if not isinstance(dispatcher, RpcDispatcher):
+            raise TypeError(f"dispatcher must be an RpcDispatcher, not {type(dispatcher).__name__}")
+        self.dispatcher = dispatcher
+        self._waiting = WaitSet()
+        self._listener = RpcListener(socket_path, cap_fwd, cap_rev, mode=mode)
+        self._waiting.add(self._listener)
+        self._listen_again: float | None = None  # time.monotonic(), while the listener is not a member
+        self._pending: dict[RpcBus, _Pending | None] = {}  # of every caller
+        self._stopping = False  # no Event: see RpcDispatcher
+        self._closing = False
+        self._in_use = threading.Lock()
+        self._served = 0
+        self._failed = 0
+        self._accepted = 0
+
+    def serve_forever(self) -> None:
+        """Serve until stop(), close() or Ctrl-C.
+
+        Failures of handlers are logged, with traceback, and their callers get an error reply. A handler's SystemExit
+        is raised once its caller has been answered. Raises BusBusyError when another thread serves already,
+        BusClosedError after close().
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise BusBusyError("this RpcServer is served by another thread already")
+        try:
+            if self._closing or self._listener.closed:
+                raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
+            while not self._stopping:
+                member = self._waiting.wait(STOP_INTERVAL)
+                if isinstance(member, RpcBus):
+                    self._attend(member)
+                elif member is not None:
+                    self._accept()
+                if self._listen_again is not None and time.monotonic() >= self._listen_again:
+                    self._listen_again = None
+                    self._waiting.add(self._listener)
+        except KeyboardInterrupt:
+            return
+        finally:
+            self._stopping = False
+            if self._closing:
+                self._close()
+            self._in_use.release()
+
+    def stop(self) -> None:
+        """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler.
+
+        Callers stay connected: serve_forever() may be called again.
+        """
+        self._stopping = True
+
+    def close(self) -> None:
+        """Stop, close every caller's bus and the socket. Idempotent; from any thread.
+
+        While another thread serves, that one does it, within 0.1 s.
+        """
+        self._closing = True
+        self.stop()
+        if self._in_use.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._in_use.release()
+
+    def stats(self) -> dict[str, int]:
+        """Return counters: callers now, callers ever, calls served, of those the failed ones."""
+        return {
+            "callers": len(self._pending),
+            "accepted": self._accepted,
+            "served": self._served,
+            "failed": self._failed,
+        }
+
+    @property
+    def closed(self) -> bool:
+        """True after close(), and in a forked child."""
+        return self._closing or self._listener.closed
+
+    def __enter__(self) -> RpcServer:
+        """Return the server."""
+        if self.closed:
+            raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Name the path and the number of callers."""
+        state = "closed" if self.closed else f"{len(self._pending)} callers"
+        return f"<tachyon.RpcServer {self._listener.path!r} {state}>"
+
+    # ---- inside ----
+
+    def _accept(self) -> None:
+        try:
+            while (bus := self._listener.try_accept()) is not None:
+                self._pending[bus] = None
+                self._accepted += 1
+                try:
+                    self._waiting.add(bus)
+                except BaseException:
+                    self._drop(bus)
+                    raise
+        except (TachyonError, MemoryError) as error:
+            log.error("a caller could not be let in: %s", error)
+            self._waiting.remove(self._listener)
+            self._listen_again = time.monotonic() + _PAUSE
+
+    def _drop(self, bus: RpcBus) -> None:
+        self._waiting.remove(bus)
+        self._pending.pop(bus, None)
+        bus.close()
+
+    def _attend(self, bus: RpcBus) -> None:
+        """Serve one call of this caller, or bring it the answer that is waiting for room."""
+        failure: BaseException | None = None
+        try:
+            pending = self._pending[bus]
+            if pending is None:
+                failure = self.dispatcher._serve(bus, 0, self._keep)
+                self._served += 1
+            else:
+                self._deliver(bus, pending)
+        except (BusEmptyError, BusFullError):
+            return
+        except PeerClosedError:
+            self._drop(bus)
+        except PeerDeadError as error:
+            log.warning("%s", error)
+            self._drop(bus)
+        except BufferError as error:  # a handler keeps a view of a request: the ring cannot go on
+            log.error("%s; its caller is cut off", error)
+            self._drop(bus)
+        if failure is None:
+            return
+        self._failed += 1
+        if not isinstance(failure, Exception):  # KeyboardInterrupt, SystemExit
+            raise failure
+        log.error("a call failed", exc_info=failure)
+
+    def _keep(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
+        pending = _Pending(correlation_id, bytes(answer), msg_type)
+        self._pending[bus] = pending
+        self._waiting.await_room(bus, len(pending.answer))
+
+    def _deliver(self, bus: RpcBus, pending: _Pending) -> None:
+        bus.reply(pending.correlation_id, pending.answer, pending.msg_type, timeout=0)
+        self._pending[bus] = None
+        self._waiting.await_call(bus)
+
+    def _close(self) -> None:
+        for bus in list(self._pending):
+            self._drop(bus)
+        self._waiting.remove(self._listener)
+        self._listener.close()

@@ -1,0 +1,1 @@
+"""Sums numbers that arrive over a bus."""

@@ -1,0 +1,353 @@
+"""Tier 2: the ring inlined into a module elsewhere, borrowed from a Bus that was opened in Python."""
+
+import os
+
+import pytest
+from downstream import build, load, need_compiler
+
+import tachyon
+
+need_compiler()
+
+OK, EMPTY, FULL, PEER_CLOSED, PEER_DEAD, CLOSED, FORKED, BUSY = 0, 1, 2, 8, 9, 11, 12, 14
+
+SOURCE = """\
+# cython: language_level=3
+cimport tachyon
+from libc.string cimport memcpy
+
+from tachyon cimport INTERRUPTED, OK, Bus
+from tachyon cimport EMPTY as NOTHING
+from tachyon cimport FULL as NO_ROOM
+from tachyon.libtachyon cimport (
+    Consumer, Frame, Producer, Status, borrow_consumer, borrow_producer, give_back, ring_layout,
+)
+
+
+def produce(Bus bus not None, unsigned long long count):
+    cdef Producer* producer = borrow_producer(bus)
+    cdef unsigned long long i
+    cdef unsigned char* payload
+    cdef int status = OK
+    try:
+        with nogil:
+            for i in range(count):
+                while not producer.try_send(&i, sizeof(i), 1) if i % 2 else False:
+                    status = bus.wait_writable(sizeof(i), -1)
+                    if status != OK and status != NO_ROOM:
+                        break
+                if i % 2 == 0:
+                    payload = producer.try_claim(64)
+                    while payload == NULL:
+                        status = bus.wait_writable(64, -1)
+                        if status != OK and status != NO_ROOM:
+                            break
+                        payload = producer.try_claim(64)
+                    if payload == NULL:
+                        break
+                    memcpy(payload, &i, sizeof(i))
+                    producer.commit(sizeof(i), 2)
+                if status == INTERRUPTED:
+                    with gil:
+                        bus.raise_for_status(status)
+                elif status != OK and status != NO_ROOM:
+                    break
+    finally:
+        give_back(bus)
+    bus.raise_for_status(OK if status == NO_ROOM else status)
+
+
+def consume(Bus bus not None):
+    '''Until the peer closes. How many; -1: one was wrong.'''
+    cdef Consumer* consumer = borrow_consumer(bus)
+    cdef Frame frame
+    cdef Status found
+    cdef unsigned long long i = 0, number = 0
+    cdef bint wrong = False
+    cdef int status = OK
+    try:
+        with nogil:
+            while True:
+                found = consumer.peek(frame)
+                if found == Status.ok:
+                    memcpy(&number, frame.payload, sizeof(number))
+                    wrong = wrong or number != i or frame.size != 8 or frame.type_id != 2 - i % 2
+                    consumer.release(frame)
+                    i += 1
+                    continue
+                if found != Status.empty:
+                    status = <int>found
+                    break
+                status = bus.wait_readable(-1)
+                if status == INTERRUPTED:
+                    with gil:
+                        bus.raise_for_status(status)
+                elif status != OK and status != NOTHING:
+                    break
+    finally:
+        give_back(bus)
+    if status != tachyon.PEER_CLOSED:
+        bus.raise_for_status(status)
+    return -1 if wrong else i
+
+
+cdef class Hand:
+    cdef Bus bus
+    cdef Producer* producer
+    cdef Consumer* consumer
+    cdef Frame frame
+
+    def __init__(self, Bus bus not None): self.bus = bus
+    def borrow_producer(self): self.producer = borrow_producer(self.bus)
+    def borrow_consumer(self): self.consumer = borrow_consumer(self.bus)
+    def give_back(self): give_back(self.bus)
+    def lend(self, producer, difference): self.bus.lend(producer, ring_layout() + <int>difference)
+    def send(self, bytes data): return self.producer.try_send(<char*>data, len(data), 0)
+    def claim(self): return self.producer.try_claim(100) != NULL
+    def peek(self): return int(<int>self.consumer.peek(self.frame))
+    def read(self): return self.frame.payload[:self.frame.size]
+    def release(self): self.consumer.release(self.frame)
+    def check(self): return self.bus.check()
+    def tier1(self):
+        cdef unsigned char* payload = NULL
+        cdef tachyon.Frame frame
+        cdef size_t count = 0
+        return (
+            self.bus.try_claim(1, &payload), self.bus.try_send_bytes(b"", 0, 0), self.bus.commit(0, 0),
+            self.bus.try_peek(&frame), self.bus.try_drain(&frame, 1, &count), self.bus.claim(1, &payload, -1),
+            self.bus.peek(&frame, -1),
+        )
+    def wait_readable(self, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.wait_readable(timeout)
+        return status
+    def wait_writable(self, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.wait_writable(8, timeout)
+        return status
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("libtachyon"), "inlined", SOURCE, include=tachyon.get_include())
+
+
+@pytest.fixture(scope="module")
+def user(folder):
+    return load(folder, "inlined")
+
+
+@pytest.fixture
+def hands(user, pair):
+    return lambda capacity=1 << 16: tuple(user.Hand(bus) for bus in pair(capacity))
+
+
+def test_a_stream_between_two_processes(folder, spawn, path):
+    start = f"sys.path.insert(0, {str(folder)!r}); import inlined; bus = tachyon.Bus."
+    consumer = spawn(start + "listen(path, 4096, timeout=60); say(inlined.consume(bus))", path)
+    producer = spawn(start + "connect(path, timeout=60); inlined.produce(bus, 300_000); bus.close(); say('sent')", path)
+    producer.says("sent")
+    consumer.says("300000")
+    producer.ends()
+    consumer.ends()
+
+
+def test_python_and_the_inlined_ring_take_turns(user, pair):
+    sender, receiver = pair()
+    sender.send(b"from Python")
+    hand = user.Hand(sender)
+    hand.borrow_producer()
+    assert hand.send(b"inlined")
+    hand.give_back()
+    sender.send(b"from Python again")
+    other = user.Hand(receiver)
+    other.borrow_consumer()
+    assert other.peek() == OK
+    assert other.read() == b"from Python"
+    other.release()
+    other.give_back()
+    assert [receiver.recv().data for _ in range(2)] == [b"inlined", b"from Python again"]
+    other.borrow_consumer()
+    assert other.peek() == EMPTY
+    other.give_back()
+    assert sender.stats()["messages"] == receiver.stats()["messages"] == 3
+
+
+def test_borrowing_the_producer_decides_the_direction(hands, user, pair):
+    producer, consumer = (user.Hand(bus) for bus in pair())
+    producer.borrow_producer()
+    with pytest.raises(tachyon.BusBusyError, match="sends"):
+        consumer.borrow_producer()
+    producer.give_back()
+    with pytest.raises(tachyon.BusBusyError, match="sends"):
+        producer.borrow_consumer()
+
+
+def test_a_lent_bus_is_of_no_other_use(user, pair):
+    sender, receiver = pair()
+    sender.send(b"x")
+    for bus, borrow in ((sender, "borrow_producer"), (receiver, "borrow_consumer")):
+        hand = user.Hand(bus)
+        getattr(hand, borrow)()
+        for use in (
+            lambda: bus.send(b"y"),
+            bus.recv,
+            bus.recv_zero_copy,
+            bus.flush,
+            hand.borrow_producer,
+            hand.borrow_consumer,
+        ):
+            with pytest.raises(tachyon.BusBusyError, match="lent"):
+                use()
+        assert hand.tier1() == (BUSY,) * 7
+        hand.give_back()
+    assert receiver.recv().data == b"x"
+
+
+def test_what_is_not_lent_cannot_be_given_back(hands):
+    producer, _ = hands()
+    with pytest.raises(tachyon.BusBusyError, match="not lent"):
+        producer.give_back()
+    producer.borrow_producer()
+    producer.give_back()
+    with pytest.raises(tachyon.BusBusyError, match="not lent"):
+        producer.give_back()
+
+
+def test_a_guard_is_in_the_way(user, pair):
+    sender, receiver = pair()
+    hand = user.Hand(sender)
+    with sender.send_zero_copy(8):
+        with pytest.raises(tachyon.BusBusyError, match="guard"):
+            hand.borrow_producer()
+    hand.borrow_producer()
+    hand.give_back()
+
+
+def test_what_was_open_is_put_right_when_the_ring_is_given_back(user, pair):
+    sender, receiver = pair()
+    producer, consumer = user.Hand(sender), user.Hand(receiver)
+    sender.send_many([b"one", b"two", b"three"])
+    consumer.borrow_consumer()
+    assert consumer.peek() == OK
+    consumer.release()
+    assert consumer.peek() == OK
+    assert consumer.peek() == OK
+    consumer.give_back()
+    assert [receiver.recv().data for _ in range(2)] == [b"two", b"three"]
+    producer.borrow_producer()
+    assert producer.claim()
+    producer.give_back()
+    sender.send(b"four")
+    assert receiver.recv().data == b"four"
+
+
+@pytest.mark.parametrize("producer", [True, False])
+def test_another_layout_of_the_ring_is_refused(user, pair, producer):
+    sender, receiver = pair()
+    hand = user.Hand(sender if producer else receiver)
+    for difference in (1, -1):
+        with pytest.raises(tachyon.TachyonError, match="rebuild"):
+            hand.lend(producer, difference)
+    hand.lend(producer, 0)
+    hand.give_back()
+
+
+def test_waits_tell_of_the_end_of_the_peer(user, pair):
+    sender, receiver = pair(64)
+    producer, consumer = user.Hand(sender), user.Hand(receiver)
+    producer.borrow_producer()
+    assert producer.send(b"fills")
+    assert producer.wait_writable(1) == FULL
+    consumer.borrow_consumer()
+    producer.give_back()
+    sender.close()
+    assert consumer.wait_readable(-1) == OK
+    assert consumer.check() == OK  # one is left
+    assert consumer.peek() == OK
+    consumer.release()
+    assert consumer.peek() == EMPTY
+    assert consumer.wait_readable(-1) == PEER_CLOSED
+    assert consumer.check() == PEER_CLOSED
+    consumer.give_back()
+    with pytest.raises(tachyon.PeerClosedError):
+        receiver.recv()
+    with pytest.raises(tachyon.BusClosedError):
+        producer.borrow_producer()
+
+
+@pytest.mark.parametrize("role", ["producer", "consumer"])
+def test_waits_tell_of_the_death_of_the_peer(user, spawn, path, role):
+    code = "bus.recv()" if role == "producer" else "bus.send(b'x')"
+    child = spawn(f"bus = tachyon.Bus.connect(path, timeout=60); {code}; say('ready'); hear()", path)
+    with tachyon.Bus.listen(path, 64, timeout=60) as bus:
+        hand = user.Hand(bus)
+        getattr(hand, f"borrow_{role}")()
+        if role == "producer":
+            assert hand.send(b"x")
+        child.says("ready")
+        if role == "producer":
+            status = OK
+            while status == OK:  # the child has read it, and makes room once
+                status = OK if hand.send(b"x") else hand.wait_writable(1)
+            assert status == FULL
+        else:
+            assert hand.peek() == OK
+            hand.release()
+        child.kill()
+        assert (hand.wait_writable(-1) if role == "producer" else hand.wait_readable(-1)) in (
+            PEER_DEAD,
+            OK,
+            FULL,
+            EMPTY,
+        )
+        status = OK
+        while status in (OK, FULL, EMPTY):
+            status = hand.wait_writable(-1) if role == "producer" else hand.wait_readable(-1)
+        assert status == PEER_DEAD
+        assert hand.check() == PEER_DEAD
+        hand.give_back()
+
+
+def test_closing_a_lent_bus_leaves_the_ring_to_who_has_it(user, run_thread, pair, until):
+    sender, receiver = pair()
+    sender.send(b"x")
+    hand = user.Hand(receiver)
+    hand.borrow_consumer()
+    assert hand.peek() == OK
+    hand.release()
+    waiting = run_thread(hand.wait_readable, -1)
+    until(lambda: receiver.stats()["parks"] > 0)
+    receiver.close()
+    assert waiting.result(60) in (CLOSED, EMPTY)
+    assert receiver.closed
+    assert hand.wait_readable(-1) == CLOSED
+    assert hand.check() == CLOSED
+    assert hand.peek() == EMPTY  # still there
+    sender.send(b"nobody was told yet")
+    hand.give_back()
+    with pytest.raises(tachyon.PeerClosedError):
+        sender.send(b"y")
+    with pytest.raises(tachyon.BusClosedError):
+        hand.borrow_consumer()
+
+
+def test_a_lent_bus_of_the_parent_says_so_in_a_forked_child(hands):
+    producer, _ = hands()
+    producer.borrow_producer()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if producer.check() == producer.wait_writable(-1) == FORKED else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert producer.check() == OK
+    producer.give_back()
+
+
+def test_a_bus_that_was_never_opened_has_no_ring(user):
+    hand = user.Hand(tachyon.Bus.__new__(tachyon.Bus))
+    for borrow in (hand.borrow_producer, hand.borrow_consumer):
+        with pytest.raises(tachyon.BusClosedError):
+            borrow()

@@ -1,0 +1,856 @@
+"""Every nogil method of Bus and RpcBus, driven from here through a module that was compiled without our headers."""
+
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from downstream import build, load, need_compiler
+
+import tachyon
+
+need_compiler()
+
+OK, EMPTY, FULL, INTERRUPTED, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM = range(8)
+PEER_CLOSED, PEER_DEAD, CORRUPT, CLOSED, FORKED, UNKNOWN_CALL, BUSY = range(8, 15)
+SECOND = 1_000_000_000
+
+SOURCE = """\
+# cython: language_level=3
+from libc.string cimport memcpy
+from posix.unistd cimport usleep
+
+from tachyon cimport EMPTY, FULL, OK, Bus, Frame, RpcBus, Status
+
+
+cdef class Hand:
+    '''What nogil code holds of one bus.'''
+    cdef Bus bus
+    cdef unsigned char* payload
+    cdef Frame[64] frames
+    cdef size_t count
+
+    def __init__(self, Bus bus not None):
+        self.bus = bus
+
+    def try_claim(self, size): return self.bus.try_claim(size, &self.payload)
+    def commit(self, size, type_id): return self.bus.commit(size, type_id)
+    def abort(self): return self.bus.abort()
+    def try_send(self, bytes data, type_id): return self.bus.try_send_bytes(<char*>data, len(data), type_id)
+    def try_peek(self): return self.bus.try_peek(&self.frames[0])
+    def release(self, i=0): return self.bus.release(&self.frames[<size_t>i])
+    def check(self): return self.bus.check()
+    def close(self): self.bus.close()
+    def release_all(self, first=0, count=None):
+        return self.bus.release_all(&self.frames[<size_t>first], self.count if count is None else count)
+    def try_drain(self, most):
+        status = self.bus.try_drain(self.frames, most, &self.count)
+        return status, self.count
+
+    def claim(self, unsigned long long size, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.claim(size, &self.payload, timeout)
+        return status
+
+    def send(self, bytes data, unsigned int type_id, long long timeout):
+        cdef int status
+        cdef char* start = data
+        cdef size_t size = len(data)
+        with nogil:
+            status = self.bus.send_bytes(start, size, type_id, timeout)
+        return status
+
+    def peek(self, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.peek(&self.frames[0], timeout)
+        return status
+
+    def drain(self, size_t most, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.drain(self.frames, most, &self.count, timeout)
+        return status, self.count
+
+    def wait_readable(self, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.wait_readable(timeout)
+        return status
+
+    def wait_writable(self, unsigned long long size, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.wait_writable(size, timeout)
+        return status
+
+    def write(self, bytes data): memcpy(self.payload, <char*>data, len(data))
+    def read(self, i=0):
+        cdef Frame* frame = &self.frames[<size_t>i]
+        return frame.type_id, frame.payload[:frame.size]
+
+    def change(self, i, size, position):
+        self.frames[<size_t>i].size += <int>size
+        self.frames[<size_t>i].position += <long long>position
+
+
+cdef class RpcHand:
+    cdef RpcBus bus
+    cdef unsigned char* payload
+    cdef Frame frame
+    cdef unsigned long long issued
+
+    def __init__(self, RpcBus bus not None):
+        self.bus = bus
+
+    @property
+    def id(self): return self.issued
+    @property
+    def frame_id(self): return self.frame.correlation_id
+    def write(self, bytes data): memcpy(self.payload, <char*>data, len(data))
+    def read(self): return self.frame.type_id, self.frame.payload[:self.frame.size]
+
+    def try_call(self, bytes data, kind): return self.bus.try_call_bytes(<char*>data, len(data), kind, &self.issued)
+    def call(self, bytes data, kind, timeout):
+        return self.bus.call_bytes(<char*>data, len(data), kind, &self.issued, timeout)
+    def try_claim_call(self, size): return self.bus.try_claim_call(size, &self.payload)
+    def claim_call(self, size, timeout): return self.bus.claim_call(size, &self.payload, timeout)
+    def commit_call(self, size, kind): return self.bus.commit_call(size, kind, &self.issued)
+    def abort_call(self): return self.bus.abort_call()
+    def try_peek_reply(self, wanted): return self.bus.try_peek_reply(wanted, &self.frame)
+    def peek_reply(self, unsigned long long wanted, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.peek_reply(wanted, &self.frame, timeout)
+        return status
+    def release_reply(self): return self.bus.release_reply(&self.frame)
+    def cancel_call(self, wanted): return self.bus.cancel_call(wanted)
+
+    def try_peek_call(self): return self.bus.try_peek_call(&self.frame)
+    def peek_call(self, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.peek_call(&self.frame, timeout)
+        return status
+    def release_call(self): return self.bus.release_call(&self.frame)
+    def try_reply(self, wanted, bytes data, kind):
+        return self.bus.try_reply_bytes(wanted, <char*>data, len(data), kind)
+    def reply(self, wanted, bytes data, kind, timeout):
+        return self.bus.reply_bytes(wanted, <char*>data, len(data), kind, timeout)
+    def try_claim_reply(self, wanted, size): return self.bus.try_claim_reply(wanted, size, &self.payload)
+    def claim_reply(self, wanted, size, timeout): return self.bus.claim_reply(wanted, size, &self.payload, timeout)
+    def commit_reply(self, wanted, size, kind): return self.bus.commit_reply(wanted, size, kind)
+    def abort_reply(self): return self.bus.abort_reply()
+    def raise_for_status(self, status): self.bus.raise_for_status(status)
+
+
+# ---- loops ----
+
+
+def send_until_it_ends(Bus bus not None):
+    '''Sends without a pause. (status, how many)'''
+    cdef unsigned long long count = 0
+    cdef int status = OK
+    with nogil:
+        while status == OK or status == FULL:
+            status = bus.try_send_bytes(&count, sizeof(count), 0)
+            count += status == OK
+    return status, count
+
+
+def claim_until_it_ends(Bus bus not None):
+    '''Writes all of every claim.'''
+    cdef unsigned char* payload = NULL
+    cdef size_t k
+    cdef int status = OK
+    with nogil:
+        while True:
+            status = bus.try_claim(512, &payload)
+            if status == FULL:
+                continue
+            if status != OK:
+                break
+            for k in range(512):
+                payload[k] = k & 0xff
+            status = bus.commit(512, 0)
+            if status != OK:
+                break
+    return status
+
+
+def read_until_it_ends(Bus bus not None):
+    '''Reads all of every message.'''
+    cdef Frame frame
+    cdef size_t k
+    cdef unsigned long long total = 0
+    cdef int status = OK
+    with nogil:
+        while True:
+            status = bus.try_peek(&frame)
+            if status == EMPTY:
+                continue
+            if status != OK:
+                break
+            for k in range(frame.size):
+                total += frame.payload[k]
+            status = bus.release(&frame)
+            if status != OK:
+                break
+    return status
+
+
+def hold_until(Bus bus not None, flag):
+    '''Peeks, then looks at the message over and over until `flag` is true, then releases it.'''
+    cdef Frame frame
+    cdef const volatile unsigned char* payload
+    cdef int status
+    cdef size_t k
+    cdef unsigned long long total = 0
+    status = bus.peek(&frame, -1)
+    assert status == OK
+    payload = frame.payload
+    while not flag:
+        with nogil:
+            for k in range(frame.size):
+                total += payload[k]
+            usleep(100)
+    return bus.release(&frame)
+
+
+def echo(RpcBus bus not None, int count):
+    '''Serves that many calls; answers with the request, the last byte first, written in place.'''
+    cdef Frame call
+    cdef unsigned char* payload = NULL
+    cdef int i, status = OK
+    cdef size_t k
+    with nogil:
+        for i in range(count):
+            status = bus.peek_call(&call, -1)
+            if status != OK:
+                break
+            status = bus.claim_reply(call.correlation_id, call.size, &payload, -1)
+            if status != OK:
+                break
+            for k in range(call.size):
+                payload[k] = call.payload[call.size - 1 - k]
+            status = bus.commit_reply(call.correlation_id, call.size, call.type_id + 1)
+            if status != OK:
+                break
+            status = bus.release_call(&call)
+            if status != OK:
+                break
+    bus.raise_for_status(status)
+
+
+def ask(RpcBus bus not None, int count):
+    '''That many calls, one after the other, each answer checked.'''
+    cdef Frame reply
+    cdef unsigned char[100] request
+    cdef unsigned long long issued = 0
+    cdef int i, wrong = 0, status = OK
+    cdef size_t k
+    with nogil:
+        for i in range(count):
+            for k in range(100):
+                request[k] = (i + k) & 0xff
+            status = bus.call_bytes(request, i % 100, i % 1000, &issued, -1)
+            if status != OK:
+                break
+            status = bus.peek_reply(issued, &reply, -1)
+            if status != OK:
+                break
+            wrong += reply.size != i % 100 or reply.type_id != i % 1000 + 1 or reply.correlation_id != issued
+            for k in range(reply.size):
+                wrong += reply.payload[k] != request[reply.size - 1 - k]
+            status = bus.release_reply(&reply)
+            if status != OK:
+                break
+    bus.raise_for_status(status)
+    return wrong
+
+
+def statuses():
+    return {name: int(value) for name, value in (
+        ("ok", Status.OK), ("empty", Status.EMPTY), ("full", Status.FULL), ("interrupted", Status.INTERRUPTED),
+        ("too_large", Status.TOO_LARGE), ("wrong_side", Status.WRONG_SIDE), ("claim_open", Status.CLAIM_OPEN),
+        ("no_claim", Status.NO_CLAIM), ("peer_closed", Status.PEER_CLOSED), ("peer_dead", Status.PEER_DEAD),
+        ("corrupt", Status.CORRUPT), ("closed", Status.CLOSED), ("forked", Status.FORKED),
+        ("unknown_call", Status.UNKNOWN_CALL), ("busy", Status.BUSY),
+    )}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("nogil"), "nogil_user", SOURCE)
+
+
+@pytest.fixture(scope="module")
+def user(folder):
+    return load(folder, "nogil_user")
+
+
+@pytest.fixture
+def hands(user, pair):
+    """hands(capacity) → (producer's, consumer's)."""
+    return lambda capacity=1 << 16: tuple(user.Hand(bus) for bus in pair(capacity))
+
+
+def mappings():
+    """How many rings this process has mapped."""
+    return len(re.findall(r"memfd:tachyon|/memfd:", Path("/proc/self/maps").read_text()))
+
+
+# ---- one message after the other -------------------------------------------------------------------------------------
+
+
+def test_claim_write_commit_peek_release(hands):
+    producer, consumer = hands()
+    assert producer.claim(100, -1) == OK
+    producer.write(b"hello")
+    assert producer.commit(5, 7) == OK
+    assert consumer.peek(-1) == OK
+    assert consumer.read() == (7, b"hello")
+    assert consumer.release() == OK
+    assert producer.claim(100, 0) == OK
+    assert producer.abort() == OK
+    assert consumer.try_peek() == EMPTY
+
+
+def test_send_bytes_copies(hands):
+    producer, consumer = hands(256)
+    for i in range(100):
+        assert producer.send(bytes(range(i)), i, -1) == OK
+        assert consumer.peek(-1) == OK
+        assert consumer.read() == (i, bytes(range(i)))
+        assert consumer.release() == OK
+
+
+def test_a_batch_is_drained_and_released_whole(hands):
+    producer, consumer = hands()
+    for i in range(10):
+        assert producer.try_send(bytes([i]) * i, i) == OK
+    assert consumer.try_drain(4) == (OK, 4)
+    assert [consumer.read(i) for i in range(4)] == [(i, bytes([i]) * i) for i in range(4)]
+    assert consumer.release_all() == OK
+    assert consumer.drain(64, -1) == (OK, 6)
+    assert consumer.read(5) == (9, bytes([9]) * 9)
+    assert consumer.release(0) == OK  # or one by one
+    assert consumer.release_all(1, 5) == OK
+    assert consumer.try_drain(4) == (EMPTY, 0)
+    assert consumer.drain(4, 1000) == (EMPTY, 0)
+
+
+def test_a_released_batch_makes_room_at_once(hands):
+    producer, consumer = hands(4096)
+    while producer.try_send(b"x", 0) == OK:
+        pass
+    assert consumer.try_drain(2) == (OK, 2)
+    assert producer.try_send(b"y", 0) == FULL
+    assert consumer.release_all() == OK
+    assert producer.try_send(b"y", 0) == OK
+
+
+def test_a_wait_that_finds_nothing_says_so_when_its_time_is_over(hands):
+    producer, consumer = hands(64)
+    assert consumer.peek(0) == EMPTY
+    assert consumer.peek(SECOND // 5) == EMPTY
+    assert producer.send(b"all the room", 0, 0) == OK
+    assert producer.claim(8, 0) == FULL
+    assert producer.claim(8, SECOND // 5) == FULL
+    assert producer.send(b"", 0, SECOND // 5) == FULL
+    assert producer.wait_writable(8, 1) == FULL
+
+
+def test_a_timeout_is_waited_out(hands):
+    import time
+
+    _, consumer = hands()
+    start = time.monotonic()
+    assert consumer.peek(SECOND // 5) == EMPTY  # four slices
+    assert time.monotonic() - start >= 0.199
+
+
+def test_a_message_that_never_fits_is_told_from_a_full_ring(hands):
+    producer, _ = hands(64)
+    assert producer.claim(49, -1) == TOO_LARGE
+    assert producer.send(bytes(49), 0, -1) == TOO_LARGE
+    assert producer.claim(48, -1) == OK
+    assert producer.commit(49, 0) == TOO_LARGE
+    assert producer.commit(48, 0) == OK
+
+
+def test_the_numbers_are_those_of_the_core(user):
+    header = Path(tachyon.get_include(), "tachyon", "error.hpp").read_text()
+    body = re.search(r"enum class Status : int \{(.*?)\};", header, re.DOTALL).group(1)
+    assert user.statuses() == {name: int(number) for name, number in re.findall(r"(\w+) = (\d+),", body)}
+
+
+# ---- misuse ----------------------------------------------------------------------------------------------------------
+
+
+def test_frames_are_released_oldest_first_and_unchanged(hands):
+    producer, consumer = hands(4096)
+    for i in range(3):
+        producer.try_send(bytes(100 * (i + 1)), i)
+    assert consumer.try_drain(3) == (OK, 3)
+    assert consumer.release(1) == NO_CLAIM
+    for size, position in ((1, 0), (-1, 0), (1 << 30, 0), (0, 64), (0, -64), (0, 1 << 40), (0, 4096)):
+        consumer.change(0, size, position)
+        assert consumer.release(0) == NO_CLAIM
+        consumer.change(0, -size, -position)
+    assert consumer.release(0) == OK
+    assert consumer.release(0) == NO_CLAIM
+    assert consumer.release_all(1, 2) == OK
+    assert consumer.release_all(1, 2) == NO_CLAIM
+    assert producer.try_send(b"and on it goes", 9) == OK
+    assert consumer.try_peek() == OK
+    assert consumer.read() == (9, b"and on it goes")
+
+
+def test_frames_on_both_sides_of_the_end_of_the_ring_are_released_in_order(hands):
+    producer, consumer = hands(1024)
+    for _ in range(50):
+        assert producer.try_send(bytes(300), 1) == OK  # 320 bytes of ring
+        assert producer.try_send(bytes(200), 2) == OK  # 256; padding comes between the two, sooner or later
+        assert consumer.drain(64, -1) == (OK, 2)
+        assert consumer.release(1) == NO_CLAIM
+        assert consumer.release(0) == OK
+        assert consumer.release(1) == OK
+
+
+def test_python_is_refused_while_nogil_code_holds_something(hands, user, pair):
+    sender, receiver = pair()
+    producer, consumer = user.Hand(sender), user.Hand(receiver)
+    assert producer.try_claim(8) == OK
+    with pytest.raises(tachyon.BusBusyError, match="nogil"):
+        sender.send(b"x")
+    assert producer.commit(8, 0) == OK
+    sender.send(b"x")
+    assert consumer.try_peek() == OK
+    with pytest.raises(tachyon.BusBusyError, match="nogil"):
+        receiver.recv()
+    assert consumer.release() == OK
+    assert receiver.recv().data == b"x"
+
+
+def test_nogil_code_is_refused_while_a_guard_is_open(user, pair):
+    sender, receiver = pair()
+    producer, consumer = user.Hand(sender), user.Hand(receiver)
+    with sender.send_zero_copy(8):
+        assert producer.try_claim(8) == CLAIM_OPEN
+        assert producer.commit(8, 0) == CLAIM_OPEN
+        assert producer.abort() == CLAIM_OPEN
+        assert producer.try_send(b"x", 0) == CLAIM_OPEN
+        assert producer.claim(8, -1) == CLAIM_OPEN
+    with receiver.recv_zero_copy():
+        assert consumer.try_peek() == CLAIM_OPEN
+        assert consumer.peek(-1) == CLAIM_OPEN
+        assert consumer.release() == CLAIM_OPEN
+        assert consumer.try_drain(3) == (CLAIM_OPEN, 0)
+        assert consumer.check() == CLAIM_OPEN
+    assert producer.try_send(b"x", 0) == OK
+    assert consumer.try_peek() == OK
+
+
+def test_two_threads_are_told_apart_where_one_waits(user, run_thread, pair, until):
+    sender, receiver = pair()
+    sender.send(b"x")
+    assert receiver.recv()
+    consumer = user.Hand(receiver)
+    waiting = run_thread(receiver.recv)
+    until(lambda: receiver.stats()["parks"] > 0)
+    assert consumer.try_peek() == BUSY
+    assert consumer.check() == BUSY
+    sender.send(b"for Python")
+    assert waiting.result().data == b"for Python"
+    parks = receiver.stats()["parks"]
+    waiting = run_thread(consumer.peek, -1)
+    until(lambda: receiver.stats()["parks"] > parks)
+
+    def refused():  # between two slices of its wait nobody is inside
+        try:
+            receiver.try_recv()
+        except tachyon.BusBusyError:
+            return True
+        return False
+
+    until(refused)
+    sender.send(b"for C")
+    assert waiting.result() == OK
+    assert consumer.read() == (0, b"for C")
+
+
+def test_a_bus_of_the_parent_is_refused_in_a_forked_child(hands):
+    producer, consumer = hands()
+    assert producer.try_send(b"x", 0) == OK
+    assert producer.try_send(b"y", 0) == OK
+    assert consumer.try_peek() == OK
+    assert producer.try_claim(8) == OK
+    pid = os.fork()
+    if pid == 0:
+        try:
+            seen = [producer.commit(1, 0), producer.try_send(b"", 0), producer.try_claim(1), producer.check()]
+            seen += [consumer.release(), consumer.try_peek(), consumer.check(), consumer.peek(-1)]
+            os._exit(0 if seen == [FORKED] * 8 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert producer.commit(8, 0) == OK
+    assert consumer.release() == OK
+
+
+# ---- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_everything_says_closed_afterwards(hands, user, pair):
+    producer, consumer = (user.Hand(bus) for bus in pair())
+    never = user.Hand(tachyon.Bus.__new__(tachyon.Bus))
+    assert producer.try_send(b"x", 0) == OK
+    assert consumer.try_peek() == OK
+    for hand in (producer, consumer):
+        hand.close()
+    for hand in (producer, consumer, never):
+        assert hand.try_claim(1) == CLOSED
+        assert hand.commit(1, 1) == CLOSED
+        assert hand.abort() == CLOSED
+        assert hand.try_send(b"", 0) == CLOSED
+        assert hand.claim(1, -1) == CLOSED
+        assert hand.send(b"", 0, -1) == CLOSED
+        assert hand.try_peek() == CLOSED
+        assert hand.peek(-1) == CLOSED
+        assert hand.release() == CLOSED
+        assert hand.try_drain(2) == (CLOSED, 0)
+        assert hand.drain(2, -1) == (CLOSED, 0)
+        assert hand.release_all() == CLOSED
+        assert hand.wait_readable(-1) == CLOSED
+        assert hand.wait_writable(1, -1) == CLOSED
+        assert hand.check() == CLOSED
+
+
+@pytest.mark.parametrize("loop", ["send_until_it_ends", "claim_until_it_ends", "read_until_it_ends"])
+def test_closing_under_a_running_loop_ends_it(user, run_thread, pair, loop):
+    """What the loop touches must not go away under it. 150 times, at whatever moment it happens to be."""
+    for turn in range(150):
+        sender, receiver = pair(4096)
+        sender.send(b"x" * 50)
+        started = threading.Event()
+
+        def run(bus):
+            started.set()
+            return getattr(user, loop)(bus)
+
+        mine, other = (receiver, sender) if loop == "read_until_it_ends" else (sender, receiver)
+        running = run_thread(run, mine)
+        drive = run_thread(user.send_until_it_ends if mine is receiver else user.read_until_it_ends, other)
+        started.wait(60)
+        for _ in range(turn * 100):
+            pass
+        mine.close()
+        result = running.result(60)
+        assert (result[0] if isinstance(result, tuple) else result) == CLOSED
+        drive = drive.result(60)
+        assert (drive[0] if isinstance(drive, tuple) else drive) == PEER_CLOSED
+        other.close()
+
+
+def test_what_nogil_code_holds_stays_mapped_after_a_close(user, run_thread, pair):
+    sender, receiver = pair(1 << 20)
+    sender.send(bytes(1 << 19))
+    flag = []
+    before = mappings()
+    holding = run_thread(user.hold_until, receiver, flag)
+    while True:
+        try:
+            receiver.try_recv()
+        except tachyon.BusBusyError:
+            break
+    receiver.close()
+    assert mappings() == before
+    flag.append(True)
+    assert holding.result(60) == CLOSED
+    receiver.close()  # nothing is held any more
+    assert mappings() == before - 1
+
+
+def test_a_claim_stays_writable_after_a_close(user, pair):
+    sender, _ = pair()
+    producer = user.Hand(sender)
+    assert producer.try_claim(1000) == OK
+    before = mappings()
+    sender.close()
+    producer.write(b"x" * 1000)
+    assert producer.commit(1000, 0) == CLOSED
+    assert mappings() == before
+    sender.close()
+    assert mappings() == before - 1
+
+
+def test_after_nogil_use_close_unmaps_at_once(user, pair):
+    sender, receiver = pair()
+    producer, consumer = user.Hand(sender), user.Hand(receiver)
+    assert producer.try_send(b"x", 0) == OK
+    assert consumer.try_peek() == OK
+    assert consumer.release() == OK
+    before = mappings()
+    sender.close()
+    receiver.close()
+    assert mappings() == before - 2
+
+
+def test_a_waiting_loop_ends_with_the_close_of_another_thread(user, run_thread, pair, until):
+    sender, receiver = pair(64)
+    sender.send(b"full")
+    sending = run_thread(user.Hand(sender).claim, 8, -1)
+    until(lambda: sender.stats()["parks"] > 0)
+    sender.close()
+    assert sending.result(60) == CLOSED
+    assert receiver.recv().data == b"full"
+    sender, receiver = pair()
+    sender.send(b"x")
+    assert receiver.recv()
+    receiving = run_thread(user.Hand(receiver).drain, 4, -1)
+    until(lambda: receiver.stats()["parks"] > 0)
+    receiver.close()
+    assert receiving.result(60) == (CLOSED, 0)
+    assert receiver.closed
+
+
+def test_the_peer_hears_of_a_close_that_a_single_wait_was_left_with(user, run_thread, pair, until):
+    sender, receiver = pair()
+    sender.send(b"x")
+    assert receiver.recv()
+    hand, seen = user.Hand(receiver), 0
+    for _ in range(20):  # a wait is a slice of 50 ms: the close comes in the midst of one, or after them all
+        waiting = run_thread(hand.wait_readable, -1)
+        until(lambda: receiver.stats()["parks"] > seen or waiting.done())
+        if not waiting.done():
+            break
+        seen = receiver.stats()["parks"]
+    receiver.close()
+    assert waiting.result(60) in (CLOSED, EMPTY)
+    with pytest.raises(tachyon.PeerClosedError):
+        sender.send(b"y")
+
+
+def test_the_end_of_the_peer(hands, spawn, path, user):
+    producer, consumer = hands()
+    assert producer.try_send(b"last", 0) == OK
+    producer.close()
+    assert consumer.check() == OK  # something is left to read
+    assert consumer.peek(-1) == OK
+    assert consumer.release() == OK
+    assert consumer.check() == PEER_CLOSED
+    assert consumer.peek(-1) == PEER_CLOSED
+    assert consumer.drain(4, -1) == (PEER_CLOSED, 0)
+    for code, verb in (("bus.send(b'x')", "peek"), ("bus.recv()", "claim")):
+        child = spawn(f"bus = tachyon.Bus.connect(path, timeout=60); {code}; say('ready'); hear()", path)
+        bus = tachyon.Bus.listen(path, 64, timeout=60)
+        hand = user.Hand(bus)
+        if verb == "peek":
+            assert hand.peek(-1) == OK
+            assert hand.release() == OK
+        else:
+            assert hand.send(b"x", 0, -1) == OK
+        child.says("ready")
+        if verb == "claim":
+            assert hand.send(b"fills it", 0, -1) == OK
+        child.kill()
+        assert (hand.peek(-1) if verb == "peek" else hand.claim(1, -1)) == PEER_DEAD
+        assert hand.check() == PEER_DEAD
+        bus.close()
+
+
+# ---- signals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call", ["peek(-1)", "drain(4, -1)", "claim(1, -1)", "send(b'x', 0, -1)"], ids=lambda call: call.partition("(")[0]
+)
+def test_ctrl_c_ends_a_blocking_method(folder, spawn, path, call):
+    producing = call[0] in "cs"
+    child = spawn(
+        f"""
+        sys.path.insert(0, {str(folder)!r})
+        import nogil_user
+        bus = tachyon.Bus.connect(path, timeout=60)
+        hand = nogil_user.Hand(bus)
+        bus.send(b"fills it") if {producing} else bus.recv()
+        got = []
+        signal.signal(signal.SIGUSR1, lambda *_: say("handled"))
+        say("ready")
+        try:
+            hand.{call}
+        except KeyboardInterrupt:
+            say("interrupted")
+        """,
+        path,
+    )
+    bus = tachyon.Bus.listen(path, 64, timeout=60)
+    if not producing:
+        bus.send(b"x")
+    child.says("ready")
+    child.falls_asleep()
+    child.send_signal(signal.SIGUSR1)
+    child.says("handled")
+    child.falls_asleep()  # the wait goes on
+    child.send_signal(signal.SIGINT)
+    child.says("interrupted")
+    child.ends()
+    bus.close()
+
+
+# ---- RPC -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rpc_hands(user, rpc):
+    return lambda *capacities: tuple(user.RpcHand(bus) for bus in rpc(*capacities))
+
+
+def test_calls_and_replies_by_copy(rpc_hands):
+    caller, callee = rpc_hands()
+    assert caller.try_call(b"one", 1) == OK
+    first = caller.id
+    assert caller.call(b"two", 2, -1) == OK
+    second = caller.id
+    assert first != second
+    assert callee.peek_call(-1) == OK
+    assert (callee.frame_id, callee.read()) == (first, (1, b"one"))
+    assert callee.release_call() == OK
+    assert callee.try_peek_call() == OK
+    assert callee.read() == (2, b"two")
+    assert callee.reply(second, b"TWO", 3, -1) == OK  # before the call is released, and not in order
+    assert callee.release_call() == OK
+    assert callee.try_reply(first, b"ONE", 4) == OK
+    assert caller.peek_reply(first, -1) == OK
+    assert caller.read() == (4, b"ONE")
+    assert caller.try_peek_reply(second) == CLAIM_OPEN
+    assert caller.release_reply() == OK
+    assert caller.release_reply() == NO_CLAIM
+    assert caller.try_peek_reply(second) == OK  # which was set aside
+    assert caller.read() == (3, b"TWO")
+    assert caller.release_reply() == OK
+    assert caller.try_peek_reply(second) == UNKNOWN_CALL
+    assert callee.try_reply(first, b"again", 4) == UNKNOWN_CALL
+    assert callee.try_peek_call() == EMPTY
+    assert callee.peek_call(1000) == EMPTY
+
+
+def test_calls_and_replies_in_place(rpc_hands):
+    caller, callee = rpc_hands()
+    assert caller.try_claim_call(100) == OK
+    assert caller.try_claim_call(100) == CLAIM_OPEN
+    assert caller.abort_call() == OK
+    assert caller.commit_call(3, 9) == NO_CLAIM
+    assert caller.claim_call(100, -1) == OK
+    caller.write(b"abc")
+    assert caller.commit_call(3, 9) == OK
+    assert callee.peek_call(-1) == OK
+    assert callee.read() == (9, b"abc")
+    assert callee.try_claim_reply(77, 1) == UNKNOWN_CALL
+    assert callee.try_claim_reply(callee.frame_id, 10) == OK
+    assert callee.abort_reply() == OK
+    assert callee.claim_reply(callee.frame_id, 10, -1) == OK
+    callee.write(b"cba")
+    assert callee.commit_reply(77, 3, 1) == UNKNOWN_CALL
+    assert callee.commit_reply(callee.frame_id, 3, 10) == OK
+    assert callee.release_call() == OK
+    assert caller.peek_reply(caller.id, -1) == OK
+    assert caller.read() == (10, b"cba")
+    assert caller.release_reply() == OK
+
+
+def test_each_method_of_rpc_is_for_one_side(rpc_hands):
+    caller, callee = rpc_hands()
+    assert [
+        callee.try_call(b"", 1), callee.try_claim_call(1), callee.commit_call(1, 1), callee.abort_call(),
+        callee.try_peek_reply(1), callee.release_reply(), callee.cancel_call(1), callee.call(b"", 1, -1),
+    ] == [WRONG_SIDE] * 8  # fmt: skip
+    assert [
+        caller.try_peek_call(), caller.release_call(), caller.try_reply(1, b"", 0), caller.try_claim_reply(1, 1),
+        caller.commit_reply(1, 1, 1), caller.abort_reply(), caller.peek_call(-1), caller.reply(1, b"", 0, -1),
+    ] == [WRONG_SIDE] * 8  # fmt: skip
+
+
+def test_a_cancelled_call_is_unknown(rpc_hands):
+    caller, _ = rpc_hands()
+    assert caller.try_call(b"x", 1) == OK
+    assert caller.cancel_call(caller.id) == OK
+    assert caller.cancel_call(caller.id) == UNKNOWN_CALL
+    assert caller.try_peek_reply(caller.id) == UNKNOWN_CALL
+
+
+def test_rpc_with_python_at_the_other_end(rpc, user):
+    caller, callee = rpc()
+    hand = user.RpcHand(callee)
+    number = caller.call(b"from Python", 5)
+    assert hand.peek_call(-1) == OK
+    with pytest.raises(tachyon.BusBusyError, match="nogil"):
+        callee.serve()
+    assert hand.reply(number, b"from C", 6, -1) == OK
+    assert hand.release_call() == OK
+    with caller.wait(number) as reply:
+        assert (reply.type_id, bytes(reply)) == (6, b"from C")
+        assert user.RpcHand(caller).try_peek_reply(number) == CLAIM_OPEN
+
+
+def test_rpc_after_a_close(rpc, user):
+    for each in (*rpc(), tachyon.RpcBus.__new__(tachyon.RpcBus)):
+        hand = user.RpcHand(each)
+        each.close()
+        codes = [hand.try_call(b"", 1), hand.try_claim_call(1), hand.commit_call(1, 1), hand.abort_call()]
+        codes += [hand.try_peek_reply(1), hand.release_reply(), hand.cancel_call(1), hand.try_peek_call()]
+        codes += [hand.release_call(), hand.try_reply(1, b"", 1), hand.try_claim_reply(1, 1), hand.peek_call(-1)]
+        assert set(codes) <= {CLOSED, WRONG_SIDE}
+        assert CLOSED in codes
+        with pytest.raises(tachyon.BusClosedError):
+            hand.raise_for_status(CLOSED)
+
+
+def test_rpc_waits_end_with_a_close(run_thread, rpc, user, until):
+    caller, callee = rpc()
+    number = caller.call(b"x", 1)
+    waiting = run_thread(user.RpcHand(caller).peek_reply, number, -1)
+    until(lambda: caller.stats()["replies"]["parks"] > 0)
+    serving = user.RpcHand(callee)
+    assert serving.peek_call(-1) == OK
+    assert serving.release_call() == OK
+    running = run_thread(serving.peek_call, -1)
+    until(lambda: callee.stats()["calls"]["parks"] > 0)
+    caller.close()
+    assert waiting.result(60) == CLOSED
+    assert running.result(60) == PEER_CLOSED
+
+
+def test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies(run_thread, rpc, user):
+    """The callee waits for room for a reply, the caller for room for a call: the caller must take replies meanwhile."""
+    caller, callee = rpc(64, 64)
+    serving = run_thread(user.echo, callee, 50)
+    hand = user.RpcHand(caller)
+    ids = []
+    for i in range(50):
+        assert hand.call(bytes([i]), 1, 60 * SECOND) == OK
+        ids.append(hand.id)
+    for i, number in enumerate(ids):
+        assert hand.peek_reply(number, 60 * SECOND) == OK
+        assert hand.read() == (2, bytes([i]))
+        assert hand.release_reply() == OK
+    serving.result(60)
+
+
+def test_calls_between_two_processes_without_the_gil(folder, spawn, path):
+    start = f"sys.path.insert(0, {str(folder)!r}); import nogil_user; bus = tachyon.RpcBus."
+    callee = spawn(start + "listen(path, 4096, 4096, timeout=60); nogil_user.echo(bus, 50_000); say('served')", path)
+    caller = spawn(
+        start + "connect(path, timeout=60); say(nogil_user.ask(bus, 50_000)); hear()",
+        path,
+    )
+    caller.says("0")
+    callee.says("served")
+    caller.tell("end")
+    caller.ends()
+    callee.ends()

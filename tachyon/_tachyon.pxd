@@ -83,7 +83,8 @@ cdef class Bus:
 
     # -- either --
 
-    # How the peer is: OK, PEER_CLOSED, PEER_DEAD (a consumer: only once it has read everything), CORRUPT, CLOSED, FORKED.
+    # How the peer is: OK, PEER_CLOSED, PEER_DEAD (a consumer: only once it has read everything), CORRUPT, CLOSED,
+    # FORKED.
     cdef int check(self) noexcept nogil
     # The ring itself, for code that inlines it: use borrow_producer, borrow_consumer and give_back of
     # tachyon.libtachyon. `layout` is the ring_layout() of the headers the caller was compiled with.
@@ -91,8 +92,8 @@ cdef class Bus:
     cdef int take_back(self) except -1
 
 
-# Calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller). WRONG_SIDE: the
-# method is the other one's. UNKNOWN_CALL: there is no such correlation_id.
+# Calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller). WRONG_SIDE:
+# the method is the other one's. UNKNOWN_CALL: there is no such correlation_id.
 cdef class RpcBus:
     cdef Bus _calls
     cdef Bus _replies
@@ -107,7 +108,9 @@ cdef class RpcBus:
     cdef int try_claim_call(self, unsigned long long size, unsigned char** payload) noexcept nogil
     cdef int claim_call(self, unsigned long long size, unsigned char** payload, long long timeout_ns) except -1 nogil
     # *correlation_id: what to ask for the reply with.
-    cdef int commit_call(self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id) noexcept nogil
+    cdef int commit_call(
+        self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id
+    ) noexcept nogil
     cdef int abort_call(self) noexcept nogil
     cdef int try_call_bytes(
         self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id

@@ -114,6 +114,7 @@ def total(guard):
     return sum
 """
 
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return build(tmp_path_factory.mktemp("downstream"), "downstream", SOURCE)

@@ -298,7 +298,12 @@ def test_waits_tell_of_the_death_of_the_peer(user, spawn, path, role):
             assert hand.peek() == OK
             hand.release()
         child.kill()
-        assert (hand.wait_writable(-1) if role == "producer" else hand.wait_readable(-1)) in (PEER_DEAD, OK, FULL, EMPTY)
+        assert (hand.wait_writable(-1) if role == "producer" else hand.wait_readable(-1)) in (
+            PEER_DEAD,
+            OK,
+            FULL,
+            EMPTY,
+        )
         status = OK
         while status in (OK, FULL, EMPTY):
             status = hand.wait_writable(-1) if role == "producer" else hand.wait_readable(-1)

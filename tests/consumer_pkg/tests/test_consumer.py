@@ -29,9 +29,7 @@ def start(code, path, tmp_path):
 
 
 @pytest.mark.parametrize("sender", ["methods", "inlined"])
-@pytest.mark.parametrize(
-    "receiver", ["methods.sum_numbers", "methods.sum_numbers_in_batches", "inlined.sum_numbers"]
-)
+@pytest.mark.parametrize("receiver", ["methods.sum_numbers", "methods.sum_numbers_in_batches", "inlined.sum_numbers"])
 def test_numbers_arrive_and_add_up(tmp_path, sender, receiver):
     import importlib
 
@@ -68,8 +66,9 @@ def test_calls_are_served_without_the_gil(tmp_path):
 
 
 def test_typed_memoryviews_over_frames(tmp_path):
-    import tachyon
     from tachyon_consumer import methods
+
+    import tachyon
 
     path = str(tmp_path / "views")
     with ThreadPoolExecutor(1) as pool:

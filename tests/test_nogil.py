@@ -539,7 +539,7 @@ def test_closing_under_a_running_loop_ends_it(user, run_thread, pair, loop):
         sender.send(b"x" * 50)
         started = threading.Event()
 
-        def run(bus):
+        def run(bus, started=started):
             started.set()
             return getattr(user, loop)(bus)
 
@@ -626,7 +626,7 @@ def test_the_peer_hears_of_a_close_that_a_single_wait_was_left_with(user, run_th
     hand, seen = user.Hand(receiver), 0
     for _ in range(20):  # a wait is a slice of 50 ms: the close comes in the midst of one, or after them all
         waiting = run_thread(hand.wait_readable, -1)
-        until(lambda: receiver.stats()["parks"] > seen or waiting.done())
+        until(lambda seen=seen, waiting=waiting: receiver.stats()["parks"] > seen or waiting.done())
         if not waiting.done():
             break
         seen = receiver.stats()["parks"]

@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CXX_SOURCES = $(shell find cxx -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help demo test test-cxx test-python lint format bench sanitize clean
+.PHONY: help demo test test-cxx test-python lint format bench sanitize wheels check-wheel clean
 
 help:
 	@echo 'make demo      see it work: a stream and round trips between two processes'
@@ -24,6 +24,8 @@ help:
 	@echo 'make format    put the formatting right'
 	@echo 'make bench     measure, and compare with the targets'
 	@echo 'make sanitize  the C++ tests under ASan + UBSan, then under TSan'
+	@echo 'make wheels    a source distribution and wheels for every CPython found (ARCHS="x86_64 aarch64")'
+	@echo 'make check-wheel  build one here, and use it from Python, C++ and Cython in a fresh environment'
 	@echo 'make clean     remove everything that was built, .venv too'
 
 # Only a visitor's first command: a newer compiler's warning must not spoil it.
@@ -77,7 +79,16 @@ sanitize:
 	  setarch "$$(uname -m)" -R env $(CTEST) --preset $$preset || exit 1; \
 	done
 
+wheels:
+	@$(SETUP) wheels
+	scripts/wheels
+
+# TACHYON_WERROR stays: the wheel is built here with the compiler that the other targets use.
+check-wheel:
+	@$(SETUP) test
+	scripts/check_wheel
+
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info tachyon/_tachyon.cpp tachyon/_tachyon.html
-	rm -f tachyon/_tachyon.*.so
+	rm -rf tachyon/_tachyon.*.so tachyon/include tachyon/lib
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -71,6 +71,8 @@ __all__ = [
     "TxGuard",
     "__version__",
     "get_include",
+    "get_libraries",
+    "get_library_dirs",
     "make_type_id",
     "msg_type",
     "route_id",
@@ -84,6 +86,19 @@ rpc_connect = RpcBus.connect
 
 
 def get_include() -> str:
-    """Return the folder to pass to a C++ compiler for `#include "tachyon/ring.hpp"`."""
+    """Return the folder to pass to a C++ compiler for `#include "tachyon/bus.hpp"`."""
     installed = Path(__file__).parent / "include"
     return str(installed if installed.is_dir() else Path(__file__).parent.parent / "cxx" / "include")
+
+
+def get_libraries() -> list[str]:
+    """Return the names of the libraries to link to; static, so nothing of them is needed at run time."""
+    return ["tachyon"]
+
+
+def get_library_dirs() -> list[str]:
+    """Return the folders to find them in. FileNotFoundError in a source tree that has not been built."""
+    folder = Path(__file__).parent / "lib"
+    if not (folder / "libtachyon.a").is_file():
+        raise FileNotFoundError(f"{folder / 'libtachyon.a'} has not been built; in a source tree: pip install -e .")
+    return [str(folder)]

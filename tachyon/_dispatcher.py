@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ class RpcDispatcher:
         """Start without handlers."""
         self.send_details = send_details
         self._endpoints: dict[int, RpcEndpoint] = {}
-        self._stopping = threading.Event()
+        self._stopping = False  # not an Event, whose lock a signal handler could find taken by what it interrupted
 
     def register(self, endpoint: RpcEndpoint) -> RpcEndpoint:
         """Serve this endpoint. TypeError if it is none; ValueError if its msg_type is taken by another."""
@@ -73,10 +72,10 @@ class RpcDispatcher:
         try:
             self._serve_until_stopped(bus)
         finally:
-            self._stopping.clear()  # not at the start: a stop() that came a moment too early would be lost
+            self._stopping = False  # not at the start: a stop() that came a moment too early would be lost
 
     def _serve_until_stopped(self, bus: RpcBus) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 failure = self._serve(bus, STOP_INTERVAL)
             except BusEmptyError:
@@ -132,7 +131,7 @@ class RpcDispatcher:
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
-        self._stopping.set()
+        self._stopping = True
 
 
 def describe(failure: BaseException) -> str:

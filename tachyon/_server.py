@@ -69,7 +69,7 @@ class RpcServer:
         self._waiting.add(self._listener)
         self._listen_again: float | None = None  # time.monotonic(), while the listener is not a member
         self._pending: dict[RpcBus, _Pending | None] = {}  # of every caller
-        self._stopping = threading.Event()
+        self._stopping = False  # no Event: see RpcDispatcher
         self._closing = False
         self._in_use = threading.Lock()
         self._served = 0
@@ -88,7 +88,7 @@ class RpcServer:
         try:
             if self._closing or self._listener.closed:
                 raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
-            while not self._stopping.is_set():
+            while not self._stopping:
                 member = self._waiting.wait(STOP_INTERVAL)
                 if isinstance(member, RpcBus):
                     self._attend(member)
@@ -100,7 +100,7 @@ class RpcServer:
         except KeyboardInterrupt:
             return
         finally:
-            self._stopping.clear()
+            self._stopping = False
             if self._closing:
                 self._close()
             self._in_use.release()
@@ -110,7 +110,7 @@ class RpcServer:
 
         Callers stay connected: serve_forever() may be called again.
         """
-        self._stopping.set()
+        self._stopping = True
 
     def close(self) -> None:
         """Stop, close every caller's bus and the socket. Idempotent; from any thread.

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ import tachyon
 
 collect_ignore = ["consumer_pkg"]  # a project of its own; scripts/check_wheel runs it
 
-PATIENCE = 60.0  # seconds; only ever for what should have happened long before
+# seconds; only ever for what should have happened long before
+PATIENCE = float(os.environ.get("TACHYON_TEST_PATIENCE", "60"))
 
 PRELUDE = f"""\
 import ctypes, os, signal, sys, time
@@ -219,16 +221,28 @@ def until():
 @pytest.fixture
 def run_thread():
     """run_thread(function, …) → Future, in a thread of its own."""
-    pools = []
+    threads = []
+
+    def run(future, function, args, kwargs):
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            del future  # which keeps the exception, which keeps this frame
 
     def make(function, *args, **kwargs):
-        pool = ThreadPoolExecutor(1)
-        pools.append(pool)
-        return pool.submit(function, *args, **kwargs)
+        future = Future()
+        # A daemon, and waited for with an end: once a test has failed, pytest's watchdog does not look any more.
+        threads.append(threading.Thread(target=run, args=(future, function, args, kwargs), daemon=True))
+        threads[-1].start()
+        return future
 
     yield make
-    for pool in pools:
-        pool.shutdown(wait=True)
+    end = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.join(max(0, end - time.monotonic()))
+    assert not any(thread.is_alive() for thread in threads), "a thread of this test never ended"
 
 
 @pytest.fixture

@@ -132,6 +132,7 @@ def test_a_module_imports_only_what_stands_to_its_left(path):
         assert rank(other) < rank(module), f"{inner} uses {other}"
 
 
+@needs_sources
 @pytest.mark.parametrize("name", ["_errors", "_ids"])
 def test_errors_and_ids_import_nothing_of_ours(name):
     assert imports_of_python(ROOT / "tachyon" / f"{name}.py") == set()

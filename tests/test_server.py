@@ -318,6 +318,36 @@ def test_stop_ends_serving_keeps_callers_and_serving_goes_on(path, run_thread):
             serving.result(30)
 
 
+@pytest.mark.parametrize("kind", ["server", "dispatcher"])
+def test_stop_may_be_interrupted_by_itself(path, spawn, kind):
+    child = spawn(
+        """
+        dispatcher = tachyon.RpcDispatcher()
+        server = tachyon.RpcServer(path, dispatcher)
+        stop = (server if sys.argv[2] == "server" else dispatcher).stop
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop())
+        depth = 0
+        def at_every_line(frame, event, _):  # the worst moments for a second signal: all of them
+            global depth
+            if depth == 0 and frame.f_code.co_name != "<lambda>":
+                depth = 1
+                signal.raise_signal(signal.SIGTERM)
+                depth = 0
+            return at_every_line
+        sys.settrace(at_every_line)
+        signal.raise_signal(signal.SIGINT)
+        sys.settrace(None)
+        if sys.argv[2] == "server": server.serve_forever()
+        say("stopped")
+        """,
+        path,
+        kind,
+    )
+    child.says("stopped")
+    child.ends()
+
+
 def test_close_from_another_thread_ends_serving_and_tells_every_caller(serve, path, until):
     server = serve()
     caller = connect(server)

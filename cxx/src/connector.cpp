@@ -1,13 +1,14 @@
 #include <poll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
-#include <random>
 
 #include "hello.hpp"
 #include "tachyon/handshake.hpp"
@@ -38,13 +39,15 @@ void pause_for(std::uint64_t duration) {
 }
 
 void name_connector(int socket) {
-    std::random_device random;
+    // Not std::random_device: where that opens a file, it throws when there are no descriptors left.
+    std::array<unsigned, 2> random{};
+    (void)::getentropy(random.data(), sizeof random);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, kConnectorName.data(), kConnectorName.size());
     const int digits =
         std::snprintf(address.sun_path + kConnectorName.size(), sizeof address.sun_path - kConnectorName.size(),
-                      "%d-%08x%08x", ::getpid(), random(), random());
+                      "%d-%08x%08x", ::getpid(), random[0], random[1]);
     const auto length = offsetof(sockaddr_un, sun_path) + kConnectorName.size() + static_cast<std::size_t>(digits);
     // Without a name the handshake works all the same; it only tells the listener less.
     (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length));

@@ -16,12 +16,14 @@ from tachyon import (
     TachyonError,
     TachyonTimeoutError,
     __version__,
+    get_include,
+    get_library_dirs,
 )
 from tachyon.cli.exits import ERROR, PEER_GONE, PROG, SIGNALLED, TIMED_OUT, Failure, Stopped
 from tachyon.cli.meter import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 EXITS = """\
 exit status:
@@ -99,6 +101,18 @@ def _msg_type(text: str) -> int:
     return number
 
 
+class _Folder(argparse.Action):
+    """Prints a folder for a C++ build to use, and ends, as --version does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        find: Callable[[], str] = self.const
+        try:
+            print(find())
+        except FileNotFoundError as error:
+            parser.exit(ERROR, f"{PROG}: {error}\n")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG,
@@ -107,6 +121,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tachyon-ipc {__version__}")
+    for option, find, text in (
+        (
+            "--cmake-dir",
+            lambda: get_library_dirs()[0] + "/cmake/tachyon",
+            "print where find_package(tachyon) shall look",
+        ),
+        ("--pkgconfig-dir", lambda: get_library_dirs()[0] + "/pkgconfig", "print what to add to PKG_CONFIG_PATH"),
+        ("--include-dir", get_include, "print the folder of the C++ headers"),
+    ):
+        parser.add_argument(option, action=_Folder, nargs=0, const=find, help=text)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
     def command(name: str, summary: str, text: str, exits: str = EXITS) -> argparse.ArgumentParser:

@@ -176,8 +176,8 @@ class Producer {
     static constexpr std::uint64_t layout(std::uint64_t hash) noexcept {
         return detail::mix(hash, {sizeof(Producer), offsetof(Producer, memory_), offsetof(Producer, mask_),
                                   offsetof(Producer, write_position_), offsetof(Producer, cached_read_position_),
-                                  offsetof(Producer, claimed_), offsetof(Producer, messages_), offsetof(Producer, wakes_),
-                                  offsetof(Producer, corrupt_)});
+                                  offsetof(Producer, claimed_), offsetof(Producer, messages_),
+                                  offsetof(Producer, wakes_), offsetof(Producer, corrupt_)});
     }
 
   private:
@@ -329,7 +329,8 @@ class Consumer {
         if (held() == 0) return false;
         if (frame.position != freed_) [[unlikely]] {
             if (frame.position != freed_ + (memory_.capacity - (freed_ & mask_))) return false;
-            const std::uint64_t before = detail::word_at(memory_.data + (freed_ & mask_)).load(std::memory_order_relaxed);
+            const std::uint64_t before =
+                detail::word_at(memory_.data + (freed_ & mask_)).load(std::memory_order_relaxed);
             if (low_half(before) != kPadding) return false;
         }
         const std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);
@@ -361,11 +362,10 @@ class Consumer {
 
     // Where each field stands, for ring_layout().
     static constexpr std::uint64_t layout(std::uint64_t hash) noexcept {
-        return detail::mix(hash,
-                           {sizeof(Consumer), offsetof(Consumer, memory_), offsetof(Consumer, mask_),
-                            offsetof(Consumer, publish_every_), offsetof(Consumer, cursor_), offsetof(Consumer, freed_),
-                            offsetof(Consumer, pending_), offsetof(Consumer, peeked_), offsetof(Consumer, wakes_),
-                            offsetof(Consumer, released_)});
+        return detail::mix(hash, {sizeof(Consumer), offsetof(Consumer, memory_), offsetof(Consumer, mask_),
+                                  offsetof(Consumer, publish_every_), offsetof(Consumer, cursor_),
+                                  offsetof(Consumer, freed_), offsetof(Consumer, pending_), offsetof(Consumer, peeked_),
+                                  offsetof(Consumer, wakes_), offsetof(Consumer, released_)});
     }
 
   private:

@@ -39,7 +39,8 @@ cdef class Bus:
     cdef bint _closing
     cdef object __weakref__
 
-    # -- producer: OK, FULL, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM, and how it ended --
+    # -- producer: OK, FULL, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM, and how it ended. A close is seen at once; a
+    # death by one of the next 8 messages, and by every wait, and by check --
 
     # Room for a message of `size` bytes, to be written at *payload. One claim at a time; then commit, or abort.
     cdef int try_claim(self, unsigned long long size, unsigned char** payload) noexcept nogil

@@ -1038,10 +1038,6 @@ PROMISES = {
       "            except PeerClosedError:\n                return\n            except PeerDeadError as error:\n"
       '                log.warning("%s", error)\n                return\n', "",
       ("test_reentrancy.py::test_a_caller_that_goes_before_its_answer_ends_the_loop_quietly",)),
-    M("a caller that goes before its answer leaves the request held", DISPATCHER,
-      "                clear_frames_of(failure)\n        finally:\n",
-      "                clear_frames_of(failure)\n        except KeyError:\n            pass\n        else:\n",
-      ("test_reentrancy.py::test_a_caller_that_goes_before_its_answer_ends_the_loop_quietly",)),
     M("a caller that goes before its answer is warned of", DISPATCHER,
       "            except PeerClosedError:\n                return\n", "",
       ("test_reentrancy.py::test_a_caller_that_goes_before_its_answer_ends_the_loop_quietly",)),

@@ -1,8 +1,9 @@
-"""The published README's examples for one direction, unchanged, as two processes each."""
+"""The published README's examples, unchanged, as two processes each."""
 
 import contextlib
 import fcntl
 import os
+import struct
 
 import pytest
 
@@ -75,18 +76,78 @@ with tachyon.Bus.listen(path, 1 << 20) as bus:
 	bus.set_numa_node(0)  # call before first message
 """
 
+RPC_CALLEE = """\
+# callee
+with tachyon.RpcBus.listen("/tmp/rpc.sock", 1 << 16, 1 << 16) as callee:
+	with callee.serve() as rx:
+		cid = rx.correlation_id
+		with memoryview(rx) as m:
+			reply = m.tobytes()
+	callee.reply(cid, reply, msg_type=2)
+"""
+
+RPC_CALLER = """\
+# caller
+with tachyon.RpcBus.connect("/tmp/rpc.sock") as caller:
+	cid = caller.call(b"ping", msg_type=1)
+	with caller.wait(cid) as rx:
+		with memoryview(rx) as m:
+			print(m.tobytes())
+"""
+
+DECORATOR = """\
+import tachyon
+from tachyon import tachyon_rpc, RpcDispatcher
+
+
+@tachyon_rpc(msg_type=1)
+def echo(payload: memoryview) -> bytes:
+	return payload.tobytes()
+
+
+dispatcher = RpcDispatcher()
+dispatcher.register(echo)
+
+"""
+
+DECORATOR_CALLEE = """\
+# callee
+with tachyon.RpcBus.listen("/tmp/rpc.sock", 1 << 16, 1 << 16) as callee:
+	dispatcher.serve_forever(callee)
+"""
+
+DECORATOR_CALLER = """\
+# caller
+with tachyon.RpcBus.connect("/tmp/rpc.sock") as caller:
+	response = echo.call(caller, b"hello")
+	print(response)
+"""
+
 DEMO = "/tmp/demo.sock"
+RPC = "/tmp/rpc.sock"
+
+
+@contextlib.contextmanager
+def alone_at(path, kind):
+    """The path in the examples is the same for everybody: one run of these tests at a time."""
+    with open(f"{path}.{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(tachyon.TachyonError):
+            kind.connect(path).close()
+            pytest.skip(f"somebody listens on {path}")
+        yield path
 
 
 @pytest.fixture
 def demo():
-    """The path in the examples is the same for everybody: one run of these tests at a time."""
-    with open(f"/tmp/demo.sock.{os.getuid()}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(tachyon.TachyonError):
-            tachyon.Bus.connect(DEMO).close()
-            pytest.skip(f"somebody listens on {DEMO}")
-        yield DEMO
+    with alone_at(DEMO, tachyon.Bus) as path:
+        yield path
+
+
+@pytest.fixture
+def rpc_path():
+    with alone_at(RPC, tachyon.RpcBus) as path:
+        yield path
 
 
 def as_code(example):
@@ -133,6 +194,32 @@ def test_batches(spawn, path):
         consumer.tell("now")
         consumer.says("1 1", "2 2", "3 0")
     consumer.ends()
+
+
+def test_the_low_level_rpc(spawn, rpc_path, until):
+    callee = spawn(as_code(RPC_CALLEE))
+    until(lambda: os.path.exists(rpc_path))
+    until(lambda: callee.state() == "S")
+    caller = spawn(as_code(RPC_CALLER))
+    caller.says("b'ping'")
+    assert caller.ends() == ""
+    assert callee.ends() == ""
+    assert not os.path.exists(rpc_path)
+
+
+def test_the_rpc_decorators(spawn, rpc_path, until):
+    callee = spawn(as_code(DECORATOR + DECORATOR_CALLEE))
+    until(lambda: os.path.exists(rpc_path))
+    until(lambda: callee.state() == "S")
+    caller = spawn(as_code(DECORATOR + DECORATOR_CALLER))
+    caller.says("b'hello'")
+    assert caller.ends() == ""
+    assert callee.ends() == ""
+
+
+def test_the_rpc_error_reply_is_decoded():
+    assert tachyon._decode_error(struct.pack("!H", 77)) == 77
+    assert tachyon.MSG_TYPE_ERROR == 0xFFFF
 
 
 def test_type_ids():

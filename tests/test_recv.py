@@ -29,7 +29,7 @@ def test_try_recv_says_none_when_there_is_nothing(pair):
 def test_recv_waits(pair, run_thread, until):
     producer, consumer = pair()
     receiving = run_thread(consumer.recv)
-    until(lambda: consumer.stats()["parks"] > 0)
+    until(lambda: consumer.stats()["parks"] > 2)  # for longer than one sleep
     assert not receiving.done()
     producer.send(b"x", 5)
     assert receiving.result() == Message(5, 1, b"x")

@@ -205,7 +205,7 @@ def test_send_waits_for_room(pair, run_thread, until):
     producer, consumer = pair(64)
     producer.send(b"first")
     sending = run_thread(producer.send, b"second")
-    until(lambda: producer.stats()["parks"] > 0)
+    until(lambda: producer.stats()["parks"] > 2)  # for longer than one sleep
     assert not sending.done()
     assert consumer.recv().data == b"first"
     sending.result()

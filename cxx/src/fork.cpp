@@ -18,7 +18,7 @@ struct ForkList {
     static void before() { mutex().lock(); }
     static void after_in_parent() { mutex().unlock(); }
     static void after_in_child() {
-        for (ForkNode* node = first(); node != nullptr; node = node->next_) node->disown_(node->owner_);
+        for (const ForkNode* node = first(); node != nullptr; node = node->next_) node->disown_(node->owner_);
         mutex().unlock();
     }
 };

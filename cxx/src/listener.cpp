@@ -44,8 +44,11 @@ struct Listener::Client {
 Listener::Listener(const std::string& path, ListenOptions options, const Interrupt& interrupt)
     : Listener(path, std::move(options), Clients::many, interrupt) {}
 
-Listener::Listener(const std::string& path, ListenOptions options, Clients clients, const Interrupt& interrupt)
-    : path_(path), options_(std::move(options)), once_(clients == Clients::one), membarrier_(register_membarrier()) {
+Listener::Listener(std::string path, ListenOptions options, Clients clients, const Interrupt& interrupt)
+    : path_(std::move(path)),
+      options_(std::move(options)),
+      once_(clients == Clients::one),
+      membarrier_(register_membarrier()) {
     make_address(path_);  // a bad path before a large reservation
     spare_ = make_segments();
     epoll_ = Descriptor(::epoll_create1(EPOLL_CLOEXEC));
@@ -61,6 +64,7 @@ Listener::~Listener() = default;
 
 std::vector<Segment> Listener::make_segments() const {
     std::vector<Segment> segments;
+    segments.reserve(options_.capacities.size());
     for (const std::uint64_t capacity : options_.capacities) segments.push_back(Segment::create(capacity));
     return segments;
 }
@@ -218,7 +222,7 @@ void Listener::offer_next() {
     for (;;) {
         const auto offers =
             std::ranges::count_if(clients_, [](const auto& each) { return each->state == Client::State::offered; });
-        if (offers >= static_cast<std::ptrdiff_t>(once_ ? 1 : kMostOffers)) return;
+        if (std::cmp_greater_equal(offers, once_ ? 1 : kMostOffers)) return;
         const auto next =
             std::ranges::find_if(clients_, [](const auto& each) { return each->state == Client::State::greeted; });
         if (next == clients_.end()) return;

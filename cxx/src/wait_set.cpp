@@ -19,7 +19,7 @@ struct WaitSet::Member {
     bool ready = false;      // the descriptor is readable, or the peer of the bus is gone
     std::array<int, 2> watched{-1, -1};
 
-    [[nodiscard]] bool is_ready() noexcept {
+    [[nodiscard]] bool is_ready() const noexcept {
         if (bus == nullptr) return ready;
         return ready || (for_frame ? bus->readable_now() : bus->writable_now(size));
     }
@@ -140,7 +140,7 @@ int WaitSet::look_at_descriptors(int timeout) noexcept {
 Status WaitSet::poll(Token& token) noexcept {
     // Callers who keep the rings busy must not keep a new one, or the news of a death, waiting.
     if (ticks() - last_look_ > kTicksBetweenChecks) look_at_descriptors(0);
-    Member* const member = next_ready();
+    const Member* const member = next_ready();
     if (member == nullptr) return Status::empty;
     token = member->token;
     return Status::ok;

@@ -112,7 +112,7 @@ class Listener {
     friend Established listen(const std::string&, const ListenOptions&, const Interrupt&);
     enum class Clients : bool { one, many };
     struct Client;
-    Listener(const std::string& path, ListenOptions options, Clients clients, const Interrupt& interrupt);
+    Listener(std::string path, ListenOptions options, Clients clients, const Interrupt& interrupt);
 
     [[nodiscard]] std::vector<Segment> make_segments() const;
     void watch(int descriptor) const;

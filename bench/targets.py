@@ -461,9 +461,8 @@ def main() -> int:
     cpu = model[0].partition(": ")[2] if model else platform.machine()
     print(f"{cpu}, Python {platform.python_version()}, placement {placement}")
     print(f"repetitions by placement: {dict(counts)}")
-    print(
-        "round trips and Python figures in ns (less is better); C++ and Cython one-way figures in messages/s (more is better)"
-    )
+    print("round trips and Python figures in ns (less is better)")
+    print("C++ and Cython one-way figures in messages/s (more is better)")
     ratio("1", "C++ round trip 32 B / bare rotating lines                    target <= 1.10", "rtt", "line")
     ratio("", "  the same through Bus, liveness checks included", "bus_rtt", "line")
     ratio("2", "C++ one way 32 B / Boost.Lockfree spsc_queue                 target >= 6", "oneway32", "boost32")

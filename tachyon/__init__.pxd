@@ -4,8 +4,8 @@
 from tachyon._tachyon cimport Bus, Frame, RpcBus
 
 
-# What the nogil methods return. Bus.raise_for_status makes the exception of it. Appended to, never renumbered: these are
-# the numbers of tachyon::Status in error.hpp.
+# What the nogil methods return. Bus.raise_for_status makes the exception of it. Appended to, never renumbered: these
+# are the numbers of tachyon::Status in error.hpp.
 cdef enum Status:
     OK = 0
     EMPTY = 1          # no message now

@@ -80,6 +80,10 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         listener
         connector
 
+    cdef enum class Look(cpp_bool):
+        sometimes
+        always
+
     cdef cppclass Stats:
         Side side
         Side producer
@@ -91,10 +95,14 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
 
     cdef cppclass Bus:
         Status try_send(const void* data, uint64_t size, uint32_t type_id, uint64_t correlation_id) noexcept
+        Status try_send(
+            const void* data, uint64_t size, uint32_t type_id, uint64_t correlation_id, Look look
+        ) noexcept
         Status try_send_quietly(const void* data, uint64_t size, uint32_t type_id) noexcept
         void wake_consumer() noexcept
         Status try_claim(uint64_t size, uint8_t*& payload) noexcept
         Status commit(uint32_t size, uint32_t type_id, uint64_t correlation_id) noexcept
+        Status commit(uint32_t size, uint32_t type_id, uint64_t correlation_id, Look look) noexcept
         Status abort() noexcept
         Status wait_writable(uint64_t size, uint64_t until) noexcept
         Status try_peek(Frame& frame) noexcept

@@ -4,8 +4,8 @@
 # says so first and looks at _in_use afterwards. Each side stores one word and loads the other's, as in wait.hpp, and as
 # there the rare side pays for the barrier that both need: close() with a membarrier, a method with nothing. So
 #   - close() finds a method inside: it wakes it and goes; the method closes the core on its way out;
-#   - close() finds nobody: it closes the core and unmaps it, unless nogil code holds a claim or a frame; any method that
-#     comes later sees that, and does not touch the core.
+#   - close() finds nobody: it closes the core and unmaps it, unless nogil code holds a claim or a frame; any method
+#     that comes later sees that, and does not touch the core.
 # Both may find that closing is theirs, hence the exchange in tachyon_begin_close. Only a holder of the GIL unmaps.
 
 cdef extern from *:
@@ -125,8 +125,8 @@ cdef inline bint is_over(Status status) noexcept nogil:
     return status == Status.ok or <int>status >= <int>Status.peer_closed
 
 
-# One wait of a blocking method, and the signals after it: ok: try again; full or empty: the time is over. `until` is 0 at
-# first.
+# One wait of a blocking method, and the signals after it: ok: try again; full or empty: the time is over. `until` is 0
+# at first.
 cdef int wait_for_room(Bus self, uint64_t size, long long timeout_ns, uint64_t* until) except -1 nogil:
     if is_late(timeout_ns, until):
         return <int>Status.full
@@ -178,7 +178,7 @@ cdef int check_lent(Bus self) noexcept nogil:
     return <int>tachyon_core(self._core).check()
 
 
-# ---- both rings of an RpcBus -------------------------------------------------------------------------------------------
+# ---- both rings of an RpcBus -----------------------------------------------------------------------------------------
 #
 # Calls and replies share what is known of each id, so one nogil method enters both.
 

@@ -337,7 +337,9 @@ cdef class RpcBus:
             if status != <int>Status.ok:
                 return status
 
-    cdef int commit_call(self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id) noexcept nogil:
+    cdef int commit_call(
+        self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id
+    ) noexcept nogil:
         if self._caller == NULL:
             return not_this_side(self)
         if not enter_both(self):

@@ -39,7 +39,8 @@ cdef class Bus:
     cdef bint _closing
     cdef object __weakref__
 
-    # -- producer: OK, FULL, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM, and how it ended --
+    # -- producer: OK, FULL, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM, and how it ended. A close is seen at once; a
+    # death by one of the next 8 messages, and by every wait, and by check --
 
     # Room for a message of `size` bytes, to be written at *payload. One claim at a time; then commit, or abort.
     cdef int try_claim(self, unsigned long long size, unsigned char** payload) noexcept nogil
@@ -83,7 +84,8 @@ cdef class Bus:
 
     # -- either --
 
-    # How the peer is: OK, PEER_CLOSED, PEER_DEAD (a consumer: only once it has read everything), CORRUPT, CLOSED, FORKED.
+    # How the peer is: OK, PEER_CLOSED, PEER_DEAD (a consumer: only once it has read everything), CORRUPT, CLOSED,
+    # FORKED.
     cdef int check(self) noexcept nogil
     # The ring itself, for code that inlines it: use borrow_producer, borrow_consumer and give_back of
     # tachyon.libtachyon. `layout` is the ring_layout() of the headers the caller was compiled with.
@@ -91,8 +93,8 @@ cdef class Bus:
     cdef int take_back(self) except -1
 
 
-# Calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller). WRONG_SIDE: the
-# method is the other one's. UNKNOWN_CALL: there is no such correlation_id.
+# Calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller). WRONG_SIDE:
+# the method is the other one's. UNKNOWN_CALL: there is no such correlation_id.
 cdef class RpcBus:
     cdef Bus _calls
     cdef Bus _replies
@@ -107,7 +109,9 @@ cdef class RpcBus:
     cdef int try_claim_call(self, unsigned long long size, unsigned char** payload) noexcept nogil
     cdef int claim_call(self, unsigned long long size, unsigned char** payload, long long timeout_ns) except -1 nogil
     # *correlation_id: what to ask for the reply with.
-    cdef int commit_call(self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id) noexcept nogil
+    cdef int commit_call(
+        self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id
+    ) noexcept nogil
     cdef int abort_call(self) noexcept nogil
     cdef int try_call_bytes(
         self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id

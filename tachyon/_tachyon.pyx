@@ -877,7 +877,7 @@ cdef class Bus:
     cdef int commit(self, unsigned int size, unsigned int type_id) noexcept nogil:
         if not enter_nogil(self):
             return let_go_refused(self, 1)
-        cdef Status status = tachyon_core(self._core).commit(size, type_id, 0)
+        cdef Status status = tachyon_core(self._core).commit(size, type_id, 0, core.Look.sometimes)
         if is_over(status) and self._held != 0:
             let_go(self, 1)
         leave_nogil(self)
@@ -959,7 +959,7 @@ cdef class Bus:
     cdef int try_send_bytes(self, const void* data, unsigned long long size, unsigned int type_id) noexcept nogil:
         if not enter_nogil(self):
             return refused_nogil(self)
-        cdef Status status = tachyon_core(self._core).try_send(data, size, type_id, 0)
+        cdef Status status = tachyon_core(self._core).try_send(data, size, type_id, 0, core.Look.sometimes)
         leave_nogil(self)
         return <int>status
 

@@ -1,12 +1,12 @@
 # cython: language_level=3
 #
-# Tier 2: the ring itself, header-only, inlined into your module. Build it as C++20, with tachyon.get_include() among its
-# include_dirs; there is nothing to link. docs/cython.md has a complete example.
+# Tier 2: the ring itself, header-only, inlined into your module. Build it as C++20, with tachyon.get_include() among
+# its include_dirs; there is nothing to link. docs/cython.md has a complete example.
 #
-# One way in, borrow_producer or borrow_consumer; one way back, give_back. Between the two the ring is yours: every other
-# use of that Bus is refused (BusBusyError, BUSY), except wait_readable, wait_writable and check, from the same thread. The
-# pointer is good until give_back, and never longer than the Bus. Nothing here is checked: sizes up to max_message_size,
-# one claim at a time, frames released oldest first, exactly as peek gave them.
+# One way in, borrow_producer or borrow_consumer; one way back, give_back. Between the two the ring is yours: every
+# other use of that Bus is refused (BusBusyError, BUSY), except wait_readable, wait_writable and check, from the same
+# thread. The pointer is good until give_back, and never longer than the Bus. Nothing here is checked: sizes up to
+# max_message_size, one claim at a time, frames released oldest first, exactly as peek gave them.
 from tachyon._tachyon cimport Bus
 
 
@@ -54,7 +54,7 @@ cdef extern from "tachyon/ring.hpp" namespace "tachyon" nogil:
         Status peek(Frame& frame) noexcept
         void release(const Frame& frame) noexcept
         void put_back(const Frame& frame) noexcept  # undoes the last peek
-        void hand_back() noexcept                   # tells the producer of all that was released; peek and waits do so too
+        void hand_back() noexcept                   # tells the producer of all releases; an empty peek does so too
         bint has_frame() noexcept
 
     unsigned long long ring_layout() noexcept
@@ -71,7 +71,7 @@ cdef inline Consumer* borrow_consumer(Bus bus) except NULL:
     return <Consumer*>bus.lend(False, ring_layout())
 
 
-# Every way out of the loop leads here (try … finally). A claim that is open is given up, frames that are held become the
-# next ones again.
+# Every way out of the loop leads here (try … finally). A claim that is open is given up, frames that are held become
+# the next ones again.
 cdef inline int give_back(Bus bus) except -1:
     return bus.take_back()

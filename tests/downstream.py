@@ -38,7 +38,7 @@ def need_compiler() -> None:
 
 
 def build(folder: Path, name: str, source: str, *, include: str = "") -> Path:
-    """Compile `source` in `folder`. With `include`, as C++20 and with that folder of headers; else as C, without any."""
+    """Compile `source` in `folder`: as C without any header, or as C++20 with those of the folder `include`."""
     (folder / f"{name}.pyx").write_text(source)
     (folder / "setup.py").write_text(BUILD)
     # An ordinary install is found by itself; an editable one stands where only an import hook finds it.

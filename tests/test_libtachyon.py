@@ -1,6 +1,7 @@
 """Tier 2: the ring inlined into a module elsewhere, borrowed from a Bus that was opened in Python."""
 
 import os
+from functools import partial
 
 import pytest
 from downstream import build, load, need_compiler
@@ -193,7 +194,7 @@ def test_a_lent_bus_is_of_no_other_use(user, pair):
         hand = user.Hand(bus)
         getattr(hand, borrow)()
         for use in (
-            lambda: bus.send(b"y"),
+            partial(bus.send, b"y"),
             bus.recv,
             bus.recv_zero_copy,
             bus.flush,

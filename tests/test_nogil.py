@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -366,8 +367,6 @@ def test_a_wait_that_finds_nothing_says_so_when_its_time_is_over(hands):
 
 
 def test_a_timeout_is_waited_out(hands):
-    import time
-
     _, consumer = hands()
     start = time.monotonic()
     assert consumer.peek(SECOND // 5) == EMPTY  # four slices
@@ -539,7 +538,7 @@ def test_closing_under_a_running_loop_ends_it(user, run_thread, pair, loop):
         sender.send(b"x" * 50)
         started = threading.Event()
 
-        def run(bus):
+        def run(bus, started=started):
             started.set()
             return getattr(user, loop)(bus)
 
@@ -626,7 +625,7 @@ def test_the_peer_hears_of_a_close_that_a_single_wait_was_left_with(user, run_th
     hand, seen = user.Hand(receiver), 0
     for _ in range(20):  # a wait is a slice of 50 ms: the close comes in the midst of one, or after them all
         waiting = run_thread(hand.wait_readable, -1)
-        until(lambda: receiver.stats()["parks"] > seen or waiting.done())
+        until(lambda seen=seen, waiting=waiting: receiver.stats()["parks"] > seen or waiting.done())
         if not waiting.done():
             break
         seen = receiver.stats()["parks"]
@@ -662,6 +661,27 @@ def test_the_end_of_the_peer(hands, spawn, path, user):
         assert (hand.peek(-1) if verb == "peek" else hand.claim(1, -1)) == PEER_DEAD
         assert hand.check() == PEER_DEAD
         bus.close()
+
+
+@pytest.mark.parametrize("way", ["send", "claim"])
+def test_a_sender_hears_of_a_death_within_eight_messages(spawn, path, user, way):
+    child = spawn("bus = tachyon.Bus.connect(path, timeout=60); bus.recv(); say('ready'); hear()", path)
+    with tachyon.Bus.listen(path, 1 << 16, timeout=60) as bus:
+        hand = user.Hand(bus)
+        assert hand.send(b"x", 0, -1) == OK
+        child.says("ready")
+        child.kill()
+        said = []
+        while not said or said[-1] == OK:
+            if way == "send":
+                said.append(hand.try_send(b"x", 0))
+            else:
+                assert hand.try_claim(8) == OK
+                said.append(hand.commit(8, 0))
+            time.sleep(0.001)
+        assert said[-1] == PEER_DEAD
+        assert len(said) <= 8
+        assert hand.check() == PEER_DEAD
 
 
 # ---- signals ---------------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 tests/surface.txt holds them. When this is red:
 
-- something was appended, at the end of a class's methods or of Status: run `python tests/test_surface.py`, which writes
-  surface.txt anew, look at the difference, commit it, and tell of it in CHANGELOG.md;
-- something was changed, moved or removed, or a field was added to Bus or RpcBus: every module that cimports tachyon would
-  have to be compiled again, and would read the wrong memory until it is. Do not; add a new method instead. If it has to be,
-  it is for a new major version, and docs/cython.md has to say so;
+- something was appended, at the end of a class's methods or of Status: run `python tests/test_surface.py`, which
+  writes surface.txt anew, look at the difference, commit it, and tell of it in CHANGELOG.md;
+- something was changed, moved or removed, or a field was added to Bus or RpcBus: every module that cimports tachyon
+  would have to be compiled again, and would read the wrong memory until it is. Do not; add a new method instead. If it
+  has to be, it is for a new major version, and docs/cython.md has to say so;
 - Producer, Consumer or Frame of ring.hpp: ring_layout() follows by itself, and borrowing refuses modules of before. If
   the meaning of a field has changed and not its place, count kRingRevision up.
 """
@@ -60,11 +60,12 @@ def described():
 def sections(text):
     """{heading: lines under it}"""
     found = {}
+    lines = []
     for line in text.splitlines():
         if line.startswith(" "):
-            found[heading].append(line.strip())  # noqa: F821: the first line is a heading
+            lines.append(line.strip())
         else:
-            found[heading := line] = []
+            lines = found[line] = []
     return found
 
 

@@ -138,7 +138,7 @@ Status Bus::nothing_to_peek(Status status, Frame& frame) noexcept {
 
 // ---- claims --------------------------------------------------------------------------------------------------------------
 
-Status Bus::commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id) noexcept {
+Status Bus::commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id, Look look) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode != Mode::producer) return ended(mode);
     if (!producer_.claim_open()) return Status::no_claim;
@@ -148,7 +148,7 @@ Status Bus::commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t corr
         return check_consumer();
     }
     producer_.commit(size, type_id, correlation_id);
-    return after_send();
+    return after_send(look);
 }
 
 Status Bus::abort() noexcept {

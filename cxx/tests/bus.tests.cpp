@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <cstring>
 #include <vector>
 
 #include "catch.hpp"
@@ -187,6 +188,49 @@ TEST_CASE("release without a frame is refused, and frames are held and put back"
     CHECK(take_one(*pair.second, 2) == Status::ok);
     CHECK(take_one(*pair.second, 3) == Status::ok);
     CHECK(pair.second->release(first) == Status::no_claim);
+}
+
+TEST_CASE("a lent ring is the one of the bus, and what was open is put right when it comes back") {
+    BusPair pair = make_pair(4096);
+    tachyon::Producer* producer = nullptr;
+    tachyon::Consumer* consumer = nullptr;
+    REQUIRE(pair.second->lend_consumer(consumer) == Status::ok);  // nobody has sent anything yet
+    REQUIRE(pair.first->lend_producer(producer) == Status::ok);
+    CHECK(pair.second->lend_producer(producer) == Status::wrong_side);
+    CHECK(pair.first->lend_consumer(consumer) == Status::wrong_side);
+    for (int i = 0; i < 3; ++i) REQUIRE(producer->try_send(&i, sizeof i, 1));
+    REQUIRE(producer->try_claim(8) != nullptr);
+    pair.first->give_back();
+    Frame frame{};
+    REQUIRE(consumer->peek(frame) == Status::ok);
+    consumer->release(frame);
+    REQUIRE(consumer->peek(frame) == Status::ok);
+    REQUIRE(consumer->peek(frame) == Status::ok);
+    pair.second->give_back();
+    std::uint8_t* payload = nullptr;
+    CHECK(pair.first->try_claim(8, payload) == Status::ok);
+    CHECK(pair.first->abort() == Status::ok);
+    for (int i = 1; i < 3; ++i) {
+        REQUIRE(pair.second->try_peek(frame) == Status::ok);
+        int number = 0;
+        std::memcpy(&number, frame.payload, sizeof number);
+        CHECK(number == i);
+        CHECK(pair.second->release_checked(frame) == Status::ok);
+        CHECK(pair.second->release_checked(frame) == Status::no_claim);
+    }
+}
+
+TEST_CASE("check tells of the peer, a consumer only once it has read everything") {
+    BusPair pair = make_pair(4096);
+    REQUIRE(send_one(*pair.first, 1) == Status::ok);
+    CHECK(pair.first->check() == Status::ok);
+    CHECK(pair.second->check() == Status::ok);
+    pair.first->close();
+    CHECK(pair.first->check() == Status::closed);
+    CHECK(pair.second->check() == Status::ok);
+    CHECK(take_one(*pair.second, 1) == Status::ok);
+    CHECK(pair.second->check() == Status::peer_closed);
+    CHECK(pair.second->release_checked(Frame{}) == Status::no_claim);
 }
 
 TEST_CASE("hand_back tells the producer of what was released so far") {

@@ -433,6 +433,58 @@ TEST_CASE("a frame put back is the next one again") {
     CHECK(both.ring.dirty_lines() == 0);
 }
 
+TEST_CASE("all frames that are held are put back at once, padding between them or not") {
+    Both both(512);
+    both.advance_to(256);
+    REQUIRE(both.send(100, 1));
+    REQUIRE(both.send(130, 2));  // behind padding
+    for (int round = 0; round < 3; ++round) {
+        REQUIRE(both.peek() == Status::ok);
+        REQUIRE(both.peek() == Status::ok);
+        both.consumer.put_back_all();
+        CHECK(both.consumer.held() == 0);
+    }
+    CHECK(both.take(100, 1) == "ok");
+    CHECK(both.take(130, 2) == "ok");
+    both.consumer.put_back_all();  // nothing is held: no effect
+    CHECK(both.peek() == Status::empty);
+    CHECK(both.ring.dirty_lines() == 0);
+}
+
+TEST_CASE("only the oldest frame that is held, and unchanged, passes for it") {
+    Both both(512);
+    both.advance_to(256);
+    REQUIRE(both.send(100, 1));
+    REQUIRE(both.send(130, 2));  // behind padding
+    REQUIRE(both.peek() == Status::ok);
+    const Frame first = both.last;
+    REQUIRE(both.peek() == Status::ok);
+    const Frame second = both.last;
+    CHECK(both.consumer.is_oldest(first));
+    CHECK_FALSE(both.consumer.is_oldest(second));
+    for (const std::uint32_t size : {99u, 101u, 0u, 300u, UINT32_MAX}) {
+        Frame wrong = first;
+        wrong.size = size;
+        CHECK_FALSE(both.consumer.is_oldest(wrong));
+    }
+    for (const std::uint64_t position : {std::uint64_t{0}, first.position + 64, first.position + 512, UINT64_MAX}) {
+        Frame wrong = first;
+        wrong.position = position;
+        CHECK_FALSE(both.consumer.is_oldest(wrong));
+    }
+    both.consumer.release(first);
+    CHECK_FALSE(both.consumer.is_oldest(first));
+    CHECK(both.consumer.is_oldest(second));  // although the padding before it has not been freed
+    both.consumer.release(second);
+    CHECK_FALSE(both.consumer.is_oldest(second));
+}
+
+TEST_CASE("the layout of the ring is one number, known when it is compiled") {
+    static_assert(tachyon::ring_layout() != 0);
+    static_assert(tachyon::detail::mix(1, {1, 2}) != tachyon::detail::mix(1, {2, 1}));
+    CHECK(tachyon::ring_layout() == tachyon::ring_layout());
+}
+
 TEST_CASE("frames put back across padding are found again") {
     Both both(512);
     both.advance_to(256);

@@ -1,4 +1,4 @@
-"""The downstream modules at work, against what is installed. The consumer is imported before tachyon in a fresh process."""
+"""The downstream modules at work, against what is installed. In a fresh process they are imported before tachyon."""
 
 import subprocess
 import sys

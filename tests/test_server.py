@@ -454,6 +454,23 @@ def test_a_forked_child_of_a_server_is_no_server(serve):
         assert echo.call(caller, b"y", timeout=30) == b"y"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_that_closes_its_copy_of_a_server_does_not_close_the_parents(path, run_thread):
+    dispatcher = RpcDispatcher()
+    dispatcher.register(echo)
+    with RpcServer(path, dispatcher) as server:
+        pid = os.fork()
+        if pid == 0:
+            server.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        serving = run_thread(server.serve_forever)
+        with connect(server) as caller:
+            assert echo.call(caller, b"x", timeout=30) == b"x"
+        server.stop()
+        serving.result(30)
+
+
 SOAK_CALLER = """
 import random
 rng = random.Random(os.getpid())

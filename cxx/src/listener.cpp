@@ -1,6 +1,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <array>
@@ -53,6 +54,12 @@ Listener::Listener(const std::string& path, ListenOptions options, Clients clien
         fail_handshake(errno, std::string("cannot watch for clients: ") + std::strerror(errno) +
                                   "; close some descriptors or raise `ulimit -n`");
     }
+    timer_ = Descriptor(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!timer_) {
+        fail_handshake(errno, std::string("cannot make a timer: ") + std::strerror(errno) +
+                                  "; close some descriptors or raise `ulimit -n`");
+    }
+    watch(timer_.get());
     file_ = std::make_unique<SocketFile>(path_, options_.mode, interrupt);
     watch_file(true);
 }
@@ -84,14 +91,34 @@ std::optional<Established> Listener::try_accept() {
     if (forked()) fail_handshake(EBADF, "the listener at " + path_ + " belongs to the parent of this process");
     drop_late();
     accept_all();
+    std::optional<Established> established;
     // Backwards: a client that is dropped leaves the ones not yet looked at where they are.
-    for (std::size_t i = clients_.size(); i-- > 0;) {
-        if (step(*clients_[i])) return finish(*clients_[i]);
+    for (std::size_t i = clients_.size(); i-- > 0 && !established;) {
+        if (step(*clients_[i])) established = finish(*clients_[i]);
     }
-    offer_next();
-    watch_file(clients_.size() <
-               kMostClients);  // else it would be ready all the time, and nothing could be done about it
-    return std::nullopt;
+    if (established && once_) return established;
+    try {
+        offer_next();
+    } catch (const SetupError&) {
+        expect_more();
+        if (!established) throw;  // else the next client that finds no memory tells about it
+    }
+    expect_more();
+    return established;
+}
+
+// What the descriptor will be readable for.
+void Listener::expect_more() noexcept {
+    // With so many clients it would be ready all the time, and nothing could be done about it.
+    watch_file(clients_.size() < kMostClients);
+    const std::uint64_t next = next_deadline();
+    if (next == timer_set_to_) return;
+    itimerspec time{};  // all 0: never
+    if (next != kNever) {
+        time.it_value.tv_sec = static_cast<time_t>(next / 1'000'000'000u);
+        time.it_value.tv_nsec = static_cast<long>(next % 1'000'000'000u);
+    }
+    if (::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &time, nullptr) == 0) timer_set_to_ = next;
 }
 
 std::uint64_t Listener::next_deadline() const noexcept {

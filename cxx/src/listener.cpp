@@ -32,9 +32,18 @@ std::uint64_t patience_for(const std::vector<std::uint64_t>& capacities) {
 struct Listener::Client {
     enum class State { greeting, greeted, offered };
 
-    Client(Connection&& its_connection, std::uint64_t its_deadline)
-        : connection(std::move(its_connection)), deadline(its_deadline) {}
+    Client(const Listener& its_listener, Connection&& its_connection, std::uint64_t its_deadline)
+        : listener(its_listener), connection(std::move(its_connection)), deadline(its_deadline) {}
+    Client(const Client&) = delete;
+    Client& operator=(const Client&) = delete;
+    ~Client() {
+        if (connection.socket() < 0 || listener.forked()) return;
+        // A forked child may hold this socket open: by its closing alone neither epoll nor the client would learn of it.
+        listener.forget(connection.socket());
+        connection.shut_down();
+    }
 
+    const Listener& listener;
     Connection connection;
     HelloReader reader{0};  // a client has no descriptors to pass
     std::uint64_t deadline;
@@ -135,6 +144,11 @@ void Listener::watch(int descriptor) const {
     }
 }
 
+void Listener::forget(int descriptor) const noexcept {
+    epoll_event event{};  // kernels before 2.6.9 want one
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor, &event);
+}
+
 void Listener::watch_file(bool wanted) noexcept {
     if (wanted == watching_file_) return;
     epoll_event event{};
@@ -180,7 +194,8 @@ void Listener::accept_all() {
         }
         std::unique_ptr<Client> client;
         try {
-            client = std::make_unique<Client>(Connection(std::move(socket), Side::listener), now_ns() + kPatience);
+            client =
+                std::make_unique<Client>(*this, Connection(std::move(socket), Side::listener), now_ns() + kPatience);
             watch(client->connection.socket());
         } catch (const SetupError&) {  // its own descriptor was the last one
             if (drop_oldest_silent()) continue;
@@ -268,8 +283,7 @@ void Listener::offer_next() {
 
 Established Listener::finish(Client& client) {
     Established established{std::move(client.connection), std::move(client.segments)};
-    epoll_event event{};  // kernels before 2.6.9 want one
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, established.connection.socket(), &event);
+    forget(established.connection.socket());
     if (once_) {
         file_.reset();  // before the last word: who has been let in sees the path gone
         clients_.clear();

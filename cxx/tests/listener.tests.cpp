@@ -321,4 +321,34 @@ TEST_CASE("a forked child does not listen, and leaves its parent's socket file a
     CHECK(::connect(probe.get(), reinterpret_cast<const sockaddr*>(&kept), sizeof kept) != 0);
     CHECK(errno == ECONNREFUSED);
 }
+
+TEST_CASE("a forked child that lives on keeps no client that its parent drops, and no listener awake") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    Descriptor silent = make_stream_socket();
+    Descriptor babbling = make_stream_socket();
+    const sockaddr_un address = make_address(folder.file());
+    for (const int each : {silent.get(), babbling.get()}) {
+        REQUIRE(::connect(each, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    }
+    CHECK_FALSE(listener.try_accept());
+    Shared<std::atomic<bool>> alive;
+    Child survivor([&] {
+        silent.reset();
+        babbling.reset();
+        *alive = true;
+        ::pause();
+        return 0;
+    });
+    REQUIRE(eventually([&] { return alive->load(); }));
+    silent.reset();
+    const std::string rubbish(100, 'x');
+    REQUIRE(::send(babbling.get(), rubbish.data(), rubbish.size(), MSG_NOSIGNAL) == 100);
+    CHECK(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return !readable(listener.descriptor(), 0);
+    }));
+    pollfd entry{babbling.get(), POLLRDHUP, 0};
+    CHECK(::poll(&entry, 1, 30'000) == 1);
+}
 #endif

@@ -116,6 +116,7 @@ class Listener {
 
     [[nodiscard]] std::vector<Segment> make_segments() const;
     void watch(int descriptor) const;
+    void forget(int descriptor) const noexcept;
     void watch_file(bool wanted) noexcept;
     void expect_more() noexcept;
     void drop(const Client& client) noexcept;

@@ -152,7 +152,16 @@ def clear_frames_of(failure: BaseException) -> None:
             continue
         seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
-        todo += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+        todo += [error.__cause__, error.__context__, *members_of(error)]
+
+
+def members_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions in a group; of any other exception, whatever it may call `exceptions`, none."""
+    try:
+        members = error.exceptions  # type: ignore[attr-defined]
+    except Exception:
+        return []
+    return [each for each in members if isinstance(each, BaseException)] if isinstance(members, (list, tuple)) else []
 
 
 def leave(guard: RxGuard) -> None:

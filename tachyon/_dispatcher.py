@@ -126,8 +126,11 @@ class RpcDispatcher:
             if keep is None:
                 raise
             keep(bus, guard.correlation_id, answer, MSG_TYPE_ERROR)
-        # The locals of the handler's frames may be views of the request, which has to be freed now.
-        clear_frames_of(failure)
+        except PeerDeadError:
+            pass  # the next look at the bus says so; what failed, a Ctrl-C perhaps, must not be lost over it
+        finally:
+            # The locals of the handler's frames may be views of the request, which has to be freed now.
+            clear_frames_of(failure)
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""

@@ -299,6 +299,46 @@ def test_a_handlers_systemexit_ends_the_server_once_its_caller_is_answered(path,
                 serving.result(30)
 
 
+@pytest.mark.parametrize("leave", ["close", "kill"])
+def test_a_ctrl_c_within_a_handler_whose_caller_has_gone_ends_the_server(path, spawn, leave):
+    caller = spawn(
+        """
+        bus = tachyon.RpcBus.connect(path, timeout=60)
+        bus.call(b"", 1)
+        say("called")
+        hear()
+        bus.close()
+        say("closed")
+        hear()
+        """,
+        path,
+    )
+    server = spawn(
+        """
+        dispatcher = tachyon.RpcDispatcher()
+        @dispatcher.handler(1)
+        def wait(payload):
+            say("serving")
+            hear()
+            signal.raise_signal(signal.SIGINT)
+        with tachyon.RpcServer(path, dispatcher) as server:
+            server.serve_forever()
+            say("interrupted", server.stats()["failed"])
+        """,
+        path,
+    )
+    caller.says("called")
+    server.says("serving")
+    if leave == "close":
+        caller.tell()
+        caller.says("closed")
+    else:
+        caller.kill()
+    server.tell()
+    server.says("interrupted 1")
+    server.ends()
+
+
 def test_stop_ends_serving_keeps_callers_and_serving_goes_on(path, run_thread):
     dispatcher = RpcDispatcher()
     dispatcher.register(echo)

@@ -107,7 +107,11 @@ class RpcDispatcher:
             if failure is not None:
                 self._answer_failure(bus, guard, failure, keep)
             elif not left.answered and keep is not None:
-                keep(bus, guard.correlation_id, left.answer, guard.type_id)
+                try:
+                    keep(bus, guard.correlation_id, left.answer, guard.type_id)
+                except Exception as error:  # no memory for it, or a buffer that is none any more
+                    failure = error
+                    self._answer_failure(bus, guard, failure, keep)
         finally:
             del left
             try:

@@ -165,6 +165,41 @@ def test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting(serve
         assert echo.call(lazy, b"again", timeout=30) == b"again"
 
 
+def test_an_answer_that_is_kept_is_what_its_buffer_holds_and_one_that_cannot_be_kept_an_error(serve, until):
+    class Odd(bytes):
+        def __bytes__(self):
+            raise ZeroDivisionError
+
+    @tachyon_rpc(msg_type=5)
+    def odd(payload):
+        return Odd(payload)
+
+    @tachyon_rpc(msg_type=6)
+    def huge(payload):
+        return bytes(4000)
+
+    server = serve(echo, odd, huge, reverse=4096, send_details=True)
+    keep_it = server._keep
+
+    def keep_small(bus, correlation_id, answer, msg_type):
+        if len(answer) == 4000:
+            raise MemoryError("no room for it")
+        keep_it(bus, correlation_id, answer, msg_type)
+
+    server._keep = keep_small
+    with connect(server) as caller:
+        first, second = caller.call(b"1" * 3000, 5, timeout=30), caller.call(b"", 6, timeout=30)
+        third = caller.call(b"3" * 3000, 5, timeout=30)
+        until(lambda: any(server._pending.values()))
+        for cid, answer in ((first, b"1" * 3000), (third, b"3" * 3000)):
+            with caller.wait(cid, timeout=30) as rx:
+                assert bytes(rx) == answer
+        with caller.wait(second, timeout=30) as rx:
+            assert rx.type_id == tachyon.MSG_TYPE_ERROR
+            assert bytes(rx)[2:] == b"MemoryError: no room for it"
+        assert echo.call(caller, b"x", timeout=30) == b"x"
+
+
 def test_a_caller_that_goes_with_answers_unread_is_forgotten(serve, until, spawn, path):
     server = serve(reverse=4096)
     child = spawn(

@@ -101,9 +101,9 @@ class RpcServer:
             return
         finally:
             self._stopping = False
-            if self._closing:
-                self._close()
             self._in_use.release()
+            if self._closing:  # looked at last: close() may have left it to us until just now
+                self.close()
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler.

@@ -440,6 +440,49 @@ def test_close_from_another_thread_ends_serving_and_tells_every_caller(serve, pa
         server.__enter__()
 
 
+def test_close_at_any_moment_of_serve_forever_closes_the_server(spawn, path):
+    child = spawn(
+        """
+        import threading
+        dispatcher = tachyon.RpcDispatcher()
+        closing = 0
+        def trace(frame, event, _):  # close() at the n-th line, from another thread or from a signal handler
+            global lines
+            if frame.f_code.co_name in ("serve_forever", "close", "_close") and event == "line":
+                lines += 1
+                if lines == at and not server._closing:
+                    close()
+            return trace
+        def close():
+            sys.settrace(None)
+            thread = threading.Thread(target=server.close)
+            thread.start()
+            thread.join()
+            sys.settrace(trace)
+        at, reached = 0, True
+        while reached:
+            at += 1
+            lines = 0
+            server = tachyon.RpcServer(path, dispatcher)
+            server.stop()
+            sys.settrace(trace)
+            try:
+                server.serve_forever()
+            except tachyon.BusClosedError:
+                pass
+            sys.settrace(None)
+            reached = lines >= at
+            if reached and os.path.exists(path):
+                say("open after a close at line", at)
+            server.close()
+        say("lines" if at > 5 else at)
+        """,
+        path,
+    )
+    child.says("lines")
+    child.ends()
+
+
 def test_one_thread_serves_at_a_time(serve, until):
     server = serve()
     with connect(server) as caller:

@@ -107,7 +107,11 @@ class RpcDispatcher:
             if failure is not None:
                 self._answer_failure(bus, guard, failure, keep)
             elif not left.answered and keep is not None:
-                keep(bus, guard.correlation_id, left.answer, guard.type_id)
+                try:
+                    keep(bus, guard.correlation_id, left.answer, guard.type_id)
+                except Exception as error:  # no memory for it, or a buffer that is none any more
+                    failure = error
+                    self._answer_failure(bus, guard, failure, keep)
         finally:
             del left
             try:
@@ -126,8 +130,11 @@ class RpcDispatcher:
             if keep is None:
                 raise
             keep(bus, guard.correlation_id, answer, MSG_TYPE_ERROR)
-        # The locals of the handler's frames may be views of the request, which has to be freed now.
-        clear_frames_of(failure)
+        except PeerDeadError:
+            pass  # the next look at the bus says so; what failed, a Ctrl-C perhaps, must not be lost over it
+        finally:
+            # The locals of the handler's frames may be views of the request, which has to be freed now.
+            clear_frames_of(failure)
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
@@ -152,7 +159,16 @@ def clear_frames_of(failure: BaseException) -> None:
             continue
         seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
-        todo += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+        todo += [error.__cause__, error.__context__, *members_of(error)]
+
+
+def members_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions in a group; of any other exception, whatever it may call `exceptions`, none."""
+    try:
+        members = error.exceptions  # type: ignore[attr-defined]
+    except Exception:
+        return []
+    return [each for each in members if isinstance(each, BaseException)] if isinstance(members, (list, tuple)) else []
 
 
 def leave(guard: RxGuard) -> None:

@@ -319,6 +319,8 @@ cdef class WaitSet:
             with nogil:
                 status = self._core.wait(deadline, token)
             PyErr_CheckSignals()
+            if status == Status.forked:
+                raise BusClosedError("this WaitSet belongs to the parent of this process; make one here")
             if status != Status.ok and core.now_ns() >= deadline:
                 return None
         return self._members[token]

@@ -101,9 +101,9 @@ class RpcServer:
             return
         finally:
             self._stopping = False
-            if self._closing:
-                self._close()
             self._in_use.release()
+            if self._closing:  # looked at last: close() may have left it to us until just now
+                self.close()
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler.
@@ -206,7 +206,8 @@ class RpcServer:
         log.error("a call failed", exc_info=failure)
 
     def _keep(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
-        pending = _Pending(correlation_id, bytes(answer), msg_type)
+        with memoryview(answer) as view:  # what its buffer holds, as when there is room
+            pending = _Pending(correlation_id, view.tobytes(), msg_type)
         self._pending[bus] = pending
         self._waiting.await_room(bus, len(pending.answer))
 

@@ -110,6 +110,28 @@ def test_a_chained_failure_frees_the_request(rpc, run_thread):
     serving.result(30)
 
 
+def test_a_failure_that_means_something_else_by_exceptions_does_not_end_the_loop(rpc, run_thread):
+    class Unavailable(Exception):
+        @property
+        def exceptions(self):
+            raise RuntimeError("not today")
+
+    counted, named = Exception(), Exception()
+    counted.exceptions = 3
+    named.exceptions = ["ValueError"]
+    failures = [counted, named, Unavailable()]
+
+    def handler(payload):
+        raise failures.pop()
+
+    caller, serving = serve_one(rpc, run_thread, handler)
+    for _ in range(3):
+        with pytest.raises(RpcError):
+            tachyon_rpc(9)(bytes).call(caller, b"", timeout=30)
+    caller.close()
+    serving.result(30)
+
+
 def test_a_failure_that_cannot_be_printed_is_answered(rpc, run_thread):
     class Torn(Exception):
         def __str__(self):

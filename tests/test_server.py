@@ -165,6 +165,41 @@ def test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting(serve
         assert echo.call(lazy, b"again", timeout=30) == b"again"
 
 
+def test_an_answer_that_is_kept_is_what_its_buffer_holds_and_one_that_cannot_be_kept_an_error(serve, until):
+    class Odd(bytes):
+        def __bytes__(self):
+            raise ZeroDivisionError
+
+    @tachyon_rpc(msg_type=5)
+    def odd(payload):
+        return Odd(payload)
+
+    @tachyon_rpc(msg_type=6)
+    def huge(payload):
+        return bytes(4000)
+
+    server = serve(echo, odd, huge, reverse=4096, send_details=True)
+    keep_it = server._keep
+
+    def keep_small(bus, correlation_id, answer, msg_type):
+        if len(answer) == 4000:
+            raise MemoryError("no room for it")
+        keep_it(bus, correlation_id, answer, msg_type)
+
+    server._keep = keep_small
+    with connect(server) as caller:
+        first, second = caller.call(b"1" * 3000, 5, timeout=30), caller.call(b"", 6, timeout=30)
+        third = caller.call(b"3" * 3000, 5, timeout=30)
+        until(lambda: any(server._pending.values()))
+        for cid, answer in ((first, b"1" * 3000), (third, b"3" * 3000)):
+            with caller.wait(cid, timeout=30) as rx:
+                assert bytes(rx) == answer
+        with caller.wait(second, timeout=30) as rx:
+            assert rx.type_id == tachyon.MSG_TYPE_ERROR
+            assert bytes(rx)[2:] == b"MemoryError: no room for it"
+        assert echo.call(caller, b"x", timeout=30) == b"x"
+
+
 def test_a_caller_that_goes_with_answers_unread_is_forgotten(serve, until, spawn, path):
     server = serve(reverse=4096)
     child = spawn(
@@ -299,6 +334,46 @@ def test_a_handlers_systemexit_ends_the_server_once_its_caller_is_answered(path,
                 serving.result(30)
 
 
+@pytest.mark.parametrize("leave", ["close", "kill"])
+def test_a_ctrl_c_within_a_handler_whose_caller_has_gone_ends_the_server(path, spawn, leave):
+    caller = spawn(
+        """
+        bus = tachyon.RpcBus.connect(path, timeout=60)
+        bus.call(b"", 1)
+        say("called")
+        hear()
+        bus.close()
+        say("closed")
+        hear()
+        """,
+        path,
+    )
+    server = spawn(
+        """
+        dispatcher = tachyon.RpcDispatcher()
+        @dispatcher.handler(1)
+        def wait(payload):
+            say("serving")
+            hear()
+            signal.raise_signal(signal.SIGINT)
+        with tachyon.RpcServer(path, dispatcher) as server:
+            server.serve_forever()
+            say("interrupted", server.stats()["failed"])
+        """,
+        path,
+    )
+    caller.says("called")
+    server.says("serving")
+    if leave == "close":
+        caller.tell()
+        caller.says("closed")
+    else:
+        caller.kill()
+    server.tell()
+    server.says("interrupted 1")
+    server.ends()
+
+
 def test_stop_ends_serving_keeps_callers_and_serving_goes_on(path, run_thread):
     dispatcher = RpcDispatcher()
     dispatcher.register(echo)
@@ -363,6 +438,49 @@ def test_close_from_another_thread_ends_serving_and_tells_every_caller(serve, pa
         server.serve_forever()
     with pytest.raises(BusClosedError):
         server.__enter__()
+
+
+def test_close_at_any_moment_of_serve_forever_closes_the_server(spawn, path):
+    child = spawn(
+        """
+        import threading
+        dispatcher = tachyon.RpcDispatcher()
+        closing = 0
+        def trace(frame, event, _):  # close() at the n-th line, from another thread or from a signal handler
+            global lines
+            if frame.f_code.co_name in ("serve_forever", "close", "_close") and event == "line":
+                lines += 1
+                if lines == at and not server._closing:
+                    close()
+            return trace
+        def close():
+            sys.settrace(None)
+            thread = threading.Thread(target=server.close)
+            thread.start()
+            thread.join()
+            sys.settrace(trace)
+        at, reached = 0, True
+        while reached:
+            at += 1
+            lines = 0
+            server = tachyon.RpcServer(path, dispatcher)
+            server.stop()
+            sys.settrace(trace)
+            try:
+                server.serve_forever()
+            except tachyon.BusClosedError:
+                pass
+            sys.settrace(None)
+            reached = lines >= at
+            if reached and os.path.exists(path):
+                say("open after a close at line", at)
+            server.close()
+        say("lines" if at > 5 else at)
+        """,
+        path,
+    )
+    child.says("lines")
+    child.ends()
 
 
 def test_one_thread_serves_at_a_time(serve, until):
@@ -452,6 +570,23 @@ def test_a_forked_child_of_a_server_is_no_server(serve):
             os._exit(0 if server.closed else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert echo.call(caller, b"y", timeout=30) == b"y"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_that_closes_its_copy_of_a_server_does_not_close_the_parents(path, run_thread):
+    dispatcher = RpcDispatcher()
+    dispatcher.register(echo)
+    with RpcServer(path, dispatcher) as server:
+        pid = os.fork()
+        if pid == 0:
+            server.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        serving = run_thread(server.serve_forever)
+        with connect(server) as caller:
+            assert echo.call(caller, b"x", timeout=30) == b"x"
+        server.stop()
+        serving.result(30)
 
 
 SOAK_CALLER = """

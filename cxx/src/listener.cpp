@@ -1,6 +1,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <array>
@@ -31,9 +32,18 @@ std::uint64_t patience_for(const std::vector<std::uint64_t>& capacities) {
 struct Listener::Client {
     enum class State { greeting, greeted, offered };
 
-    Client(Connection&& its_connection, std::uint64_t its_deadline)
-        : connection(std::move(its_connection)), deadline(its_deadline) {}
+    Client(const Listener& its_listener, Connection&& its_connection, std::uint64_t its_deadline)
+        : listener(its_listener), connection(std::move(its_connection)), deadline(its_deadline) {}
+    Client(const Client&) = delete;
+    Client& operator=(const Client&) = delete;
+    ~Client() {
+        if (connection.socket() < 0 || listener.forked()) return;
+        // A forked child may hold this socket open: by its closing alone neither epoll nor the client would learn of it.
+        listener.forget(connection.socket());
+        connection.shut_down();
+    }
 
+    const Listener& listener;
     Connection connection;
     HelloReader reader{0};  // a client has no descriptors to pass
     std::uint64_t deadline;
@@ -56,6 +66,12 @@ Listener::Listener(std::string path, ListenOptions options, Clients clients, con
         fail_handshake(errno, std::string("cannot watch for clients: ") + std::strerror(errno) +
                                   "; close some descriptors or raise `ulimit -n`");
     }
+    timer_ = Descriptor(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!timer_) {
+        fail_handshake(errno, std::string("cannot make a timer: ") + std::strerror(errno) +
+                                  "; close some descriptors or raise `ulimit -n`");
+    }
+    watch(timer_.get());
     file_ = std::make_unique<SocketFile>(path_, options_.mode, interrupt);
     watch_file(true);
 }
@@ -88,14 +104,34 @@ std::optional<Established> Listener::try_accept() {
     if (forked()) fail_handshake(EBADF, "the listener at " + path_ + " belongs to the parent of this process");
     drop_late();
     accept_all();
+    std::optional<Established> established;
     // Backwards: a client that is dropped leaves the ones not yet looked at where they are.
-    for (std::size_t i = clients_.size(); i-- > 0;) {
-        if (step(*clients_[i])) return finish(*clients_[i]);
+    for (std::size_t i = clients_.size(); i-- > 0 && !established;) {
+        if (step(*clients_[i])) established = finish(*clients_[i]);
     }
-    offer_next();
-    watch_file(clients_.size() <
-               kMostClients);  // else it would be ready all the time, and nothing could be done about it
-    return std::nullopt;
+    if (established && once_) return established;
+    try {
+        offer_next();
+    } catch (const SetupError&) {
+        expect_more();
+        if (!established) throw;  // else the next client that finds no memory tells about it
+    }
+    expect_more();
+    return established;
+}
+
+// What the descriptor will be readable for.
+void Listener::expect_more() noexcept {
+    // With so many clients it would be ready all the time, and nothing could be done about it.
+    watch_file(clients_.size() < kMostClients);
+    const std::uint64_t next = next_deadline();
+    if (next == timer_set_to_) return;
+    itimerspec time{};  // all 0: never
+    if (next != kNever) {
+        time.it_value.tv_sec = static_cast<time_t>(next / 1'000'000'000u);
+        time.it_value.tv_nsec = static_cast<long>(next % 1'000'000'000u);
+    }
+    if (::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &time, nullptr) == 0) timer_set_to_ = next;
 }
 
 std::uint64_t Listener::next_deadline() const noexcept {
@@ -110,6 +146,11 @@ void Listener::watch(int descriptor) const {
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
         fail_handshake(errno, std::string("cannot watch a client: ") + std::strerror(errno));
     }
+}
+
+void Listener::forget(int descriptor) const noexcept {
+    epoll_event event{};  // kernels before 2.6.9 want one
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor, &event);
 }
 
 void Listener::watch_file(bool wanted) noexcept {
@@ -157,7 +198,8 @@ void Listener::accept_all() {
         }
         std::unique_ptr<Client> client;
         try {
-            client = std::make_unique<Client>(Connection(std::move(socket), Side::listener), now_ns() + kPatience);
+            client =
+                std::make_unique<Client>(*this, Connection(std::move(socket), Side::listener), now_ns() + kPatience);
             watch(client->connection.socket());
         } catch (const SetupError&) {  // its own descriptor was the last one
             if (drop_oldest_silent()) continue;
@@ -245,8 +287,7 @@ void Listener::offer_next() {
 
 Established Listener::finish(Client& client) {
     Established established{std::move(client.connection), std::move(client.segments)};
-    epoll_event event{};  // kernels before 2.6.9 want one
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, established.connection.socket(), &event);
+    forget(established.connection.socket());
     if (once_) {
         file_.reset();  // before the last word: who has been let in sees the path gone
         clients_.clear();

@@ -138,6 +138,7 @@ int WaitSet::look_at_descriptors(int timeout) noexcept {
 }
 
 Status WaitSet::poll(Token& token) noexcept {
+    if (!epoll_) return Status::forked;
     // Callers who keep the rings busy must not keep a new one, or the news of a death, waiting.
     if (ticks() - last_look_ > kTicksBetweenChecks) look_at_descriptors(0);
     const Member* const member = next_ready();
@@ -159,7 +160,7 @@ bool WaitSet::park() noexcept {
 }
 
 Status WaitSet::wait(std::uint64_t until, Token& token) noexcept {
-    if (poll(token) == Status::ok) return Status::ok;
+    if (const Status status = poll(token); status != Status::empty) return status;
     const std::uint64_t now = now_ns();
     if (now >= until) return Status::empty;
     std::uint64_t slice = std::min(until - now, kSlice);

@@ -165,6 +165,46 @@ TEST_CASE("a listener's descriptor is readable when there is something to do") {
     CHECK_FALSE(readable(listener.descriptor(), 0));
 }
 
+TEST_CASE("a listener's descriptor says when the time of clients that take their offer and say no more is over") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    std::vector<Descriptor> stalled;
+    for (int i = 0; i < 8; ++i) {  // all the offers that may be open at once
+        stalled.push_back(greet(folder.file()));
+        REQUIRE(stalled.back());
+        CHECK(eventually([&] {
+            CHECK_FALSE(listener.try_accept());
+            return readable(stalled.back().get(), 0);
+        }));
+    }
+    Connecting connecting(folder.file());
+    std::optional<Established> here;
+    // As a loop does that has nothing else to go by.
+    while (!here && readable(listener.descriptor(), 30'000)) here = listener.try_accept();
+    REQUIRE(here);
+    connecting.join();
+    stalled.clear();
+    CHECK(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return !readable(listener.descriptor(), 0);
+    }));
+}
+
+TEST_CASE("clients that come together are all let in by a loop that takes one each time the descriptor is readable") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    std::vector<std::unique_ptr<Connecting>> connecting;
+    for (int i = 0; i < 40; ++i) connecting.push_back(std::make_unique<Connecting>(folder.file()));
+    std::vector<Established> here;
+    while (here.size() < connecting.size() && readable(listener.descriptor(), 30'000)) {
+        if (auto next = listener.try_accept()) here.push_back(std::move(*next));
+    }
+    CHECK(here.size() == connecting.size());
+    if (here.size() == connecting.size()) {
+        for (const auto& each : connecting) each->join();
+    }
+}
+
 TEST_CASE("a listener that can take no more clients does not say that there is something to do") {
     const Folder folder;
     Listener listener(folder.file(), many());
@@ -280,5 +320,35 @@ TEST_CASE("a forked child does not listen, and leaves its parent's socket file a
     const sockaddr_un kept = make_address(other);
     CHECK(::connect(probe.get(), reinterpret_cast<const sockaddr*>(&kept), sizeof kept) != 0);
     CHECK(errno == ECONNREFUSED);
+}
+
+TEST_CASE("a forked child that lives on keeps no client that its parent drops, and no listener awake") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    Descriptor silent = make_stream_socket();
+    Descriptor babbling = make_stream_socket();
+    const sockaddr_un address = make_address(folder.file());
+    for (const int each : {silent.get(), babbling.get()}) {
+        REQUIRE(::connect(each, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+    }
+    CHECK_FALSE(listener.try_accept());
+    Shared<std::atomic<bool>> alive;
+    Child survivor([&] {
+        silent.reset();
+        babbling.reset();
+        *alive = true;
+        ::pause();
+        return 0;
+    });
+    REQUIRE(eventually([&] { return alive->load(); }));
+    silent.reset();
+    const std::string rubbish(100, 'x');
+    REQUIRE(::send(babbling.get(), rubbish.data(), rubbish.size(), MSG_NOSIGNAL) == 100);
+    CHECK(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return !readable(listener.descriptor(), 0);
+    }));
+    pollfd entry{babbling.get(), POLLRDHUP, 0};
+    CHECK(::poll(&entry, 1, 30'000) == 1);
 }
 #endif

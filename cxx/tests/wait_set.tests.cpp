@@ -301,3 +301,32 @@ TEST_CASE("a signal ends the wait of a wait set") {
     ::sigaction(SIGUSR1, &old, nullptr);
     CHECK(interrupted);
 }
+
+#if !TACHYON_TEST_TSAN
+TEST_CASE("what a forked child does to a wait set does not reach the one of its parent") {
+    Line line;
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const Descriptor out(ends[0]), in(ends[1]);
+    WaitSet set;
+    set.add(1, line.ours());
+    set.add_descriptor(2, out.get());
+    Child child([&] {
+        WaitSet::Token token = 0;
+        TACHYON_CHILD_CHECK(set.wait(in_ms(20), token) == Status::forked);
+        TACHYON_CHILD_CHECK(set.poll(token) == Status::forked);
+        set.remove(1);
+        set.remove(2);
+        return 0;
+    });
+    CHECK(child.wait() == 0);
+    REQUIRE(::write(in.get(), "x", 1) == 1);
+    WaitSet::Token token = 0;
+    REQUIRE(wait_for(set, token) == Status::ok);
+    CHECK(token == 2);
+    set.remove(2);
+    line.put();
+    REQUIRE(wait_for(set, token) == Status::ok);
+    CHECK(token == 1);
+}
+#endif

@@ -103,7 +103,7 @@ class Listener {
     Established accept(std::uint64_t deadline, const Interrupt& interrupt = {});
     // Without waiting: everything that can be done now. SetupError as accept.
     std::optional<Established> try_accept();
-    // Readable, for poll and its like, when try_accept may get any further.
+    // Readable, for poll and its like, when try_accept may get any further, be it because a client's time is over.
     [[nodiscard]] int descriptor() const noexcept { return epoll_.get(); }
 
     [[nodiscard]] bool forked() const noexcept { return file_ && file_->forked(); }
@@ -116,7 +116,9 @@ class Listener {
 
     [[nodiscard]] std::vector<Segment> make_segments() const;
     void watch(int descriptor) const;
+    void forget(int descriptor) const noexcept;
     void watch_file(bool wanted) noexcept;
+    void expect_more() noexcept;
     void drop(const Client& client) noexcept;
     void drop_late() noexcept;
     bool drop_oldest_silent() noexcept;
@@ -135,6 +137,8 @@ class Listener {
     std::vector<Segment> spare_;  // for the next client
     std::unique_ptr<SocketFile> file_;
     Descriptor epoll_;
+    Descriptor timer_;  // readable once the first client's time is over
+    std::uint64_t timer_set_to_ = kNever;
     bool watching_file_ = false;
     std::vector<std::unique_ptr<Client>> clients_;  // oldest first
 };

@@ -1,5 +1,6 @@
 // Purpose: one thread waits for many rings at once, and for descriptors.
-// Threads: one at a time. Lifetime: a bus stays open and a descriptor valid until it is removed.
+// Threads: one at a time. Lifetime: a bus stays open and a descriptor valid until it is removed. In a forked child: without
+//   members that matter; what the child does to it does not reach the parent's.
 // Ordering: as in wait.hpp, with a byte on the bus's socket in place of the futex: all words are set to kParkedOnSocket, one
 //   [park-barrier] follows, then another look at every ring, and only then the sleep.
 //
@@ -13,6 +14,7 @@
 
 #include "tachyon/bus.hpp"
 #include "tachyon/error.hpp"
+#include "tachyon/fork.hpp"
 #include "tachyon/segment.hpp"
 #include "tachyon/wait.hpp"
 
@@ -37,9 +39,9 @@ class WaitSet {
     void remove(Token token) noexcept;
 
     // ok: try what `token` waits for; it may have ended instead, and there may after all be nothing. empty: nothing within the
-    // slice, or until `until`; interrupted: by a signal.
+    // slice, or until `until`; interrupted: by a signal; forked.
     [[nodiscard]] Status wait(std::uint64_t until, Token& token) noexcept;
-    // Without waiting: ok or empty.
+    // Without waiting: ok, empty or forked.
     [[nodiscard]] Status poll(Token& token) noexcept;
 
     [[nodiscard]] std::uint64_t parks() const noexcept { return parks_; }
@@ -59,6 +61,8 @@ class WaitSet {
     SpinBudget budget_;
     std::uint64_t last_look_ = 0;  // at the descriptors; ticks()
     std::uint64_t parks_ = 0;
+    // The kernel's list of what is watched is one for both processes.
+    ForkNode fork_node_{this, [](void* set) noexcept { static_cast<WaitSet*>(set)->epoll_.reset(); }};
 };
 
 }  // namespace tachyon

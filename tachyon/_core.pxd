@@ -137,7 +137,7 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
         unique_ptr[Bus] replies
 
     cdef cppclass Caller:
-        Caller(RpcRings&) noexcept
+        Caller(RpcRings&) except +
         uint64_t next_id() noexcept
         void called(uint64_t id) noexcept
         Status try_call(const void* data, uint64_t size, uint32_t msg_type, uint64_t& id) noexcept
@@ -150,7 +150,7 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
         uint64_t set_aside() noexcept
 
     cdef cppclass Callee:
-        Callee(RpcRings&) noexcept
+        Callee(RpcRings&) except +
         Status try_serve(Frame& call) noexcept
         Status try_reply(uint64_t id, const void* data, uint64_t size, uint32_t msg_type) noexcept
         cpp_bool can_reply(uint64_t id) noexcept

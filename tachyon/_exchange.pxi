@@ -1,5 +1,5 @@
-# Included by _tachyon.pyx: a whole call, and a whole answer, in one step for the Python layer above. What is unusual is left
-# to it: these are the common cases of RpcEndpoint.call and RpcDispatcher, without an object per step.
+# Included by _tachyon.pyx: a whole call, and a whole answer, in one step for the Python layer above. What is unusual
+# is left to it: these are the common cases of RpcEndpoint.call and RpcDispatcher, without an object per step.
 
 
 from cpython.memoryview cimport PyMemoryView_FromObject

@@ -49,7 +49,7 @@ cdef extern from *:
                                         uint64_t reverse, unsigned int mode,
                                         const core.Interrupt& interrupt) noexcept nogil
     core.Established* tachyon_accept(SetupOutcome& outcome, core.Listener& listener, uint64_t until,
-                                const core.Interrupt& interrupt) noexcept nogil
+                                     const core.Interrupt& interrupt) noexcept nogil
     core.Bus* tachyon_adopt(SetupOutcome& outcome, core.Established* established) noexcept
     core.RpcRings* tachyon_adopt_rpc(SetupOutcome& outcome, core.Established* established) noexcept
     core.WaitSet* tachyon_new_wait_set(SetupOutcome& outcome) noexcept

@@ -509,8 +509,14 @@ cdef inline void copy_out(uint8_t* to, const uint8_t* source, size_t size) noexc
 # ---- Bus -------------------------------------------------------------------------------------------------------------
 
 
+# Takes `opened` over, whatever happens.
 cdef Bus new_bus(core.Bus* opened, object path):
-    cdef Bus bus = Bus.__new__(Bus)
+    cdef Bus bus
+    try:
+        bus = Bus.__new__(Bus)
+    except BaseException:  # no memory
+        del opened
+        raise
     bus._core = opened
     bus._path = path
     bus._capacity = opened.capacity()
@@ -603,8 +609,8 @@ cdef class Bus:
     def send_many(self, items, type_id=0, *, timeout=None):
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were sent.
 
-        A consumer that sleeps is woken once for all items of a list or tuple, at the end or when the ring is full; other
-        iterables may take their time, so for them it is woken for each. One that polls sees each message at once.
+        A consumer that sleeps is woken once for all items of a list or tuple, at the end or when the ring is full;
+        other iterables may take their time, so for them it is woken for each. One that polls sees each message at once.
         `timeout` (seconds) is for all of them together; BusFullError.sent tells how many went out before it ran out.
         Raises as send.
         """

@@ -639,6 +639,30 @@ def test_a_forked_child_that_closes_its_copy_of_a_server_does_not_close_the_pare
         serving.result(30)
 
 
+def test_an_exit_in_a_child_that_a_handler_forked_is_the_childs_alone(path, spawn):
+    child = spawn(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        dispatcher = tachyon.RpcDispatcher()
+        @dispatcher.handler(1)
+        def fork(payload):
+            if os.fork() == 0:
+                sys.exit(3)
+            return b"%d" % os.waitstatus_to_exitcode(os.wait()[1])
+        with tachyon.RpcServer(path, dispatcher) as server:
+            say("ready")
+            server.serve_forever()
+        """,
+        path,
+    )
+    child.says("ready")
+    for _ in range(2):
+        with RpcBus.connect(path, timeout=30) as caller:
+            assert echo.call(caller, b"", timeout=30) == b"3"
+    child.kill()
+
+
 SOAK_CALLER = """
 import random
 rng = random.Random(os.getpid())

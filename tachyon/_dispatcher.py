@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tachyon._errors import BusEmptyError, BusFullError, PeerClosedError, PeerDeadError
+from tachyon._errors import BusClosedError, BusEmptyError, BusFullError, PeerClosedError, PeerDeadError
 from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
 from tachyon._tachyon import answer_one
 
@@ -130,7 +130,7 @@ class RpcDispatcher:
             if keep is None:
                 raise
             keep(bus, guard.correlation_id, answer, MSG_TYPE_ERROR)
-        except PeerDeadError:
+        except (PeerDeadError, BusClosedError):
             pass  # the next look at the bus says so; what failed, a Ctrl-C perhaps, must not be lost over it
         finally:
             # The locals of the handler's frames may be views of the request, which has to be freed now.

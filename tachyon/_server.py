@@ -161,9 +161,9 @@ class RpcServer:
     def _accept(self) -> None:
         try:
             while (bus := self._listener.try_accept()) is not None:
-                self._pending[bus] = None
-                self._accepted += 1
                 try:
+                    self._pending[bus] = None
+                    self._accepted += 1
                     self._waiting.add(bus)
                 except BaseException:
                     self._drop(bus)
@@ -198,6 +198,9 @@ class RpcServer:
         except BufferError as error:  # a handler keeps a view of a request: the ring cannot go on
             log.error("%s; its caller is cut off", error)
             self._drop(bus)
+        except BaseException:  # Ctrl-C, not in a handler: what has been done of a step is not known
+            self._drop(bus)  # rather no connection than a caller who waits for an answer that nobody owes it
+            raise
         if failure is None:
             return
         self._failed += 1

@@ -529,6 +529,56 @@ def test_ctrl_c_ends_a_server_and_sigterm_may_stop_it(spawn, path):
     child.ends()
 
 
+def test_ctrl_c_between_any_two_steps_leaves_no_caller_waiting_for_what_never_comes(spawn, path):
+    child = spawn(
+        """
+        import threading
+        dispatcher = tachyon.RpcDispatcher()
+        dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
+        def trace(frame, event, _):
+            global lines
+            if not frame.f_code.co_filename.endswith(("_server.py", "_dispatcher.py")):
+                return None
+            if event == "line" and frame.f_code.co_name not in ("serve_forever", "close", "_close"):
+                lines += 1
+                if lines == at:
+                    raise KeyboardInterrupt
+            return trace
+        def use():
+            global ended
+            try:
+                with tachyon.RpcBus.connect(path, timeout=60) as bus:
+                    ids = [bus.call(bytes(3000), 1) for _ in range(3)]
+                    time.sleep(0.01)  # until there is no room for an answer
+                    for cid in ids:
+                        with bus.wait(cid, timeout=30): pass
+                ended = "answered"
+            except tachyon.PeerClosedError:
+                ended = "told"
+            except BaseException as error:
+                ended = f"{error!r} for Ctrl-C at {at}"
+            server.stop()
+        at, reached, ends = 0, True, set()
+        while reached:
+            at, lines, ended = at + 1, 0, None
+            with tachyon.RpcServer(path, dispatcher, 1 << 16, 4096) as server:
+                caller = threading.Thread(target=use)
+                caller.start()
+                sys.settrace(trace)
+                while ended is None:
+                    server.serve_forever()
+                sys.settrace(None)
+                caller.join()
+                ends.add(ended)
+            reached = lines >= at and ended in ("answered", "told")
+        say(*sorted(ends))
+        """,
+        path,
+    )
+    child.says("answered told")
+    child.ends()
+
+
 def test_without_descriptors_for_one_more_caller_the_others_are_served(spawn, path):
     child = spawn(
         """
@@ -587,6 +637,30 @@ def test_a_forked_child_that_closes_its_copy_of_a_server_does_not_close_the_pare
             assert echo.call(caller, b"x", timeout=30) == b"x"
         server.stop()
         serving.result(30)
+
+
+def test_an_exit_in_a_child_that_a_handler_forked_is_the_childs_alone(path, spawn):
+    child = spawn(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        dispatcher = tachyon.RpcDispatcher()
+        @dispatcher.handler(1)
+        def fork(payload):
+            if os.fork() == 0:
+                sys.exit(3)
+            return b"%d" % os.waitstatus_to_exitcode(os.wait()[1])
+        with tachyon.RpcServer(path, dispatcher) as server:
+            say("ready")
+            server.serve_forever()
+        """,
+        path,
+    )
+    child.says("ready")
+    for _ in range(2):
+        with RpcBus.connect(path, timeout=30) as caller:
+            assert echo.call(caller, b"", timeout=30) == b"3"
+    child.kill()
 
 
 SOAK_CALLER = """

@@ -16,8 +16,9 @@
 namespace tachyon {
 namespace {
 
-constexpr std::size_t kMostClients = 64;  // that may be in the handshake at once
-constexpr std::size_t kMostOffers = 8;    // of them, that may hold segments which are not yet theirs
+constexpr std::size_t kMostClients = 64;              // that may be in the handshake at once
+constexpr std::uint64_t kGrace = 100 * kMillisecond;  // that a client has to begin before others take its place
+constexpr std::size_t kMostOffers = 8;                // of them, that may hold segments which are not yet theirs
 
 // Mapping and populating a large segment takes the connector about this much longer.
 std::uint64_t patience_for(const std::vector<std::uint64_t>& capacities) {
@@ -32,8 +33,8 @@ std::uint64_t patience_for(const std::vector<std::uint64_t>& capacities) {
 struct Listener::Client {
     enum class State { greeting, greeted, offered };
 
-    Client(const Listener& its_listener, Connection&& its_connection, std::uint64_t its_deadline)
-        : listener(its_listener), connection(std::move(its_connection)), deadline(its_deadline) {}
+    Client(const Listener& its_listener, Connection&& its_connection)
+        : listener(its_listener), connection(std::move(its_connection)) {}
     Client(const Client&) = delete;
     Client& operator=(const Client&) = delete;
     ~Client() {
@@ -46,7 +47,8 @@ struct Listener::Client {
     const Listener& listener;
     Connection connection;
     HelloReader reader{0};  // a client has no descriptors to pass
-    std::uint64_t deadline;
+    const std::uint64_t accepted = now_ns();
+    std::uint64_t deadline = accepted + kPatience;
     State state = State::greeting;
     std::vector<Segment> segments;  // once they have been offered; never offered to another one
 };
@@ -136,7 +138,11 @@ void Listener::expect_more() noexcept {
 
 std::uint64_t Listener::next_deadline() const noexcept {
     std::uint64_t next = kNever;
-    for (const auto& client : clients_) next = std::min(next, client->deadline);
+    const bool full = clients_.size() >= kMostClients;
+    for (const auto& client : clients_) {
+        next = std::min(next, client->deadline);
+        if (full && client->state == Client::State::greeting) next = std::min(next, client->accepted + kGrace);
+    }
     return next;
 }
 
@@ -173,9 +179,13 @@ void Listener::drop_late() noexcept {
     std::erase_if(clients_, [now](const auto& each) { return each->deadline <= now; });
 }
 
-bool Listener::drop_oldest_silent() noexcept {
-    const auto oldest =
-        std::ranges::find_if(clients_, [](const auto& each) { return each->state == Client::State::greeting; });
+// Silent: it has had `silence` ns, and there is nothing of it that has not been read yet.
+bool Listener::drop_oldest_silent(std::uint64_t silence) noexcept {
+    const std::uint64_t now = now_ns();
+    const auto oldest = std::ranges::find_if(clients_, [&](const auto& each) {
+        pollfd entry{each->connection.socket(), POLLIN, 0};
+        return each->state == Client::State::greeting && now - each->accepted >= silence && ::poll(&entry, 1, 0) == 0;
+    });
     if (oldest == clients_.end()) return false;
     clients_.erase(oldest);
     return true;
@@ -183,7 +193,7 @@ bool Listener::drop_oldest_silent() noexcept {
 
 void Listener::accept_all() {
     for (;;) {
-        if (clients_.size() >= kMostClients && !drop_oldest_silent()) return;
+        if (clients_.size() >= kMostClients && !drop_oldest_silent(kGrace)) return;
         Descriptor socket(::accept4(file_->descriptor(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!socket) {
             if (errno == EINTR || errno == ECONNABORTED) continue;
@@ -192,17 +202,16 @@ void Listener::accept_all() {
             // The kernel wants a free number before it looks whether anybody is there.
             pollfd entry{file_->descriptor(), POLLIN, 0};
             if (::poll(&entry, 1, 0) == 0) return;
-            if (drop_oldest_silent()) continue;
+            if (drop_oldest_silent(0)) continue;
             fail_handshake(error_number, std::string("cannot accept a client: ") + std::strerror(error_number) +
                                              "; close some descriptors or raise `ulimit -n`");
         }
         std::unique_ptr<Client> client;
         try {
-            client =
-                std::make_unique<Client>(*this, Connection(std::move(socket), Side::listener), now_ns() + kPatience);
+            client = std::make_unique<Client>(*this, Connection(std::move(socket), Side::listener));
             watch(client->connection.socket());
         } catch (const SetupError&) {  // its own descriptor was the last one
-            if (drop_oldest_silent()) continue;
+            if (drop_oldest_silent(0)) continue;
             throw;
         }
         const uid_t peer = client->connection.peer_uid();

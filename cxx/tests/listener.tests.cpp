@@ -205,6 +205,31 @@ TEST_CASE("clients that come together are all let in by a loop that takes one ea
     }
 }
 
+TEST_CASE("more clients at once than a listener looks after are all let in at their first try") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    std::vector<Descriptor> clients;
+    // More than 64 that have said all they have to say: of the second half nothing has been read when there are too many.
+    for (int half = 0; half < 2; ++half) {
+        for (int i = 0; i < 40; ++i) {
+            clients.push_back(greet(folder.file()));
+            REQUIRE(clients.back());
+        }
+        CHECK_FALSE(listener.try_accept());
+    }
+    std::size_t let_in = 0;
+    CHECK(eventually([&] {
+        if (listener.try_accept()) ++let_in;
+        for (const Descriptor& each : clients) {
+            std::array<char, sizeof(Hello)> hello;
+            if (::recv(each.get(), hello.data(), hello.size(), MSG_DONTWAIT) == static_cast<ssize_t>(hello.size()))
+                (void)::send(each.get(), &kReady, 1, MSG_NOSIGNAL);
+        }
+        return let_in == clients.size();
+    }));
+    CHECK(let_in == clients.size());
+}
+
 TEST_CASE("a listener that can take no more clients does not say that there is something to do") {
     const Folder folder;
     Listener listener(folder.file(), many());

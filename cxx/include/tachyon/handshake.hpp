@@ -121,7 +121,7 @@ class Listener {
     void expect_more() noexcept;
     void drop(const Client& client) noexcept;
     void drop_late() noexcept;
-    bool drop_oldest_silent() noexcept;
+    bool drop_oldest_silent(std::uint64_t silence) noexcept;
     void accept_all();
     bool step(Client& client);
     void greet(Client& client);

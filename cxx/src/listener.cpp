@@ -65,12 +65,14 @@ Listener::Listener(const std::string& path, ListenOptions options, Clients clien
         fail_handshake(errno, std::string("cannot watch for clients: ") + std::strerror(errno) +
                                   "; close some descriptors or raise `ulimit -n`");
     }
-    timer_ = Descriptor(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-    if (!timer_) {
-        fail_handshake(errno, std::string("cannot make a timer: ") + std::strerror(errno) +
-                                  "; close some descriptors or raise `ulimit -n`");
+    if (!once_) {  // who waits for one client is in accept(), which looks at the clock itself
+        timer_ = Descriptor(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+        if (!timer_) {
+            fail_handshake(errno, std::string("cannot make a timer: ") + std::strerror(errno) +
+                                      "; close some descriptors or raise `ulimit -n`");
+        }
+        watch(timer_.get());
     }
-    watch(timer_.get());
     file_ = std::make_unique<SocketFile>(path_, options_.mode, interrupt);
     watch_file(true);
 }
@@ -123,7 +125,7 @@ void Listener::expect_more() noexcept {
     // With so many clients it would be ready all the time, and nothing could be done about it.
     watch_file(clients_.size() < kMostClients);
     const std::uint64_t next = next_deadline();
-    if (next == timer_set_to_) return;
+    if (!timer_ || next == timer_set_to_) return;
     itimerspec time{};  // all 0: never
     if (next != kNever) {
         time.it_value.tv_sec = static_cast<time_t>(next / 1'000'000'000u);

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from tachyon._errors import BusClosedError, BusEmptyError, BusFullError, PeerClosedError, PeerDeadError
 from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
@@ -33,6 +34,8 @@ class RpcDispatcher:
         """Start without handlers."""
         self.send_details = send_details
         self._endpoints: dict[int, RpcEndpoint] = {}
+        # Answers that had no room yet; a stop() may come before they have, and another serve_forever() after it.
+        self._unsent: WeakKeyDictionary[RpcBus, tuple[int, bytes, int]] = WeakKeyDictionary()
         self._stopping = False  # not an Event, whose lock a signal handler could find taken by what it interrupted
 
     def register(self, endpoint: RpcEndpoint) -> RpcEndpoint:
@@ -77,8 +80,11 @@ class RpcDispatcher:
     def _serve_until_stopped(self, bus: RpcBus) -> None:
         while not self._stopping:
             try:
-                failure = self._serve(bus, STOP_INTERVAL)
-            except BusEmptyError:
+                if (unsent := self._unsent.get(bus)) is not None:
+                    bus.reply(*unsent, timeout=STOP_INTERVAL)
+                    del self._unsent[bus]
+                failure = self._serve(bus, STOP_INTERVAL, self._keep)
+            except (BusEmptyError, BusFullError):
                 continue
             except PeerClosedError:
                 return
@@ -135,6 +141,10 @@ class RpcDispatcher:
         finally:
             # The locals of the handler's frames may be views of the request, which has to be freed now.
             clear_frames_of(failure)
+
+    def _keep(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
+        with memoryview(answer) as view:  # what its buffer holds, as when there is room
+            self._unsent[bus] = correlation_id, view.tobytes(), msg_type
 
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""

@@ -191,7 +191,11 @@ cdef class _Listener:
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it belongs to one process")
 
 
-cdef cpp_bool accept_interrupted(void* context) noexcept with gil:
+cdef cpp_bool accept_interrupted(void* context) noexcept nogil:
+    return Py_IsInitialized() and accept_interrupted_with_gil(context)
+
+
+cdef cpp_bool accept_interrupted_with_gil(void* context) noexcept with gil:
     listener = <_Listener>context
     if listener._closing:
         return True
@@ -214,7 +218,7 @@ cdef class Listener(_Listener):
     """
 
     def __init__(self, socket_path, capacity, *, mode=0o600):
-        if self._core != NULL:
+        if self._core != NULL or self._closing:
             raise TypeError("a Listener is opened once; make a new one")
         self._open(socket_path, False, capacity, capacity, mode)
 
@@ -234,7 +238,7 @@ cdef class RpcListener(_Listener):
     """
 
     def __init__(self, socket_path, cap_fwd, cap_rev, *, mode=0o600):
-        if self._core != NULL:
+        if self._core != NULL or self._closing:
             raise TypeError("an RpcListener is opened once; make a new one")
         self._open(socket_path, True, cap_fwd, cap_rev, mode)
 

@@ -97,6 +97,7 @@ class RpcServer:
                 if self._listen_again is not None and time.monotonic() >= self._listen_again:
                     self._listen_again = None
                     self._waiting.add(self._listener)
+                    self._accept()  # who has spoken already does not show as something to read
         except KeyboardInterrupt:
             return
         finally:

@@ -3,7 +3,16 @@
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-cdef cpp_bool signal_raised(void* context) noexcept with gil:
+cdef extern from *:
+    int Py_IsInitialized() noexcept nogil
+
+
+# Not once the interpreter has begun to end: a daemon thread that asked for the GIL late enough would find nothing there.
+cdef cpp_bool signal_raised(void* context) noexcept nogil:
+    return Py_IsInitialized() and signal_raised_with_gil(context)
+
+
+cdef cpp_bool signal_raised_with_gil(void* context) noexcept with gil:
     # The handler's exception is kept in the slot that `context` points to, because this runs inside a nogil call.
     try:
         PyErr_CheckSignals()

@@ -274,6 +274,24 @@ def test_serve_forever_returns_when_the_caller_dies(path, spawn):
     child.ends()
 
 
+def test_stop_ends_serving_though_an_answer_waits_for_room_and_the_next_serving_sends_it(rpc, run_thread, until):
+    caller, callee = rpc(1 << 16, 4096)
+    dispatcher = RpcDispatcher()
+    dispatcher.register(endpoint(lambda payload: bytes(payload) * 3000))
+    serving = run_thread(dispatcher.serve_forever, callee)
+    ids = [caller.call(b"%d" % n, 9) for n in range(5)]
+    until(lambda: dispatcher._unsent)
+    dispatcher.stop()
+    serving.result(30)
+    serving = run_thread(dispatcher.serve_forever, callee)
+    for n, cid in enumerate(ids):
+        with caller.wait(cid, timeout=30) as rx:
+            assert bytes(rx) == b"%d" % n * 3000
+    assert not dispatcher._unsent
+    caller.close()
+    serving.result(30)
+
+
 def test_serve_forever_returns_on_ctrl_c(path, spawn):
     child = spawn(SERVER.format(extra=""), path)
     with RpcBus.connect(path, timeout=60) as caller:

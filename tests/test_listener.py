@@ -201,6 +201,9 @@ def test_a_closed_listener_says_so(path):
         with pytest.raises(BusClosedError):
             use()
     with pytest.raises(TypeError, match="opened once"):
+        listener.__init__(path, 4096)
+    assert not os.path.exists(path)
+    with pytest.raises(TypeError, match="opened once"):
         opened = Listener(path, 4096)
         try:
             opened.__init__(path, 4096)

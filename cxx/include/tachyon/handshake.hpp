@@ -137,7 +137,7 @@ class Listener {
     std::vector<Segment> spare_;  // for the next client
     std::unique_ptr<SocketFile> file_;
     Descriptor epoll_;
-    Descriptor timer_;  // readable once the first client's time is over
+    Descriptor timer_;  // readable once the first client's time is over; none where one is wanted
     std::uint64_t timer_set_to_ = kNever;
     bool watching_file_ = false;
     std::vector<std::unique_ptr<Client>> clients_;  // oldest first

@@ -26,7 +26,14 @@ RING = "cxx/include/tachyon/ring.hpp"
 WAIT = "cxx/include/tachyon/wait.hpp"
 BUS_HPP = "cxx/include/tachyon/bus.hpp"
 BUS = "cxx/src/bus.cpp"
-HANDSHAKE = "cxx/src/handshake.cpp"
+FORK = "cxx/src/fork.cpp"
+CONNECTION = "cxx/src/connection.cpp"
+CONNECTOR = "cxx/src/connector.cpp"
+HELLO = "cxx/src/hello.cpp"
+LISTENER = "cxx/src/listener.cpp"
+RPC = "cxx/src/rpc.cpp"
+RPC_HPP = "cxx/include/tachyon/rpc.hpp"
+WAIT_SET = "cxx/src/wait_set.cpp"
 SEGMENT = "cxx/src/segment.cpp"
 SOCKET_FILE = "cxx/src/socket_file.cpp"
 TIME_LIMIT = 150  # seconds a test program may take; a hang is a failure, and so a kill
@@ -83,21 +90,21 @@ MUTANTS = [
            ("ring",)),
     Mutant("a commit wakes nobody", RING, "if constexpr (kWake == Wake::now) wake_consumer();", "", ("ring",)),
     Mutant("handing back wakes nobody", RING,
-           "if (wake_if_parked(memory_.header->producer_parked, memory_.barrier)) [[unlikely]]\n            ++wakes_;", "",
+           "if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]\n            ++wakes_;", "",
            ("ring",)),
     Mutant("the waker does not reset the word", WAIT,
-           "if (parked.exchange(0, std::memory_order_acq_rel) == 0) return false;",
-           "if (parked.load(std::memory_order_acquire) == 0) return false;", ("wait",)),
+           "const std::uint32_t before = parked.exchange(kAwake, std::memory_order_acq_rel);",
+           "const std::uint32_t before = parked.load(std::memory_order_acquire);", ("wait",)),
     Mutant("the sleeper does not look again", WAIT, "if (!has_work()) {\n        const timespec", "{\n        const timespec",
            ("wait",)),
     Mutant("the sleeper does not announce itself", WAIT,
-           "parked.store(1, std::memory_order_relaxed);  // [park-barrier] orders it", "", ("wait",)),
+           "parked.store(kParkedOnFutex, std::memory_order_relaxed);  // [park-barrier] orders it", "", ("wait",)),
     Mutant("the sleeper does not clear the word", WAIT,
-           "parked.store(0, std::memory_order_relaxed);  // we look again in any case", "", ("wait",)),
+           "parked.store(kAwake, std::memory_order_relaxed);  // we look again in any case", "", ("wait",)),
     Mutant("private futexes", WAIT, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX", ("wait",)),
     Mutant("only one sleeper is woken", WAIT, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE, 1", ("wait",)),
     Mutant("leaving an undecided wait clears the other's word", BUS,
-           "        segment_.header()->consumer_parked.store(1, std::memory_order_relaxed);\n", "", ("bus",)),
+           "        segment_.header()->consumer_parked.store(kParkedOnFutex, std::memory_order_relaxed);\n", "", ("bus",)),
     # ---- memory order, which only ThreadSanitizer sees on this hardware
     Mutant("the commit word is stored relaxed", RING, "detail::word_at(start).store(word, std::memory_order_release);",
            "detail::word_at(start).store(word, std::memory_order_relaxed);", ("torture",), "mutants-tsan"),
@@ -133,8 +140,9 @@ MUTANTS = [
            ("bus",)),
     Mutant("a hang-up is ignored", BUS, "const bool gone = connection_->hung_up();", "const bool gone = false;", ("bus",)),
     Mutant("a hang-up is forgotten", BUS, "last_check_ = gone ? 0 : now;", "last_check_ = now;", ("bus",)),
-    Mutant("every end is a close", BUS, "return closed ? Status::peer_closed : Status::peer_dead;", "return Status::peer_closed;",
-           ("bus",)),
+    Mutant("every end is a close", BUS,
+           "    if (status != Status::empty) return status;\n    return closed ? Status::peer_closed : Status::peer_dead;",
+           "    if (status != Status::empty) return status;\n    return Status::peer_closed;", ("bus",)),
     Mutant("a sender never looks at the peer", BUS_HPP,
            "if (ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]\n            return check_after_send();", "",
            ("bus",)),
@@ -142,14 +150,15 @@ MUTANTS = [
            "|| producer_.claim_open())", ("bus",)),
     Mutant("a commit does not see a close", BUS, "    if (peer_said_closed()) {  // a close is told before a commit, never after",
            "    if (false) {", ("bus",)),
-    Mutant("a reader that holds frames is not told", BUS, "    const bool gone = peer_gone_by_clock();",
-           "    if (consumer_.held() != 0) return Status::empty;\n    const bool gone = peer_gone_by_clock();", ("bus",)),
+    Mutant("a reader that holds frames is not told", BUS, "    if (!gone && !closed) return Status::empty;\n",
+           "    if (consumer_.held() != 0 || (!gone && !closed)) return Status::empty;\n", ("bus",)),
     Mutant("a close is not stored", BUS, "closed_->store(1, std::memory_order_release);  // [close]", "", ("bus",)),
     Mutant("a close wakes nobody", BUS, "    wake(segment_.header()->consumer_parked);\n    wake(segment_.header()->producer_parked);\n",
            "", ("bus",)),
     Mutant("request_close is not seen by a wait", BUS, "|| closing_.load(std::memory_order_relaxed) || peer_said_closed(); };",
            "|| peer_said_closed(); };", ("bus",)),
-    Mutant("no fork handler", BUS, "::pthread_atfork(before, after_in_parent, after_in_child);", "0;", ("bus",)),
+    Mutant("no fork handler", FORK,
+           "::pthread_atfork(ForkList::before, ForkList::after_in_parent, ForkList::after_in_child);", "0;", ("bus",)),
     Mutant("a forked child keeps the sockets", BUS,
            "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->abandon();",
            "    mode_.store(Mode::forked, std::memory_order_relaxed);", ("bus",)),
@@ -163,25 +172,27 @@ MUTANTS = [
            ("segment",)),
     Mutant("the header page is not checked", SEGMENT, "if (header->magic != kSegmentMagic ||", "if (false && header->magic != kSegmentMagic ||",
            ("segment",)),
-    Mutant("more descriptors than expected are taken", HANDSHAKE,
+    Mutant("more descriptors than expected are taken", HELLO,
            "if (truncated_ || descriptors_.size() > expected_) return Progress::failed;", "", ("handshake",)),
-    Mutant("truncated descriptors go unnoticed", HANDSHAKE,
+    Mutant("truncated descriptors go unnoticed", HELLO,
            "truncated_ = truncated_ || (message.msg_flags & MSG_CTRUNC) != 0;", "", ("handshake",)),
-    Mutant("a dropped client's memory is used again", HANDSHAKE, "if (renew) make_segments();", "", ("handshake",)),
-    Mutant("the listener does not check the user", HANDSHAKE, "if (peer != ::geteuid() && peer != 0 && !everybody) {",
+    Mutant("a dropped client's memory is used again", LISTENER, "void Listener::drop(const Client& client) noexcept {\n",
+           "void Listener::drop(const Client& client) noexcept {\n"
+           "    spare_ = std::move(const_cast<Client&>(client).segments);\n", ("handshake",)),
+    Mutant("the listener does not check the user", LISTENER, "if (peer != ::geteuid() && peer != 0 && !everybody) {",
            "if (false && everybody) {", ("handshake",)),
-    Mutant("the connector does not check the user", HANDSHAKE, "        if (!trusted) {", "        if (false && !trusted) {",
+    Mutant("the connector does not check the user", CONNECTOR, "        if (!trusted) {", "        if (false && !trusted) {",
            ("handshake",)),
-    Mutant("the hello's magic is not checked", HANDSHAKE,
+    Mutant("the hello's magic is not checked", HELLO,
            "return std::memcmp(hello.magic, kHelloMagic, sizeof hello.magic) == 0 && hello.byte_order == kByteOrder;",
            "return hello.byte_order == kByteOrder;", ("handshake",)),
-    Mutant("a refusal after a hang-up is not read", HANDSHAKE, "&& errno != EPIPE && errno != ECONNRESET) hung_up();",
+    Mutant("a refusal after a hang-up is not read", CONNECTOR, "&& errno != EPIPE && errno != ECONNRESET) hung_up();",
            ") hung_up();", ("handshake",)),
-    Mutant("the death of a forking peer is not watched", HANDSHAKE, "{process_.get(), POLLIN, 0}", "{-1, POLLIN, 0}",
+    Mutant("the death of a forking peer is not watched", CONNECTION, "{process_.get(), POLLIN, 0}", "{-1, POLLIN, 0}",
            ("handshake",)),
-    Mutant("a client without a pidfd ends the listener", HANDSHAKE,
-           "                if (drop_oldest_silent()) continue;\n                throw;", "                throw;", ("handshake",)),
-    Mutant("the barrier is not negotiated", HANDSHAKE,
+    Mutant("a client without a pidfd ends the listener", LISTENER,
+           "            if (drop_oldest_silent()) continue;\n            throw;", "            throw;", ("handshake",)),
+    Mutant("the barrier is not negotiated", HELLO,
            "return ours && (theirs.abilities & kAbilityMembarrier) != 0 ? Barrier::membarrier : Barrier::locked;",
            "(void)theirs; return ours ? Barrier::membarrier : Barrier::locked;", ("handshake",)),
     Mutant("any socket file is replaced", SOCKET_FILE, "    if (rc == 0 || errno == EAGAIN) {", "    if (rc == -2) {",

@@ -1098,10 +1098,10 @@ class Tree:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        for part in ("CMakeLists.txt", "pyproject.toml", "setup.py", "README.md"):
+        for part in ("CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
             shutil.copy(ROOT / part, self.folder / part)
         rest = shutil.ignore_patterns("build", "__pycache__", "*.so", "_tachyon.cpp", "*.html")
-        for part in ("cxx", "tachyon", "tests"):
+        for part in ("cmake", "cxx", "tachyon", "tests"):
             shutil.copytree(ROOT / part, self.folder / part, ignore=rest)
         self.replace("setup.py", '"-O3", "-Wall", "-Wextra"', '"-O0", "-g0"')
         self.replace("setup.py", '"-DCMAKE_BUILD_TYPE=Release"',

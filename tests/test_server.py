@@ -165,6 +165,28 @@ def test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting(serve
         assert echo.call(lazy, b"again", timeout=30) == b"again"
 
 
+def test_an_answer_that_had_no_room_comes_though_no_more_calls_do_and_then_the_server_sleeps(spawn, path):
+    child = spawn(
+        """
+        dispatcher = tachyon.RpcDispatcher()
+        dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
+        with tachyon.RpcServer(path, dispatcher, 1 << 16, 4096) as server:
+            say("ready")
+            server.serve_forever()
+        """,
+        path,
+    )
+    child.says("ready")
+    with RpcBus.connect(path, timeout=30) as caller:
+        for _ in range(2):
+            calls = [caller.call(bytes([n]) * 1000, 1, timeout=30) for n in range(5)]  # four answers fit
+            child.falls_asleep()
+            for n, cid in enumerate(calls):
+                with caller.wait(cid, timeout=30) as rx:
+                    assert bytes(rx) == bytes([n]) * 1000
+            child.falls_asleep()
+
+
 def test_a_caller_that_goes_with_answers_unread_is_forgotten(serve, until, spawn, path):
     server = serve(reverse=4096)
     child = spawn(
@@ -426,6 +448,7 @@ def test_without_descriptors_for_one_more_caller_the_others_are_served(spawn, pa
         path,
     )
     child.says("ready")
+    start = time.monotonic()
     callers = []
     with pytest.raises(tachyon.TachyonError):
         for _ in range(40):
@@ -440,6 +463,9 @@ def test_without_descriptors_for_one_more_caller_the_others_are_served(spawn, pa
     with RpcBus.connect(path, timeout=60) as late:
         assert echo.call(late, b"x", timeout=30) == b"x"
     child.kill()
+    # After each, nobody else is let in for a second.
+    rest = child._rest + child.process.stdout.read()
+    assert rest.count(b"could not be let in") <= time.monotonic() - start
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

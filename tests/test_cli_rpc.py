@@ -69,8 +69,8 @@ def ctrl_c_is_not_ignored():
 def serving(folder, path):
     started = []
 
-    def make(target="shop:dispatcher", *options):
-        process = command("serve", target, path, *options, cwd=folder)
+    def make(target="shop:dispatcher", *options, **environment):
+        process = command("serve", target, path, *options, cwd=folder, env={**os.environ, **environment})
         started.append(process)
         line = process.stderr.readline().decode()
         assert "serving" in line, line + process.stderr.read().decode()
@@ -112,6 +112,11 @@ def test_a_failed_call_says_why_and_exits_with_1(serving, call):
 def test_larger_rings_take_larger_calls(serving, call):
     serving("shop:dispatcher", "--calls", "1M", "--replies", "1M")
     assert call("1", "-", data=bytes(1_000_000)) == bytes(1_000_000)
+
+
+def test_serve_finds_a_module_here_even_in_safe_mode(serving, call):
+    serving(PYTHONSAFEPATH="1")  # where Python itself does not look here
+    assert call("1", "x") == b"x"
 
 
 def test_without_a_server_or_an_answer_a_call_times_out_with_4(serving, call, folder):

@@ -112,6 +112,18 @@ def test_a_reply_that_comes_early_is_set_aside_and_frees_the_ring(rpc):
     assert result(caller, second) == b"\1"
 
 
+def test_a_reply_set_aside_keeps_its_msg_type(rpc):
+    caller, callee = rpc()
+    first, second = caller.call(b"1", 1), caller.call(b"2", 1)
+    for kind in (7, 8):
+        with callee.serve(timeout=30) as rx:
+            cid = rx.correlation_id
+        callee.reply(cid, b"", kind)
+    for cid, kind in ((second, 8), (first, 7)):
+        with caller.wait(cid, timeout=30) as rx:
+            assert (rx.type_id, rx.correlation_id, rx.actual_size) == (kind, cid, 0)
+
+
 def test_a_reply_can_be_written_in_place_and_so_can_a_call(rpc):
     caller, callee = rpc()
     with caller.call_zero_copy(8, 5) as tx:
@@ -175,6 +187,13 @@ def test_listening_for_a_caller_gives_up_after_its_timeout(path):
     with pytest.raises(TachyonTimeoutError, match="nobody connected"):
         RpcBus.listen(path, 64, 64, timeout=0.02)
     assert not os.path.exists(path)
+
+
+def test_listening_without_a_timeout_waits_for_a_caller(path, run_thread, until):
+    listening = run_thread(RpcBus.listen, path, 64, 64)
+    until(lambda: os.path.exists(path))
+    RpcBus.connect(path, timeout=60).close()
+    listening.result(60).close()
 
 
 def test_the_socket_file_of_a_callee_has_its_mode(path, run_thread, until):

@@ -187,6 +187,18 @@ def test_an_answer_that_had_no_room_comes_though_no_more_calls_do_and_then_the_s
             child.falls_asleep()
 
 
+def test_an_error_reply_that_had_no_room_comes_as_one(serve, until):
+    server = serve(reverse=64)
+    with connect(server) as caller:
+        first, second = caller.call(b"fits", 1), caller.call(b"luck", 2)
+        until(lambda: any(server._pending.values()))
+        with caller.wait(first, timeout=30) as rx:
+            assert bytes(rx) == b"fits"
+        with caller.wait(second, timeout=30) as rx:
+            assert (rx.type_id, bytes(rx)) == (tachyon.MSG_TYPE_ERROR, b"\0\2")
+    assert server.stats()["failed"] == 1
+
+
 def test_a_caller_that_goes_with_answers_unread_is_forgotten(serve, until, spawn, path):
     server = serve(reverse=4096)
     child = spawn(

@@ -6,6 +6,7 @@ import pickle
 import signal
 import struct
 import threading
+import time
 
 import pytest
 
@@ -466,6 +467,26 @@ def test_a_call_that_times_out_is_cancelled(rpc, on_response):
     with pytest.raises(BusEmptyError):
         echo.call(caller, b"y", on_response, timeout=0.01)
     assert caller.stats()["dropped"] == 1
+
+
+def test_one_timeout_is_for_the_call_and_the_answer_together():
+    class Slow:
+        closed = True
+        left = None
+
+        def call(self, payload, msg_type, *, timeout):
+            assert timeout == 30
+            time.sleep(0.1)
+            return 1
+
+        def wait(self, correlation_id, *, timeout):
+            self.left = timeout
+            raise BusEmptyError
+
+    bus = Slow()
+    with pytest.raises(BusEmptyError):
+        echo.call(bus, b"x", bytes, timeout=30)
+    assert 0 <= bus.left <= 29.9
 
 
 def test_a_response_view_that_is_kept_is_a_buffer_error_not_a_crash(served):

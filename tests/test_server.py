@@ -1,5 +1,7 @@
 """RpcServer: many callers at one path, served by one thread."""
 
+import ctypes
+import gc
 import logging
 import os
 import random
@@ -252,6 +254,53 @@ def test_callers_that_end_leave_nothing_behind(serve, spawn, until, path, end):
             child.clean_up()
         until(lambda: mappings() == before[1])
         assert echo.call(stays, b"y", timeout=30) == b"y"
+
+
+@pytest.mark.parametrize("how", ["os.fork", "_Fork"])
+def test_a_callers_death_is_seen_though_its_forked_child_lives(serve, spawn, until, path, how):
+    """_Fork is glibc's fork that runs no handlers: that child holds open whatever its parent had open."""
+    if how == "_Fork" and not hasattr(ctypes.CDLL(None), "_Fork"):
+        pytest.skip("this libc has no _Fork")
+    server = serve()
+    child = spawn(
+        """
+        bus = tachyon.RpcBus.connect(path, timeout=30)
+        pid = os.fork() if sys.argv[2] == "os.fork" else ctypes.CDLL(None)._Fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        say(pid)
+        hear()
+        """,
+        path,
+        how,
+    )
+    orphan = int(child.line())
+    try:
+        until(lambda: server.stats()["callers"] == 1)
+        child.kill()
+        until(lambda: server.stats()["callers"] == 0)
+        os.kill(orphan, 0)  # still there
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+
+
+def test_each_caller_costs_two_descriptors(serve, spawn, until, path):
+    server = serve()
+    children = [
+        spawn("say('ready'); hear(); bus = tachyon.RpcBus.connect(path, timeout=30); say('up'); hear()", path)
+        for _ in range(3)
+    ]
+    for child in children:
+        child.says("ready")
+    gc.collect()
+    for number, child in enumerate(children, 1):
+        child.tell()
+        child.says("up")
+        until(lambda number=number: server.stats()["callers"] == number)
+        if number == 1:
+            first = descriptors()  # before, there was the memory for the first caller
+        assert descriptors() == first + 2 * (number - 1)
 
 
 def test_a_handler_that_keeps_its_request_costs_its_caller_the_connection_and_nobody_else(serve, caplog, until):

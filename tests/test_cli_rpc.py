@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -112,6 +113,20 @@ def test_a_failed_call_says_why_and_exits_with_1(serving, call):
 def test_larger_rings_take_larger_calls(serving, call):
     serving("shop:dispatcher", "--calls", "1M", "--replies", "1M")
     assert call("1", "-", data=bytes(1_000_000)) == bytes(1_000_000)
+
+
+def test_a_request_may_take_longer_to_type_than_its_timeout(serving, folder, path, until):
+    serving()
+    process = command("call", path, "4", "-", "--timeout", "1.5", cwd=folder)
+    time.sleep(2)
+    process.stdin.close()
+    until((folder / "begun").exists)
+    time.sleep(0.1)  # no answer by luck, before a timeout that is over already
+    (folder / "go on").touch()
+    assert process.stdout.read() == b"done", process.stderr.read()
+    assert process.wait(PATIENCE) == 0
+    process.stdout.close()
+    process.stderr.close()
 
 
 def test_serve_finds_a_module_here_even_in_safe_mode(serving, call):

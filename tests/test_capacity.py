@@ -96,21 +96,23 @@ def test_the_largest_message_goes_through_at_every_position(pair, capacity):
 def test_one_byte_more_is_refused_with_both_numbers(pair, capacity):
     producer, consumer = pair(capacity)
     too_much = producer.max_message_size + 1
-    for call in (
-        lambda: producer.send(bytes(too_much)),
-        lambda: producer.try_send(bytes(too_much)),
-        lambda: producer.send(memoryview(bytes(2 * too_much))[::2]),
-        lambda: producer.send_many([bytes(too_much)]),
-        lambda: producer.send_zero_copy(too_much),
-    ):
-        with pytest.raises(tachyon.MessageTooLargeError) as caught:
-            call()
-        assert str(too_much) in str(caught.value)
-        assert str(producer.max_message_size) in str(caught.value)
-        assert "larger capacity" in str(caught.value)
-    assert producer.stats()["role"] is None  # a message that cannot be sent decides nothing
-    producer.send(b"still fine")
-    assert consumer.recv().data == b"still fine"
+    for role in (None, "producer"):  # before the first message and after it
+        assert producer.stats()["role"] == role
+        for call in (
+            lambda: producer.try_send(bytes(too_much)),
+            lambda: producer.send(bytes(too_much)),
+            lambda: producer.send(memoryview(bytes(2 * too_much))[::2]),
+            lambda: producer.send_many([bytes(too_much)]),
+            lambda: producer.send_zero_copy(too_much),
+        ):
+            with pytest.raises(tachyon.MessageTooLargeError) as caught:
+                call()
+            assert str(too_much) in str(caught.value)
+            assert str(producer.max_message_size) in str(caught.value)
+            assert "larger capacity" in str(caught.value)
+        assert producer.stats()["role"] == role  # a message that cannot be sent decides nothing
+        producer.send(b"still fine")
+        assert consumer.recv().data == b"still fine"
 
 
 def test_a_ring_of_one_message_makes_progress(pair):

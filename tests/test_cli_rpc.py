@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-PATIENCE = 60
+PATIENCE = float(os.environ.get("TACHYON_TEST_PATIENCE", "60"))  # seconds; as in conftest.py
 
 SHOP = """
 import os, time
@@ -69,8 +70,8 @@ def ctrl_c_is_not_ignored():
 def serving(folder, path):
     started = []
 
-    def make(target="shop:dispatcher", *options):
-        process = command("serve", target, path, *options, cwd=folder)
+    def make(target="shop:dispatcher", *options, **environment):
+        process = command("serve", target, path, *options, cwd=folder, env={**os.environ, **environment})
         started.append(process)
         line = process.stderr.readline().decode()
         assert "serving" in line, line + process.stderr.read().decode()
@@ -87,7 +88,10 @@ def serving(folder, path):
 def call(folder, path):
     def run(*words, code=0, data=None):
         process = command("call", path, *words, cwd=folder)
-        out, err = process.communicate(data, timeout=PATIENCE)
+        try:
+            out, err = process.communicate(data, timeout=PATIENCE)
+        finally:
+            process.kill()
         assert process.returncode == code, err
         assert b"Traceback" not in err
         return out if code == 0 else err.decode()
@@ -112,6 +116,25 @@ def test_a_failed_call_says_why_and_exits_with_1(serving, call):
 def test_larger_rings_take_larger_calls(serving, call):
     serving("shop:dispatcher", "--calls", "1M", "--replies", "1M")
     assert call("1", "-", data=bytes(1_000_000)) == bytes(1_000_000)
+
+
+def test_a_request_may_take_longer_to_type_than_its_timeout(serving, folder, path, until):
+    serving()
+    process = command("call", path, "4", "-", "--timeout", "1.5", cwd=folder)
+    time.sleep(2)
+    process.stdin.close()
+    until((folder / "begun").exists)
+    time.sleep(0.1)  # no answer by luck, before a timeout that is over already
+    (folder / "go on").touch()
+    assert process.stdout.read() == b"done", process.stderr.read()
+    assert process.wait(PATIENCE) == 0
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_serve_finds_a_module_here_even_in_safe_mode(serving, call):
+    serving(PYTHONSAFEPATH="1")  # where Python itself does not look here
+    assert call("1", "x") == b"x"
 
 
 def test_without_a_server_or_an_answer_a_call_times_out_with_4(serving, call, folder):
@@ -190,7 +213,8 @@ def test_a_module_that_fails_to_import_shows_its_traceback(folder, path):
     process = command("serve", "broken:x", path, cwd=folder)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert "no_such_thing_at_all" in err.decode()
+    assert "Traceback" in err.decode()
+    assert "No module named 'no_such_thing_at_all'" in err.decode()
 
 
 @pytest.mark.parametrize("bad", ["-1", "65535", "65536", "x", "1.5"])

@@ -1,9 +1,12 @@
 """Decorators and the dispatcher: the caller always gets an answer, whatever the handler does."""
 
 import logging
+import os
+import pickle
 import signal
 import struct
 import threading
+import time
 
 import pytest
 
@@ -11,6 +14,7 @@ import tachyon
 from tachyon import (
     MSG_TYPE_ERROR,
     BusEmptyError,
+    MessageTooLargeError,
     PeerClosedError,
     PeerDeadError,
     RpcBus,
@@ -206,6 +210,96 @@ def test_an_unknown_msg_type_is_answered_and_then_raised_here(rpc, run_thread):
         once.result(30)
 
 
+def interrupt(payload):
+    raise KeyboardInterrupt
+
+
+def leave(payload):
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (lambda p: None, TypeError),
+        (lambda p: "text", TypeError),
+        (lambda p: 5, TypeError),
+        (lambda p: bytes(1 << 17), MessageTooLargeError),
+        (boom, ValueError),
+        (interrupt, KeyboardInterrupt),
+        (leave, SystemExit),
+    ],
+)
+def test_serve_once_answers_and_then_raises_what_went_wrong(rpc, run_thread, function, error):
+    caller, callee = rpc()
+    dispatcher = RpcDispatcher()
+    dispatcher.register(endpoint(function))
+    once = run_thread(dispatcher.serve_once, callee)
+    with pytest.raises(RpcError):
+        endpoint(function).call(caller, b"x", timeout=30)
+    with pytest.raises(error) as caught:
+        once.result(30)
+    assert type(caught.value) is error
+
+
+def test_serve_once_with_a_kept_view_answers_and_raises_a_buffer_error(rpc, run_thread):
+    caller, callee = rpc()
+    dispatcher = RpcDispatcher()
+
+    @dispatcher.handler(9)
+    def keep(payload):
+        kept.append(payload[:1])
+        return b"done"
+
+    once = run_thread(dispatcher.serve_once, callee)
+    assert keep.call(caller, b"x", timeout=30) == b"done"
+    with pytest.raises(BufferError, match="outlive"):
+        once.result(30)
+    assert bytes(kept.pop()) == b"x"
+
+
+def test_serve_once_gives_up_after_its_timeout(rpc):
+    _, callee = rpc()
+    with pytest.raises(BusEmptyError):
+        RpcDispatcher().serve_once(callee, timeout=0.01)
+
+
+class Trap:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_nothing_that_comes_over_a_bus_is_unpickled(served, rpc, run_thread, tmp_path):
+    folder = tmp_path / "sprung"
+    trap = pickle.dumps(Trap(str(folder)))
+    assert echo.call(served(echo), trap, timeout=30) == trap
+    caller, callee = rpc()
+    calling = run_thread(echo.call, caller, trap, timeout=30)
+    with callee.serve(timeout=30) as rx:
+        cid = rx.correlation_id
+    callee.reply(cid, struct.pack("!H", 1) + trap, MSG_TYPE_ERROR)
+    with pytest.raises(RpcError) as caught:
+        calling.result(30)
+    assert caught.value.detail == trap.decode("utf-8", "replace")
+    assert not folder.exists()
+    pickle.loads(trap)
+    assert folder.exists()
+
+
+def test_an_error_reply_is_raised_and_never_passed_to_on_response(served):
+    caller = served(endpoint(boom), send_details=True)
+    seen = []
+    with pytest.raises(RpcError) as caught:
+        endpoint(boom).call(caller, b"x", seen.append, timeout=30)
+    assert (caught.value.msg_type, caught.value.detail) == (9, "ValueError: boom")
+    assert not seen
+
+
 def test_a_handler_that_keeps_a_view_has_its_caller_answered_and_ends_the_loop(rpc, run_thread):
     caller, callee = rpc()
 
@@ -379,18 +473,38 @@ def test_a_handler_with_trouble_of_its_own_does_not_end_the_loop(served):
     assert echo.call(caller, b"x", timeout=30) == b"x"
 
 
-def test_a_call_that_times_out_is_cancelled(rpc):
+@pytest.mark.parametrize("on_response", [None, bytes])
+def test_a_call_that_times_out_is_cancelled(rpc, on_response):
     caller, callee = rpc()
     with pytest.raises(BusEmptyError):
-        echo.call(caller, b"x", timeout=0.01)
+        echo.call(caller, b"x", on_response, timeout=0.01)
     assert caller.stats()["in_flight"] == 0
-    RpcDispatcher().register(echo)
     with callee.serve(timeout=30) as rx:
         cid = rx.correlation_id
     callee.reply(cid, b"late")
     with pytest.raises(BusEmptyError):
-        echo.call(caller, b"y", timeout=0.01)
+        echo.call(caller, b"y", on_response, timeout=0.01)
     assert caller.stats()["dropped"] == 1
+
+
+def test_one_timeout_is_for_the_call_and_the_answer_together():
+    class Slow:
+        closed = True
+        left = None
+
+        def call(self, payload, msg_type, *, timeout):
+            assert timeout == 30
+            time.sleep(0.1)
+            return 1
+
+        def wait(self, correlation_id, *, timeout):
+            self.left = timeout
+            raise BusEmptyError
+
+    bus = Slow()
+    with pytest.raises(BusEmptyError):
+        echo.call(bus, b"x", bytes, timeout=30)
+    assert 0 <= bus.left <= 29.9
 
 
 def test_a_response_view_that_is_kept_is_a_buffer_error_not_a_crash(served):

@@ -20,7 +20,9 @@ from tachyon import (
     HandshakeError,
     Listener,
     RpcBus,
+    RpcDispatcher,
     RpcListener,
+    RpcServer,
     TachyonTimeoutError,
 )
 
@@ -132,11 +134,22 @@ def test_a_second_listener_at_a_live_path_is_refused(path):
         assert os.path.exists(path)
 
 
-def test_the_socket_file_has_its_mode(path):
-    with Listener(path, 4096, mode=0o640):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path, **options: Listener(path, 4096, **options),
+        lambda path, **options: RpcListener(path, 4096, 4096, **options),
+        lambda path, **options: RpcServer(path, RpcDispatcher(), **options),
+    ],
+    ids=["Listener", "RpcListener", "RpcServer"],
+)
+def test_the_socket_file_has_its_mode(path, make):
+    with make(path):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    with make(path, mode=0o640):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
     with pytest.raises(ValueError, match="mode"):
-        Listener(path, 4096, mode=0o7777)
+        make(path, mode=0o7777)
 
 
 def test_clients_that_say_nothing_garbage_or_the_wrong_kind_keep_nobody_out(path, run_thread):

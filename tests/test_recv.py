@@ -118,6 +118,16 @@ def test_recv_into_takes_large_messages(pair):
     assert buffer == payload
 
 
+def test_recv_into_frees_the_message(pair):
+    producer, consumer = pair(64)  # room for one
+    buffer = bytearray(16)
+    for lap in range(10):
+        assert producer.try_send(b"%d" % lap)
+        assert not producer.try_send(b"no room")
+        assert consumer.recv_into(buffer, timeout=30) == (1, 0)
+        assert buffer[:1] == b"%d" % lap
+
+
 def test_a_buffer_that_is_too_small_leaves_the_message(pair):
     producer, consumer = pair(256)
     for lap in range(10):  # over the end of the ring, too

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import signal
+import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,6 +24,7 @@ from tachyon import (
     PeerClosedError,
     PeerDeadError,
     RpcBus,
+    TachyonTimeoutError,
 )
 
 CALLEE = """
@@ -110,6 +112,18 @@ def test_a_reply_that_comes_early_is_set_aside_and_frees_the_ring(rpc):
     assert result(caller, second) == b"\1"
 
 
+def test_a_reply_set_aside_keeps_its_msg_type(rpc):
+    caller, callee = rpc()
+    first, second = caller.call(b"1", 1), caller.call(b"2", 1)
+    for kind in (7, 8):
+        with callee.serve(timeout=30) as rx:
+            cid = rx.correlation_id
+        callee.reply(cid, b"", kind)
+    for cid, kind in ((second, 8), (first, 7)):
+        with caller.wait(cid, timeout=30) as rx:
+            assert (rx.type_id, rx.correlation_id, rx.actual_size) == (kind, cid, 0)
+
+
 def test_a_reply_can_be_written_in_place_and_so_can_a_call(rpc):
     caller, callee = rpc()
     with caller.call_zero_copy(8, 5) as tx:
@@ -159,6 +173,37 @@ def test_a_caller_may_call_while_it_holds_a_reply(rpc):
     assert result(caller, second) == b"2"
 
 
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+
+def test_connecting_to_a_callee_tries_once_by_default_and_gives_up_after_its_timeout(path):
+    with pytest.raises(HandshakeError, match="no listener"):
+        RpcBus.connect(path)
+    with pytest.raises(TachyonTimeoutError, match="no listener"):
+        RpcBus.connect(path, timeout=0.02)
+
+
+def test_listening_for_a_caller_gives_up_after_its_timeout(path):
+    with pytest.raises(TachyonTimeoutError, match="nobody connected"):
+        RpcBus.listen(path, 64, 64, timeout=0.02)
+    assert not os.path.exists(path)
+
+
+def test_listening_without_a_timeout_waits_for_a_caller(path, run_thread, until):
+    listening = run_thread(RpcBus.listen, path, 64, 64)
+    until(lambda: os.path.exists(path))
+    RpcBus.connect(path, timeout=60).close()
+    listening.result(60).close()
+
+
+def test_the_socket_file_of_a_callee_has_its_mode(path, run_thread, until):
+    listening = run_thread(RpcBus.listen, path, 64, 64, timeout=60, mode=0o640)
+    until(lambda: os.path.exists(path))
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
+    RpcBus.connect(path, timeout=60).close()
+    listening.result(60).close()
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -194,13 +239,33 @@ def test_replying_to_an_id_that_was_never_served_is_a_value_error(rpc, cid):
         callee.reply_zero_copy(cid, 1)
 
 
-def test_a_call_is_answered_once(rpc):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_call_is_answered_once(rpc, in_place):
     caller, callee = rpc()
     cid = caller.call(b"x", 1)
-    answer(callee)
+    if in_place:
+        with callee.serve(timeout=30):
+            pass
+        with callee.reply_zero_copy(cid, 1) as tx:
+            memoryview(tx)[:] = b"x"
+    else:
+        answer(callee)
     with pytest.raises(ValueError, match="no call"):
         callee.reply(cid, b"again")
+    with pytest.raises(ValueError, match="no call"):
+        callee.reply_zero_copy(cid, 1)
     assert result(caller, cid) == b"x"
+
+
+def test_an_answer_in_place_that_is_given_up_can_be_given_again(rpc):
+    caller, callee = rpc()
+    cid = caller.call(b"x", 1)
+    with callee.serve(timeout=30):
+        pass
+    with contextlib.suppress(ZeroDivisionError), callee.reply_zero_copy(cid, 5):
+        1 / 0
+    callee.reply(cid, b"second")
+    assert result(caller, cid) == b"second"
 
 
 @pytest.mark.parametrize("msg_type", [-1, 65536, 2**40])
@@ -307,10 +372,64 @@ def test_a_full_ring_of_calls_is_a_timeout(rpc):
     caller.call(b"1", 1), caller.call(b"2", 1)
     with pytest.raises(BusFullError):
         caller.call(b"3", 1, timeout=0.01)
+    with pytest.raises(BusFullError):
+        caller.call_zero_copy(1, 1, timeout=0.01)
     answer(callee), answer(callee)
     third = caller.call(b"3", 1, timeout=30)
     answer(callee)
     assert result(caller, third) == b"3"
+
+
+def test_a_full_ring_of_replies_is_a_timeout_and_the_call_can_still_be_answered(rpc):
+    caller, callee = rpc(1024, 128)
+    calls = [caller.call(b"%d" % i, 1) for i in range(3)]
+    answer(callee), answer(callee)
+    with callee.serve(timeout=30):
+        pass
+    with pytest.raises(BusFullError):
+        callee.reply(calls[2], b"2", timeout=0.01)
+    with pytest.raises(BusFullError):
+        callee.reply_zero_copy(calls[2], 1, timeout=0.01)
+    assert [result(caller, cid) for cid in calls[:2]] == [b"0", b"1"]
+    callee.reply(calls[2], b"2", timeout=30)
+    assert result(caller, calls[2]) == b"2"
+
+
+def in_place(claimed):
+    with claimed as tx:
+        memoryview(tx)[:] = b"late"
+        return tx.correlation_id
+
+
+@pytest.mark.parametrize(
+    "use", [lambda caller: caller.call(b"late", 1), lambda caller: in_place(caller.call_zero_copy(4, 1))]
+)
+def test_without_a_timeout_a_call_waits_for_room(rpc, run_thread, until, use):
+    caller, callee = rpc(128, 1024)
+    calls = [caller.call(b"1", 1), caller.call(b"2", 1)]
+    waiting = run_thread(use, caller)
+    until(lambda: caller.stats()["calls"]["parks"] > 0)
+    answer(callee)
+    calls.append(waiting.result(30))
+    answer(callee), answer(callee)
+    assert [result(caller, cid) for cid in calls] == [b"1", b"2", b"late"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda callee, cid: callee.reply(cid, b"late"), lambda callee, cid: in_place(callee.reply_zero_copy(cid, 4))],
+)
+def test_without_a_timeout_a_reply_waits_for_room(rpc, run_thread, until, use):
+    caller, callee = rpc(1024, 128)
+    calls = [caller.call(b"%d" % i, 1) for i in range(3)]
+    answer(callee), answer(callee)
+    with callee.serve(timeout=30):
+        pass
+    waiting = run_thread(use, callee, calls[2])
+    until(lambda: callee.stats()["replies"]["parks"] > 0)
+    assert [result(caller, cid) for cid in calls[:2]] == [b"0", b"1"]
+    waiting.result(30)
+    assert result(caller, calls[2]) == b"late"
 
 
 def test_neither_side_hangs_when_both_rings_are_full(path, spawn):
@@ -348,6 +467,16 @@ def test_replies_set_aside_are_bounded_in_bytes_and_the_oldest_go_first(rpc):
     with pytest.raises(ValueError, match="dropped"):
         caller.wait(calls[0], timeout=0)
     assert len(result(caller, calls[-1])) == 5_000_000
+
+
+def test_one_reply_larger_than_that_bound_is_set_aside_all_the_same(rpc):
+    caller, callee = rpc(1 << 16, 1 << 27)
+    large, small = caller.call(b"large", 1), caller.call(b"small", 1)
+    answer(callee, lambda _: bytes((64 << 20) + 1))
+    answer(callee)
+    assert result(caller, small) == b"small"
+    assert caller.stats()["set_aside"] == 1
+    assert len(result(caller, large)) == (64 << 20) + 1
 
 
 def test_cancel_gives_up_a_call_before_and_after_its_reply(rpc):

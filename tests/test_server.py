@@ -1,5 +1,7 @@
 """RpcServer: many callers at one path, served by one thread."""
 
+import ctypes
+import gc
 import logging
 import os
 import random
@@ -200,6 +202,40 @@ def test_an_answer_that_is_kept_is_what_its_buffer_holds_and_one_that_cannot_be_
         assert echo.call(caller, b"x", timeout=30) == b"x"
 
 
+def test_an_answer_that_had_no_room_comes_though_no_more_calls_do_and_then_the_server_sleeps(spawn, path):
+    child = spawn(
+        """
+        dispatcher = tachyon.RpcDispatcher()
+        dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
+        with tachyon.RpcServer(path, dispatcher, 1 << 16, 4096) as server:
+            say("ready")
+            server.serve_forever()
+        """,
+        path,
+    )
+    child.says("ready")
+    with RpcBus.connect(path, timeout=30) as caller:
+        for _ in range(2):
+            calls = [caller.call(bytes([n]) * 1000, 1, timeout=30) for n in range(5)]  # four answers fit
+            child.falls_asleep()
+            for n, cid in enumerate(calls):
+                with caller.wait(cid, timeout=30) as rx:
+                    assert bytes(rx) == bytes([n]) * 1000
+            child.falls_asleep()
+
+
+def test_an_error_reply_that_had_no_room_comes_as_one(serve, until):
+    server = serve(reverse=64)
+    with connect(server) as caller:
+        first, second = caller.call(b"fits", 1), caller.call(b"luck", 2)
+        until(lambda: any(server._pending.values()))
+        with caller.wait(first, timeout=30) as rx:
+            assert bytes(rx) == b"fits"
+        with caller.wait(second, timeout=30) as rx:
+            assert (rx.type_id, bytes(rx)) == (tachyon.MSG_TYPE_ERROR, b"\0\2")
+    assert server.stats()["failed"] == 1
+
+
 def test_a_caller_that_goes_with_answers_unread_is_forgotten(serve, until, spawn, path):
     server = serve(reverse=4096)
     child = spawn(
@@ -253,6 +289,53 @@ def test_callers_that_end_leave_nothing_behind(serve, spawn, until, path, end):
             child.clean_up()
         until(lambda: mappings() == before[1])
         assert echo.call(stays, b"y", timeout=30) == b"y"
+
+
+@pytest.mark.parametrize("how", ["os.fork", "_Fork"])
+def test_a_callers_death_is_seen_though_its_forked_child_lives(serve, spawn, until, path, how):
+    """_Fork is glibc's fork that runs no handlers: that child holds open whatever its parent had open."""
+    if how == "_Fork" and not hasattr(ctypes.CDLL(None), "_Fork"):
+        pytest.skip("this libc has no _Fork")
+    server = serve()
+    child = spawn(
+        """
+        bus = tachyon.RpcBus.connect(path, timeout=30)
+        pid = os.fork() if sys.argv[2] == "os.fork" else ctypes.CDLL(None)._Fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        say(pid)
+        hear()
+        """,
+        path,
+        how,
+    )
+    orphan = int(child.line())
+    try:
+        until(lambda: server.stats()["callers"] == 1)
+        child.kill()
+        until(lambda: server.stats()["callers"] == 0)
+        os.kill(orphan, 0)  # still there
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+
+
+def test_each_caller_costs_two_descriptors(serve, spawn, until, path):
+    server = serve()
+    children = [
+        spawn("say('ready'); hear(); bus = tachyon.RpcBus.connect(path, timeout=30); say('up'); hear()", path)
+        for _ in range(3)
+    ]
+    for child in children:
+        child.says("ready")
+    gc.collect()
+    for number, child in enumerate(children, 1):
+        child.tell()
+        child.says("up")
+        until(lambda number=number: server.stats()["callers"] == number)
+        if number == 1:
+            first = descriptors()  # before, there was the memory for the first caller
+        assert descriptors() == first + 2 * (number - 1)
 
 
 def test_a_handler_that_keeps_its_request_costs_its_caller_the_connection_and_nobody_else(serve, caplog, until):
@@ -594,6 +677,7 @@ def test_without_descriptors_for_one_more_caller_the_others_are_served(spawn, pa
         path,
     )
     child.says("ready")
+    start = time.monotonic()
     callers = []
     with pytest.raises(tachyon.TachyonError):
         for _ in range(40):
@@ -608,6 +692,9 @@ def test_without_descriptors_for_one_more_caller_the_others_are_served(spawn, pa
     with RpcBus.connect(path, timeout=60) as late:
         assert echo.call(late, b"x", timeout=30) == b"x"
     child.kill()
+    # After each, nobody else is let in for a second.
+    rest = child._rest + child.process.stdout.read()
+    assert rest.count(b"could not be let in") <= time.monotonic() - start
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

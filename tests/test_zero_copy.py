@@ -100,6 +100,9 @@ def test_the_lines_cut_off_or_given_back_never_look_like_a_message(pair):
                 view[:] = fake * 20
             raise KeyError
         assert consumer.try_recv() is None
+        producer.send(b"next")  # what comes behind it was given back
+        assert consumer.recv().data == b"next"
+        assert consumer.try_recv() is None
 
 
 @pytest.mark.parametrize("bad", [-1, 101, 2**31, 2**32 + 1, 2**64, -(2**64)])

@@ -161,7 +161,10 @@ TEST_CASE("a listener's descriptor is readable when there is something to do") {
     std::optional<Established> here;
     while (!here && readable(listener.descriptor(), 30'000)) here = listener.try_accept();
     REQUIRE(here);
-    connecting.join();
+    Established& there = connecting.join();
+    CHECK_FALSE(readable(listener.descriptor(), 0));
+    there.connection.shut_down();  // no business of the listener's any more
+    CHECK(eventually([&] { return here->connection.hung_up(); }));
     CHECK_FALSE(readable(listener.descriptor(), 0));
 }
 
@@ -300,6 +303,8 @@ TEST_CASE("without memory for one more client that client is dropped, and the ne
         }
         ::setrlimit(RLIMIT_NOFILE, &before);
         CHECK(refused);
+        pollfd entry{client.get(), POLLRDHUP, 0};
+        CHECK(::poll(&entry, 1, 30'000) == 1);
     }
     Connecting second(folder.file());
     listener.accept(in_ms(30'000));

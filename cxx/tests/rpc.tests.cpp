@@ -187,6 +187,22 @@ TEST_CASE("the limit of what is set aside holds while the oldest of it is being 
     CHECK(pair.take(ids.back()) == large);
 }
 
+TEST_CASE("nothing behind a reply that is held in place is taken out of the ring") {
+    Pair pair;
+    const std::uint64_t first = pair.call("first"), second = pair.call("second");
+    pair.answer();
+    pair.answer();
+    Frame frame{};
+    REQUIRE(pair.caller.try_wait(first, frame) == Status::ok);
+    pair.caller.gather();
+    CHECK(pair.caller.set_aside() == 0);
+    CHECK(std::string(reinterpret_cast<const char*>(frame.payload), frame.size) == "first");
+    pair.caller.release(frame);
+    pair.caller.gather();
+    CHECK(pair.caller.set_aside() == 1);
+    CHECK(pair.take(second) == "second");
+}
+
 TEST_CASE("a callee answers each call once, and only calls that it has served") {
     Pair pair;
     const std::uint64_t id = pair.call("x");

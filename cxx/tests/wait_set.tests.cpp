@@ -79,6 +79,24 @@ TEST_CASE("members of a wait set that are always ready are served in turn") {
     CHECK(served == std::array<int, 3>{5, 5, 5});
 }
 
+TEST_CASE("who is removed from a wait set does not take another's turn") {
+    std::vector<std::unique_ptr<Line>> lines;
+    WaitSet set;
+    for (WaitSet::Token i = 0; i < 3; ++i) {
+        lines.push_back(std::make_unique<Line>());
+        set.add(i, lines.back()->ours());
+        lines.back()->put();
+    }
+    std::vector<WaitSet::Token> order;
+    for (int n = 0; n < 3; ++n) {
+        WaitSet::Token token = 99;
+        REQUIRE(set.poll(token) == Status::ok);
+        order.push_back(token);
+        set.remove(token);
+    }
+    CHECK(order == std::vector<WaitSet::Token>{0, 1, 2});
+}
+
 TEST_CASE("a sleeping wait set is woken by a byte on the socket, in both forms of the barrier") {
     for (const Barrier barrier : {Barrier::locked, Barrier::membarrier}) {
         if (barrier == Barrier::membarrier && !register_membarrier()) continue;
@@ -149,7 +167,7 @@ TEST_CASE("a wait set waits for room as well as for frames") {
     BusPair pair = make_pair(kCapacity);
     Bus &producer = *pair.first, &consumer = *pair.second;
     WaitSet set;
-    std::vector<std::uint8_t> message(1000);
+    std::vector<std::uint8_t> message(1500);  // two of them leave room, but not for a third
     REQUIRE(producer.try_send(message.data(), message.size(), 0) == Status::ok);
     set.add(7, producer);
     set.await_room(7, producer, message.size());
@@ -207,6 +225,14 @@ TEST_CASE("busy members keep neither a descriptor nor the news of a death waitin
     };
     REQUIRE(::write(in.get(), "x", 1) == 1);
     CHECK(comes(3));
+    char byte = 0;
+    REQUIRE(::read(out.get(), &byte, 1) == 1);
+    WaitSet::Token token = 0;
+    while (set.wait(kNever, token) == Status::ok && token == 3) continue;  // once more at most, from before the read
+    for (int n = 0; n < 1000; ++n) {
+        REQUIRE(set.wait(kNever, token) == Status::ok);
+        REQUIRE(token == 1);
+    }
     ::shutdown(dying.theirs().connection()->socket(), SHUT_RDWR);
     CHECK(comes(2));
 }
@@ -243,6 +269,10 @@ TEST_CASE("bytes that nobody asked for on the socket do no harm") {
     for (int n = 0; n < 5000; ++n) line.theirs().connection()->ring();
     WaitSet::Token token = 0;
     for (int n = 0; n < 1000; ++n) REQUIRE(set.wait(now_ns() + 1000, token) == Status::empty);
+    // Once they are taken, it sleeps.
+    const std::uint64_t parks = set.parks(), until = in_ms(20);
+    while (now_ns() < until) REQUIRE(set.wait(until, token) == Status::empty);
+    CHECK(set.parks() - parks < 20);
     line.put();
     CHECK(wait_for(set, token) == Status::ok);
     CHECK(token == 1);

@@ -49,9 +49,9 @@ def serve(target: str, path: str, calls: int, replies: int, quiet: bool) -> int:
 
 def call(path: str, msg_type: int, payload: str | None, timeout: float) -> int:
     """Make one call and write its answer to stdout. Returns the exit code."""
-    deadline = time.monotonic() + timeout
-    # Read it first: whoever types it may take longer than the server is patient.
+    # Read it first: whoever types it may take longer than the server is patient, and than the timeout.
     request = b"" if payload is None else sys.stdin.buffer.read() if payload == "-" else os.fsencode(payload)
+    deadline = time.monotonic() + timeout
     with RpcBus.connect(path, timeout=timeout) as bus:
         correlation_id = bus.call(request, msg_type, timeout=max(0.0, deadline - time.monotonic()))
         try:

@@ -18,7 +18,7 @@ HEAD = struct.Struct("<QI")  # number, crc of the rest
 PRODUCER = """
     import mmap, random, struct, zlib
     seed, ways, most = int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-    with open(sys.argv[2], "r+b") as file: counter = mmap.mmap(file.fileno(), 8)
+    with open(sys.argv[2], "r+b") as file: counter = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
     source = random.Random(seed)
     block = source.randbytes(most)
     bus = tachyon.Bus.connect(path, timeout=60)
@@ -44,13 +44,13 @@ PRODUCER = """
             except KeyError: pass
             bus.send(payload, number % 1000)
         number += 1
-        struct.pack_into("<Q", counter, 0, number)
+        counter[0] = number  # in one store: struct.pack_into clears the bytes first, and may be killed then
 """
 
 CONSUMER = """
     import mmap, random, struct
     seed, ways = int(sys.argv[3]), sys.argv[4]
-    with open(sys.argv[2], "r+b") as file: counter = mmap.mmap(file.fileno(), 8)
+    with open(sys.argv[2], "r+b") as file: counter = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
     source = random.Random(seed)
     bus = tachyon.Bus.connect(path, timeout=60)
     number = 0
@@ -61,7 +61,7 @@ CONSUMER = """
             with bus.recv_zero_copy(): number += 1
         elif way == "b":
             with bus.drain_batch(source.randrange(1, 20)) as batch: number += len(batch)
-        struct.pack_into("<Q", counter, 0, number)
+        counter[0] = number  # in one store: struct.pack_into clears the bytes first, and may be killed then
 """
 
 

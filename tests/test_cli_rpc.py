@@ -59,11 +59,15 @@ def folder(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def ctrl_c_is_not_ignored():
-    """Also where the tests run in the background of a shell that has its children ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_are_not_ignored():
+    """Also where the tests run under nohup, or in the background of a shell that has its children ignore Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -337,7 +337,7 @@ def test_each_side_has_its_own_verbs(rpc):
             use()
 
 
-@pytest.mark.parametrize("capacities", [(0, 64), (64, 3), (1 << 33, 64)])
+@pytest.mark.parametrize("capacities", [(0, 64), (64, 3), (1 << 33, 64), (64, -1), (64, 1 << 64)])
 def test_both_capacities_are_checked(path, capacities):
     with pytest.raises(CapacityError):
         RpcBus.listen(path, *capacities, timeout=0)

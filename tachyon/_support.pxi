@@ -7,7 +7,7 @@ cdef extern from *:
     int Py_IsInitialized() noexcept nogil
 
 
-# Not once the interpreter has begun to end: a daemon thread that asked for the GIL late enough would find nothing there.
+# Not once the interpreter has begun to end: a daemon thread that asked for the GIL too late would find nothing there.
 cdef cpp_bool signal_raised(void* context) noexcept nogil:
     return Py_IsInitialized() and signal_raised_with_gil(context)
 

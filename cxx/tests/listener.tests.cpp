@@ -185,6 +185,24 @@ TEST_CASE("a listener that can take no more clients does not say that there is s
     connecting.join();
 }
 
+TEST_CASE("where there are too many silent clients the one that came first is dropped") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    const sockaddr_un address = make_address(folder.file());
+    std::vector<Descriptor> silent;
+    for (int i = 0; i < 70; ++i) {
+        silent.push_back(make_stream_socket());
+        REQUIRE(::connect(silent.back().get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+        CHECK_FALSE(listener.try_accept());
+    }
+    const auto dropped = [](const Descriptor& client) {
+        pollfd entry{client.get(), POLLRDHUP, 0};
+        return ::poll(&entry, 1, 0) == 1;
+    };
+    CHECK(dropped(silent.front()));
+    CHECK_FALSE(dropped(silent.back()));
+}
+
 TEST_CASE("accept ends with its deadline or by interrupt, and may be called again") {
     const Folder folder;
     Listener listener(folder.file(), many());

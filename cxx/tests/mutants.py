@@ -261,7 +261,7 @@ MUTANTS = [
            "    watch_file(true);", ("listener",)),
     Mutant("clients may take for ever", LISTENER, "    drop_late();\n", "", ("handshake",)),
     Mutant("silent clients are never dropped", LISTENER, "if (clients_.size() >= kMostClients && !drop_oldest_silent()) return;",
-           "if (clients_.size() >= kMostClients) return;", ("handshake",)),
+           "if (clients_.size() >= kMostClients) return;", ("listener",)),
     Mutant("accept's deadline is ignored", LISTENER, "        if (now_ns() >= deadline) {\n", "        if (false) {\n", ("listener",)),
     Mutant("accept cannot be interrupted", LISTENER, "        if (interrupt()) throw_interrupted();\n", "", ("listener",)),
     Mutant("a forked child accepts", LISTENER, "    if (forked()) fail_handshake(", "    if (false) fail_handshake(", ("listener",)),

@@ -531,6 +531,11 @@ TEST_CASE("a client that takes the offer and says no more keeps the next one wai
         const Hello hello = good_hello();
         REQUIRE(send_raw(client.get(), &hello, sizeof hello));
         REQUIRE(receive_raw(client.get()).complete);
+        {
+            const Descriptor next = raw_client(folder.file());
+            REQUIRE(send_raw(next.get(), &hello, sizeof hello));
+            CHECK_FALSE(readable(next.get(), 300));  // one offer at a time
+        }
         check_served(listener, folder.file());
         CHECK(hangs_up(client.get()));
     }

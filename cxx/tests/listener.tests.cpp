@@ -242,14 +242,30 @@ TEST_CASE("a listener that can take no more clients does not say that there is s
         REQUIRE(greeted.back());
         CHECK_FALSE(listener.try_accept());
     }
-    CHECK(eventually([&] {
-        CHECK_FALSE(listener.try_accept());
-        return !readable(listener.descriptor(), 0);
-    }));
+    for (int i = 0; i < 10; ++i) CHECK_FALSE(listener.try_accept());
+    CHECK_FALSE(readable(listener.descriptor(), 0));  // though there are more
     greeted.clear();
     Connecting connecting(folder.file());
     listener.accept(in_ms(30'000));
     connecting.join();
+}
+
+TEST_CASE("where there are too many silent clients the one that came first is dropped") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    const sockaddr_un address = make_address(folder.file());
+    std::vector<Descriptor> silent;
+    for (int i = 0; i < 70; ++i) {
+        silent.push_back(make_stream_socket());
+        REQUIRE(::connect(silent.back().get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+        CHECK_FALSE(listener.try_accept());
+    }
+    const auto dropped = [](const Descriptor& client) {
+        pollfd entry{client.get(), POLLRDHUP, 0};
+        return ::poll(&entry, 1, 0) == 1;
+    };
+    CHECK(dropped(silent.front()));
+    CHECK_FALSE(dropped(silent.back()));
 }
 
 TEST_CASE("accept ends with its deadline or by interrupt, and may be called again") {

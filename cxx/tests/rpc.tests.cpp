@@ -183,8 +183,24 @@ TEST_CASE("the limit of what is set aside holds while the oldest of it is being 
     CHECK(pair.caller.set_aside() == kMostBytesSetAside >> 20);
     CHECK(std::string(reinterpret_cast<const char*>(oldest.payload), oldest.size) == large);
     pair.caller.release(oldest);
+    CHECK(pair.caller.set_aside() == (kMostBytesSetAside >> 20) - 1);
     CHECK(pair.look(ids[1]) == Status::unknown_call);
     CHECK(pair.take(ids.back()) == large);
+}
+
+TEST_CASE("a reply that has been released does not release the next one") {
+    Pair pair;
+    const std::uint64_t first = pair.call("first"), second = pair.call("second"), third = pair.call("third");
+    for (int i = 0; i < 3; ++i) pair.answer();
+    Frame before{}, held{}, other{};
+    REQUIRE(pair.caller.try_wait(first, before) == Status::ok);
+    pair.caller.release(before);
+    REQUIRE(pair.caller.try_wait(second, held) == Status::ok);
+    pair.caller.release(before);
+    CHECK(pair.caller.try_wait(third, other) == Status::claim_open);
+    CHECK(std::string(reinterpret_cast<const char*>(held.payload), held.size) == "second");
+    pair.caller.release(held);
+    CHECK(pair.take(third) == "third");
 }
 
 TEST_CASE("nothing behind a reply that is held in place is taken out of the ring") {

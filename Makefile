@@ -13,7 +13,7 @@ CTEST := $(IN_VENV) ctest
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-CXX_SOURCES = $(shell find cxx cmake tests/consumer_cmake tests/consumer_pkgconfig -name '*.hpp' -o -name '*.cpp')
+CXX_SOURCES = $(shell find cxx examples cmake tests/consumer_cmake tests/consumer_pkgconfig -name '*.hpp' -o -name '*.cpp')
 
 .PHONY: help demo test test-cxx test-python lint format bench sanitize wheels check-wheel clean
 

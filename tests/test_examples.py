@@ -256,6 +256,7 @@ def build(folder, block, *tools):
 
 @pytest.fixture(scope="module")
 def producer_program(tmp_path_factory):
+    """The producer, built with CMake."""
     return build(tmp_path_factory.mktemp("cmake"), 0, "cmake")
 
 
@@ -292,6 +293,14 @@ def test_cpp_frames_arrive_as_sent(produce, run):
     assert received(consumer) == 20_000
     assert sent(producer) == 20_000
     assert consumer.errors.read_text() == producer.errors.read_text() == ""
+
+
+@with_numpy
+def test_the_consumer_may_come_before_the_cpp_producer(produce, run):
+    consumer = run("cpp_to_python", "consumer")
+    consumer.falls_asleep()
+    producer = produce(1)
+    assert received(consumer) == sent(producer) == 1
 
 
 @with_numpy
@@ -394,7 +403,7 @@ def test_the_consumer_notices_what_is_wrong(run, run_thread, path, message, text
         for number in range(2):
             bus.send(frame(number), number)
         bus.send(*message)
-        assert complaint(consumer) == f"consumer: {text}\n"
+    assert complaint(consumer) == f"consumer: {text}\n"
 
 
 @with_numpy

@@ -77,8 +77,8 @@ int run(const char* path, std::uint64_t count) {
     while (sent < count && stop == 0) {
         std::uint8_t* payload = nullptr;
         status = bus->try_claim(kFrameBytes, payload);
-        if (status ==
-            Status::full) {  // wait for at most 50 ms: then look at `stop`, and try again, which tells how it went
+        if (status == Status::full) {
+            // Waits for at most 50 ms. Then we look at `stop`, and try again, which tells if the consumer is gone.
             static_cast<void>(bus->wait_writable(kFrameBytes, tachyon::kNever));
             continue;
         }

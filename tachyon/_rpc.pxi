@@ -80,10 +80,7 @@ cdef void as_call(RpcBus self, Origin* origin) noexcept:
 cdef int as_reply(RpcBus self, object correlation_id, Origin* origin) except -1:
     cdef uint64_t number = as_correlation_id(correlation_id)
     if not rpc_callee(self).can_reply(number):
-        raise ValueError(
-            f"there is no call {correlation_id} to reply to: it was never served, is answered already, "
-            f"or more than {core.kMostCallsInFlight} calls old"
-        )
+        raise nothing_to_answer(correlation_id)
     origin.caller = NULL
     origin.callee = rpc_callee(self)
     origin.correlation_id = number

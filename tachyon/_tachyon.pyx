@@ -167,11 +167,15 @@ cdef int begin_origin(Origin* origin) except -1:
     if origin.caller != NULL:
         origin.correlation_id = origin.caller.next_id()
     elif origin.callee != NULL and not origin.callee.can_reply(origin.correlation_id):
-        raise ValueError(
-            f"there is no call {origin.correlation_id} to reply to: it was never served, is answered already, "
-            f"or more than {core.kMostCallsInFlight} calls old"
-        )
+        raise nothing_to_answer(origin.correlation_id)
     return 0
+
+
+cdef object nothing_to_answer(object correlation_id):
+    return ValueError(
+        f"there is no call {correlation_id} to reply to: it was never served, is answered already, "
+        f"or more than {core.kMostCallsInFlight} calls old"
+    )
 
 
 cdef inline void origin_sent(Origin* origin) noexcept:

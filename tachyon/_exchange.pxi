@@ -21,9 +21,7 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout):
     need_caller(bus, "call")
     as_call(bus, &origin)
     send_object(bus._calls, data, kind, deadline, True, False, &origin)
-    wanted.caller = rpc_caller(bus)
-    wanted.callee = NULL
-    wanted.correlation_id = origin.correlation_id
+    want_reply(bus, origin.correlation_id, &wanted)
     try:
         expect_frame(bus._replies, &frame, deadline, LOOKS_WITH_GIL, &wanted)
         try:
@@ -64,9 +62,7 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
     cdef Unfinished left
     cdef bint answered = False
     need_callee(bus, "serve")
-    wanted.caller = NULL
-    wanted.callee = rpc_callee(bus)
-    wanted.correlation_id = 0
+    want_call(bus, &wanted)
     guard = receive_guard(bus, bus._calls, deadline, &wanted)
     msg_type = guard._frame.type_id
     request = PyMemoryView_FromObject(guard)
@@ -85,9 +81,7 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
             # While the request is held, because the answer may be a view of it. No deadlock comes of it: a caller that
             # waits for room takes replies out meanwhile.
             need_callee(bus, "reply")
-            origin.caller = NULL
-            origin.callee = rpc_callee(bus)
-            origin.correlation_id = guard._frame.correlation_id
+            as_answer(bus, guard._frame.correlation_id, &origin)
             answered = send_object(bus._replies, answer, msg_type, core.kNever, wait_for_room, False, &origin)
         except (PeerDeadError, BusClosedError, KeyboardInterrupt):
             raise

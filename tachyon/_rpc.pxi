@@ -81,10 +81,26 @@ cdef int as_reply(RpcBus self, object correlation_id, Origin* origin) except -1:
     cdef uint64_t number = as_correlation_id(correlation_id)
     if not rpc_callee(self).can_reply(number):
         raise nothing_to_answer(correlation_id)
+    as_answer(self, number, origin)
+    return 0
+
+
+cdef inline void as_answer(RpcBus self, uint64_t correlation_id, Origin* origin) noexcept:
     origin.caller = NULL
     origin.callee = rpc_callee(self)
-    origin.correlation_id = number
-    return 0
+    origin.correlation_id = correlation_id
+
+
+cdef inline void want_reply(RpcBus self, uint64_t correlation_id, Wanted* wanted) noexcept:
+    wanted.caller = rpc_caller(self)
+    wanted.callee = NULL
+    wanted.correlation_id = correlation_id
+
+
+cdef inline void want_call(RpcBus self, Wanted* wanted) noexcept:
+    wanted.caller = NULL
+    wanted.callee = rpc_callee(self)
+    wanted.correlation_id = 0
 
 
 cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* wanted):
@@ -194,9 +210,7 @@ cdef class RpcBus:
         cdef Wanted wanted
         cdef uint64_t deadline = deadline_after(timeout)
         need_caller(self, "wait")
-        wanted.caller = rpc_caller(self)
-        wanted.callee = NULL
-        wanted.correlation_id = as_correlation_id(correlation_id)
+        want_reply(self, as_correlation_id(correlation_id), &wanted)
         return receive_guard(self, self._replies, deadline, &wanted)
 
     def cancel(self, correlation_id):
@@ -217,9 +231,7 @@ cdef class RpcBus:
         cdef Wanted wanted
         cdef uint64_t deadline = deadline_after(timeout)
         need_callee(self, "serve")
-        wanted.caller = NULL
-        wanted.callee = rpc_callee(self)
-        wanted.correlation_id = 0
+        want_call(self, &wanted)
         return receive_guard(self, self._calls, deadline, &wanted)
 
     def reply(self, correlation_id, data, msg_type=0, *, timeout=None):

@@ -161,6 +161,12 @@ cdef struct Origin:
     PyObject* replies  # the Bus that the answers to a caller come on
 
 
+cdef inline void as_message(Origin* origin) noexcept:
+    origin.caller = NULL
+    origin.callee = NULL
+    origin.correlation_id = 0
+
+
 # Between enter and leave, so that nothing that runs Python code (a buffer, __index__, __float__) or another thread
 # comes between the choice of an id and the message that carries it.
 cdef int begin_origin(Origin* origin) except -1:
@@ -188,9 +194,7 @@ cdef inline void origin_sent(Origin* origin) noexcept:
 cdef int send_until(Bus self, object data, uint32_t type_id, uint64_t deadline, bint wait, bint quietly) except -1:
     """1: sent. 0: no room, and `wait` is false."""
     cdef Origin origin
-    origin.caller = NULL
-    origin.callee = NULL
-    origin.correlation_id = 0
+    as_message(&origin)
     return send_object(self, data, type_id, deadline, wait, quietly, &origin)
 
 
@@ -654,9 +658,7 @@ cdef class Bus:
         as send.
         """
         cdef Origin origin
-        origin.caller = NULL
-        origin.callee = NULL
-        origin.correlation_id = 0
+        as_message(&origin)
         return claim_frame(self, size, as_type_id(type_id), deadline_after(timeout), &origin)
 
     # -- receiving --

@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CXX_SOURCES = $(shell find cxx examples cmake tests/consumer_cmake tests/consumer_pkgconfig -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help demo test test-cxx test-python lint format bench sanitize wheels check-wheel clean
+.PHONY: help demo test test-cxx test-python lint format bench sanitize wheels check-wheel check-macos clean
 
 help:
 	@echo 'make demo      see it work: a stream and round trips between two processes'
@@ -26,6 +26,7 @@ help:
 	@echo 'make sanitize  the C++ tests under ASan + UBSan, then under TSan'
 	@echo 'make wheels    a source distribution and wheels for every CPython found (ARCHS="x86_64 aarch64")'
 	@echo 'make check-wheel  build one here, and use it from Python, C++ and Cython in a fresh environment'
+	@echo 'make check-macos  compile the core for macOS; nothing is run'
 	@echo 'make clean     remove everything that was built, .venv too'
 
 # Only a visitor's first command: a newer compiler's warning must not spoil it.
@@ -51,7 +52,7 @@ lint:
 	$(VENV)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	@mkdir -p build
 	$(CMAKE) --preset release -B build/lint -DTACHYON_TESTS=OFF >build/lint.log || { cat build/lint.log; exit 1; }
-	find cxx/src cxx/bench -name '*.cpp' -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
+	find cxx/src cxx/bench -name '*.cpp' ! -name platform_macos.cpp -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(IN_VENV) cython-lint tachyon
@@ -87,6 +88,10 @@ wheels:
 check-wheel:
 	@$(SETUP) test
 	scripts/check_wheel
+
+check-macos:
+	@$(SETUP) wheels
+	scripts/check_macos
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info tachyon/_tachyon.cpp tachyon/_tachyon.html

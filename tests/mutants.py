@@ -46,6 +46,7 @@ SERVER = "tachyon/_server.py"
 CLI = "tachyon/cli/main.py"
 CLI_RPC = "tachyon/cli/rpc.py"
 CORE = "cxx/src/*.cpp"
+PLATFORM = "cxx/src/platform_linux.cpp"
 HEADERS = "cxx/include/tachyon/*.hpp"
 
 WATCHDOG = 15  # seconds a test may take before pytest ends it; unbroken, each takes less than 2
@@ -327,7 +328,7 @@ PROMISES = {
       "    capacity = operator.index(value)\n", "    capacity = int(value)\n"),)),
 ],
 "memory is reserved up front; a lack of it is a MemoryError that names the size": [
-    M("nothing is reserved", CORE, "    reserve(segment.descriptor(), bytes);\n", "    (void)reserve;\n",
+    M("nothing is reserved", CORE, "    reserve(memory.get(), bytes);\n", "    (void)reserve;\n",
       ("test_resources.py::test_the_memory_is_there_before_anybody_is_let_in",), ((CORE, "MAP_SHARED | MAP_POPULATE",
       "MAP_SHARED"),)),
     M("nobody looks whether there is enough", CORE, "    if (bytes > available) {",
@@ -922,11 +923,13 @@ PROMISES = {
       "    return Status::full;", ("test_peer_end.py::test_a_producer_that_waits_for_room_is_told_of_the_death",)),
 ],
 "an idle, slow or stopped peer is never declared dead": [
-    M("a stopped one is", CORE, "    if (!socket_) return true;\n", "    if (!socket_) return true;\n"
+    M("a stopped one is", CORE, "bool Connection::hung_up() const noexcept { return ",
+      "bool Connection::hung_up() const noexcept {\n"
       '    if (std::FILE* file = std::fopen(("/proc/" + std::to_string(peer_pid_) + "/stat").c_str(), "r")) {\n'
       "        char text[256] = {};\n" "        const bool stopped = std::fgets(text, sizeof text, file) != nullptr && "
-      'std::strstr(text, ") T ") != nullptr;\n        std::fclose(file);\n        if (stopped) return true;\n'
-      "    }\n", ("test_peer_end.py::test_a_stopped_producer_is_never_declared_dead",
+      'std::string(text).find(") T ") != std::string::npos;\n        std::fclose(file);\n'
+      "        if (stopped) return true;\n"
+      "    }\n    return ", ("test_peer_end.py::test_a_stopped_producer_is_never_declared_dead",
       "test_peer_end.py::test_a_stopped_consumer_is_never_declared_dead")),
     M("an idle one is", CORE, "    const bool gone = connection_->hung_up();\n",
       "    static int looks = 0;\n    const bool gone = connection_->hung_up() || ++looks > 8;\n",
@@ -959,9 +962,8 @@ PROMISES = {
     M("they end a send", PYX, "elif status != Status.ok and status != Status.interrupted:", "elif status != Status.ok:",
       ("test_signals.py::test_other_signals_run_their_handlers_and_the_wait_goes_on[send]",)),
     M("they end listen", CORE,
-      "::epoll_wait(epoll_.get(), &event, 1, poll_timeout(std::min(deadline, next_deadline())));",
-      "if (::epoll_wait(epoll_.get(), &event, 1, poll_timeout(std::min(deadline, next_deadline()))) < 0) "
-      "throw_interrupted();",
+      "events_.wait({&tag, 1}, poll_timeout(std::min(deadline, next_deadline())));",
+      "if (events_.wait({&tag, 1}, poll_timeout(std::min(deadline, next_deadline()))) < 0) throw_interrupted();",
       ("test_signals.py::test_other_signals_run_their_handlers_and_the_wait_goes_on[listen]",)),
     M("they end connect", CORE, "    ::nanosleep(&time, nullptr);\n}",
       "    if (::nanosleep(&time, nullptr) != 0) throw_interrupted();\n}",
@@ -1018,10 +1020,10 @@ PROMISES = {
       "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->abandon();",
       "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->shut_down();",
       ("test_fork.py::test_the_end_of_a_forked_child_is_not_the_end_of_the_bus",)),
-    M("it hides its parent's death", CORE, "{process_.get(), POLLIN, 0}", "{-1, POLLIN, 0}",
+    M("it hides its parent's death", PLATFORM, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
       ("test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[producer-_Fork]",
       "test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[consumer-_Fork]")),
-    M("both of what guards against that", CORE, "{process_.get(), POLLIN, 0}", "{-1, POLLIN, 0}",
+    M("both of what guards against that", PLATFORM, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
       ("test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[producer-os.fork]",), ((CORE,
       "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->abandon();",
       "    mode_.store(Mode::forked, std::memory_order_relaxed);"),)),
@@ -1464,7 +1466,7 @@ PROMISES = {
     M("a caller that dies stays", SERVER, '            log.warning("%s", error)\n            self._drop(bus)\n',
       '            log.warning("%s", error)\n', ("test_server.py::test_callers_that_end_leave_nothing_behind[kill]",)),
     M("a caller's death hides behind its forked child", CORE,
-      "        if (bus.connection()->process() >= 0) watch(*members_.back(), bus.connection()->process(), EPOLLIN);\n",
+      "        if (bus.connection()->process() >= 0) watch(*members_.back(), bus.connection()->process());\n",
       "", ("test_server.py::test_a_callers_death_is_seen_though_its_forked_child_lives[_Fork]",)),
     M("a caller costs more descriptors", CORE,
       "    for (Segment& segment : established.segments) segment.close_descriptor();\n", "",

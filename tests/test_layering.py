@@ -12,9 +12,13 @@ CIMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+)?(c?import)\s+(.+)$", re.MULTIL
 EXTERN = re.compile(r'cdef extern from "tachyon/(\w+)\.hpp"')
 
 # Left is used by right, never back. Of the package, those of one set do not use each other.
-CORE = ["error", "layout", "wait", "ring", "segment", "fork", "socket_file", "handshake", "bus", "rpc", "wait_set"]
-# The handshake is one header and several sources, which share a header of their own.
+CORE = [
+    *("error", "layout", "futex", "wait", "ring", "descriptor", "event_queue", "platform", "segment"),
+    *("fork", "socket_file", "handshake", "bus", "rpc", "wait_set"),
+]
+# The handshake is one header and several sources, which share a header of their own; the platform one source a system.
 PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "hello", "listener"}
+PART = dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"platform_linux": "platform", "platform_macos": "platform"}
 PACKAGE = [
     {"_errors", "_ids"},
     {"_core", "_dlpack"},
@@ -51,7 +55,7 @@ def test_a_header_includes_only_what_stands_to_its_left(header):
 @pytest.mark.parametrize("source", sorted((ROOT / "cxx" / "src").glob("*.cpp")), ids=lambda path: path.name)
 def test_a_source_includes_its_own_header_and_what_stands_to_its_left(source):
     used = includes(source) - {"hello"}
-    part = "handshake" if source.stem in PARTS_OF_THE_HANDSHAKE else source.stem
+    part = PART.get(source.stem, source.stem)
     assert part in CORE, "a new part: say where it stands"
     assert part in used or source.stem == "hello"
     assert used <= set(CORE[: CORE.index(part) + 1])

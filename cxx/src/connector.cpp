@@ -1,16 +1,13 @@
 #include <poll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstddef>
-#include <cstdio>
 #include <cstring>
 
 #include "hello.hpp"
+#include "platform.hpp"
 #include "tachyon/handshake.hpp"
 #include "tachyon/socket_file.hpp"
 
@@ -36,21 +33,6 @@ bool wait_for(int socket, short events, std::uint64_t deadline, const Interrupt&
 void pause_for(std::uint64_t duration) {
     const timespec time{0, static_cast<long>(duration)};
     ::nanosleep(&time, nullptr);
-}
-
-void name_connector(int socket) {
-    // Not std::random_device: where that opens a file, it throws when there are no descriptors left.
-    std::array<unsigned, 2> random{};
-    (void)::getentropy(random.data(), sizeof random);
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, kConnectorName.data(), kConnectorName.size());
-    const int digits =
-        std::snprintf(address.sun_path + kConnectorName.size(), sizeof address.sun_path - kConnectorName.size(),
-                      "%d-%08x%08x", ::getpid(), random[0], random[1]);
-    const auto length = offsetof(sockaddr_un, sun_path) + kConnectorName.size() + static_cast<std::size_t>(digits);
-    // Without a name the handshake works all the same; it only tells the listener less.
-    (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length));
 }
 
 class Connector {
@@ -153,8 +135,7 @@ class Connector {
                 fail_handshake(EPROTO, "the listener at " + path_ + " passed more descriptors than were asked for");
             }
             if (reader.starved()) {
-                fail_handshake(EMFILE, "cannot take the descriptors from the listener at " + path_ + ": " +
-                                           std::strerror(EMFILE) + "; close some descriptors or raise `ulimit -n`");
+                fail_descriptor(EMFILE, "cannot take the descriptors from the listener at " + path_);
             }
             hung_up();
         }

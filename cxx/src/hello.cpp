@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "platform.hpp"
+
 namespace tachyon {
 namespace {
 
@@ -18,7 +20,7 @@ void take_descriptors(const msghdr& message, std::vector<Descriptor>& taken) {
         for (std::size_t i = 0; i < count; ++i) {
             int number = -1;
             std::memcpy(&number, CMSG_DATA(part) + i * sizeof number, sizeof number);
-            taken.emplace_back(number);
+            taken.push_back(own_received(number));
         }
     }
 }
@@ -74,7 +76,7 @@ HelloReader::Progress HelloReader::advance(int socket) {
         message.msg_iovlen = 1;
         message.msg_control = control.data();
         message.msg_controllen = control.size();
-        const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        const ssize_t n = ::recvmsg(socket, &message, kReceive);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return Progress::more;
         if (n > 0) {
@@ -99,16 +101,16 @@ bool send_hello(int socket, const Hello& hello, const std::vector<Segment>& segm
         const std::size_t count = std::min(segments.size(), kMaxSegments);
         for (std::size_t i = 0; i < count; ++i) numbers[i] = segments[i].descriptor();
         message.msg_control = control.data();
-        message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+        message.msg_controllen = static_cast<decltype(message.msg_controllen)>(CMSG_SPACE(sizeof(int) * count));
         cmsghdr* const rights = CMSG_FIRSTHDR(&message);
         rights->cmsg_level = SOL_SOCKET;
         rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int) * count);
+        rights->cmsg_len = static_cast<decltype(rights->cmsg_len)>(CMSG_LEN(sizeof(int) * count));
         std::memcpy(CMSG_DATA(rights), numbers.data(), sizeof(int) * count);
     }
-    return ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof hello);
+    return ::sendmsg(socket, &message, kSend) == static_cast<ssize_t>(sizeof hello);
 }
 
-bool send_ready(int socket) { return ::send(socket, &kReady, 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1; }
+bool send_ready(int socket) { return ::send(socket, &kReady, 1, kSend) == 1; }
 
 }  // namespace tachyon

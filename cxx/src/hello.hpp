@@ -16,7 +16,7 @@ namespace tachyon {
 constexpr std::uint64_t kPatience = 5000 * kMillisecond;  // with a peer that is connected and silent
 
 [[noreturn]] void throw_interrupted();
-// Milliseconds for poll or epoll_wait: until then, but not longer than a slice, rounded up.
+// Milliseconds for poll or EventQueue::wait: until then, but not longer than a slice, rounded up.
 int poll_timeout(std::uint64_t until);
 
 const char* kind_name(std::uint16_t kind);

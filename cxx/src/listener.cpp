@@ -1,7 +1,5 @@
 #include <poll.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "hello.hpp"
+#include "platform.hpp"
 #include "tachyon/handshake.hpp"
 #include "tachyon/socket_file.hpp"
 
@@ -33,18 +32,18 @@ std::uint64_t patience_for(const std::vector<std::uint64_t>& capacities) {
 struct Listener::Client {
     enum class State { greeting, greeted, offered };
 
-    Client(const Listener& its_listener, Connection&& its_connection)
+    Client(Listener& its_listener, Connection&& its_connection)
         : listener(its_listener), connection(std::move(its_connection)) {}
     Client(const Client&) = delete;
     Client& operator=(const Client&) = delete;
     ~Client() {
         if (connection.socket() < 0 || listener.forked()) return;
         // A forked child may hold this socket open: by its closing alone neither epoll nor the client would learn of it.
-        listener.forget(connection.socket());
+        listener.events_.remove(connection.socket());
         connection.shut_down();
     }
 
-    const Listener& listener;
+    Listener& listener;
     Connection connection;
     HelloReader reader{0};  // a client has no descriptors to pass
     const std::uint64_t accepted = now_ns();
@@ -60,22 +59,11 @@ Listener::Listener(std::string path, ListenOptions options, Clients clients, con
     : path_(std::move(path)),
       options_(std::move(options)),
       once_(clients == Clients::one),
-      membarrier_(register_membarrier()) {
+      membarrier_(register_membarrier()),
+      events_("watch for clients") {
     make_address(path_);  // a bad path before a large reservation
     spare_ = make_segments();
-    epoll_ = Descriptor(::epoll_create1(EPOLL_CLOEXEC));
-    if (!epoll_) {
-        fail_handshake(errno, std::string("cannot watch for clients: ") + std::strerror(errno) +
-                                  "; close some descriptors or raise `ulimit -n`");
-    }
-    if (!once_) {  // whose accept() keeps the time by itself, and nobody sees its descriptor
-        timer_ = Descriptor(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-        if (!timer_) {
-            fail_handshake(errno, std::string("cannot make a timer: ") + std::strerror(errno) +
-                                      "; close some descriptors or raise `ulimit -n`");
-        }
-        watch(timer_.get());
-    }
+    if (!once_) events_.set_timer(kNever);  // one's accept() keeps the time by itself, and nobody sees its descriptor
     file_ = std::make_unique<SocketFile>(path_, options_.mode, interrupt);
     watch_file(true);
 }
@@ -99,8 +87,8 @@ Established Listener::accept(std::uint64_t deadline, const Interrupt& interrupt)
             throw SetupError(SetupFailure::timed_out, ETIMEDOUT,
                              "nobody connected to " + path_ + " within the timeout");
         }
-        epoll_event event{};
-        ::epoll_wait(epoll_.get(), &event, 1, poll_timeout(std::min(deadline, next_deadline())));
+        void* tag = nullptr;
+        events_.wait({&tag, 1}, poll_timeout(std::min(deadline, next_deadline())));
     }
 }
 
@@ -128,14 +116,7 @@ std::optional<Established> Listener::try_accept() {
 void Listener::expect_more() noexcept {
     // With so many clients it would be ready all the time, and nothing could be done about it.
     watch_file(clients_.size() < kMostClients);
-    const std::uint64_t next = next_deadline();
-    if (!timer_ || next == timer_set_to_) return;
-    itimerspec time{};  // all 0: never
-    if (next != kNever) {
-        time.it_value.tv_sec = static_cast<time_t>(next / 1'000'000'000u);
-        time.it_value.tv_nsec = static_cast<long>(next % 1'000'000'000u);
-    }
-    if (::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &time, nullptr) == 0) timer_set_to_ = next;
+    if (!once_) events_.set_timer(next_deadline());
 }
 
 std::uint64_t Listener::next_deadline() const noexcept {
@@ -148,25 +129,20 @@ std::uint64_t Listener::next_deadline() const noexcept {
     return next;
 }
 
-void Listener::watch(int descriptor) const {
-    epoll_event event{};
-    event.events = EPOLLIN;
-    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
-        fail_handshake(errno, std::string("cannot watch a client: ") + std::strerror(errno));
+void Listener::watch(int descriptor) {
+    const int error_number = events_.add(descriptor, nullptr);
+    if (error_number != 0) {
+        fail_handshake(error_number, std::string("cannot watch a client: ") + std::strerror(error_number));
     }
-}
-
-void Listener::forget(int descriptor) const noexcept {
-    epoll_event event{};  // kernels before 2.6.9 want one
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor, &event);
 }
 
 void Listener::watch_file(bool wanted) noexcept {
     if (wanted == watching_file_) return;
-    epoll_event event{};
-    event.events = EPOLLIN;
-    if (::epoll_ctl(epoll_.get(), wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, file_->descriptor(), &event) == 0) {
-        watching_file_ = wanted;
+    if (!wanted) {
+        events_.remove(file_->descriptor());
+        watching_file_ = false;
+    } else {
+        watching_file_ = events_.add(file_->descriptor(), nullptr) == 0;
     }
 }
 
@@ -196,7 +172,7 @@ bool Listener::drop_oldest_silent(std::uint64_t silence) noexcept {
 void Listener::accept_all() {
     for (;;) {
         if (clients_.size() >= kMostClients && !drop_oldest_silent(kGrace)) return;
-        Descriptor socket(::accept4(file_->descriptor(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        Descriptor socket = accept_stream_socket(file_->descriptor());
         if (!socket) {
             if (errno == EINTR || errno == ECONNABORTED) continue;
             if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS) return;
@@ -205,8 +181,7 @@ void Listener::accept_all() {
             pollfd entry{file_->descriptor(), POLLIN, 0};
             if (::poll(&entry, 1, 0) == 0) return;
             if (drop_oldest_silent(0)) continue;
-            fail_handshake(error_number, std::string("cannot accept a client: ") + std::strerror(error_number) +
-                                             "; close some descriptors or raise `ulimit -n`");
+            fail_descriptor(error_number, "cannot accept a client");
         }
         std::unique_ptr<Client> client;
         try {
@@ -298,7 +273,7 @@ void Listener::offer_next() {
 
 Established Listener::finish(Client& client) {
     Established established{std::move(client.connection), std::move(client.segments)};
-    forget(established.connection.socket());
+    events_.remove(established.connection.socket());
     if (once_) {
         file_.reset();  // before the last word: who has been let in sees the path gone
         clients_.clear();

@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "platform.hpp"
+#include "tachyon/error.hpp"
 #include "tachyon/wait.hpp"
 
 namespace tachyon {
@@ -24,8 +26,7 @@ class FolderLock {
         folder_ = Descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         if (!folder_) {
             if (errno == EMFILE || errno == ENFILE) {
-                fail_handshake(errno,
-                               std::string(std::strerror(errno)) + "; close some descriptors or raise `ulimit -n`");
+                fail_descriptor(errno, "cannot open the folder of " + path);
             }
             fail_handshake(errno, "cannot open the folder of " + path + ": " + std::strerror(errno));
         }
@@ -78,10 +79,6 @@ void remove_stale(const std::string& path, const sockaddr_un& address) {
 
 }  // namespace
 
-void fail_handshake(int error_number, const std::string& what) {
-    throw SetupError(SetupFailure::handshake, error_number, what);
-}
-
 sockaddr_un make_address(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -97,12 +94,8 @@ sockaddr_un make_address(const std::string& path) {
 }
 
 Descriptor make_stream_socket() {
-    Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!socket) {
-        const int error_number = errno;
-        fail_handshake(error_number, std::string("cannot make a socket: ") + std::strerror(error_number) +
-                                         "; close some descriptors or raise `ulimit -n`");
-    }
+    Descriptor socket = open_stream_socket();
+    if (!socket) fail_descriptor(errno, "cannot make a socket");
     return socket;
 }
 

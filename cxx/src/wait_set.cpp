@@ -1,13 +1,10 @@
 #include "tachyon/wait_set.hpp"
 
-#include <sys/epoll.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 
-#include "tachyon/socket_file.hpp"
+#include "tachyon/error.hpp"
 
 namespace tachyon {
 
@@ -25,12 +22,7 @@ struct WaitSet::Member {
     }
 };
 
-WaitSet::WaitSet() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-    if (!epoll_) {
-        fail_handshake(errno, std::string("cannot wait for many: ") + std::strerror(errno) +
-                                  "; close some descriptors or raise `ulimit -n`");
-    }
-}
+WaitSet::WaitSet() : events_("wait for many") {}
 
 WaitSet::~WaitSet() = default;
 
@@ -41,12 +33,10 @@ WaitSet::Member* WaitSet::find(Token token) noexcept {
     return found == members_.end() ? nullptr : found->get();
 }
 
-void WaitSet::watch(Member& member, int descriptor, std::uint32_t events) {
-    epoll_event event{};
-    event.events = events;
-    event.data.ptr = &member;
-    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
-        fail_handshake(errno, std::string("cannot watch a peer: ") + std::strerror(errno));
+void WaitSet::watch(Member& member, int descriptor) {
+    const int error_number = events_.add(descriptor, &member);
+    if (error_number != 0) {
+        fail_handshake(error_number, std::string("cannot watch a peer: ") + std::strerror(error_number));
     }
     (member.watched[0] < 0 ? member.watched[0] : member.watched[1]) = descriptor;
 }
@@ -57,8 +47,8 @@ void WaitSet::add(Token token, Bus& bus) {
     member->bus = &bus;
     members_.push_back(std::move(member));
     try {
-        watch(*members_.back(), bus.connection()->socket(), EPOLLIN | EPOLLRDHUP);
-        if (bus.connection()->process() >= 0) watch(*members_.back(), bus.connection()->process(), EPOLLIN);
+        watch(*members_.back(), bus.connection()->socket());
+        if (bus.connection()->process() >= 0) watch(*members_.back(), bus.connection()->process());
     } catch (...) {
         remove(token);
         throw;
@@ -85,7 +75,7 @@ void WaitSet::add_descriptor(Token token, int descriptor) {
     member->token = token;
     members_.push_back(std::move(member));
     try {
-        watch(*members_.back(), descriptor, EPOLLIN);
+        watch(*members_.back(), descriptor);
     } catch (...) {
         remove(token);
         throw;
@@ -96,8 +86,7 @@ void WaitSet::remove(Token token) noexcept {
     const auto found = std::ranges::find_if(members_, [token](const auto& each) { return each->token == token; });
     if (found == members_.end()) return;
     for (const int descriptor : (*found)->watched) {
-        epoll_event event{};
-        if (descriptor >= 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor, &event);
+        if (descriptor >= 0) events_.remove(descriptor);
     }
     const auto index = static_cast<std::size_t>(found - members_.begin());
     members_.erase(found);
@@ -112,7 +101,7 @@ WaitSet::Member* WaitSet::next_ready() noexcept {
         if (next_ >= count) next_ = 0;
         Member& member = *members_[next_++];
         if (member.is_ready()) {
-            if (member.bus == nullptr) member.ready = false;  // epoll will say so again
+            if (member.bus == nullptr) member.ready = false;  // events_ will say so again
             return &member;
         }
     }
@@ -121,12 +110,11 @@ WaitSet::Member* WaitSet::next_ready() noexcept {
 
 // How many descriptors had something to say; -1: a signal came.
 int WaitSet::look_at_descriptors(int timeout) noexcept {
-    std::array<epoll_event, 64> events;
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+    std::array<void*, 64> tags;
+    const int count = events_.wait(tags, timeout);
     last_look_ = ticks();
     for (int i = 0; i < count; ++i) {
-        const epoll_event& event = events[static_cast<std::size_t>(i)];
-        Member& member = *static_cast<Member*>(event.data.ptr);
+        Member& member = *static_cast<Member*>(tags[static_cast<std::size_t>(i)]);
         const Connection* const connection = member.bus != nullptr ? member.bus->connection() : nullptr;
         if (connection == nullptr || connection->hung_up()) {
             member.ready = true;
@@ -138,7 +126,7 @@ int WaitSet::look_at_descriptors(int timeout) noexcept {
 }
 
 Status WaitSet::poll(Token& token) noexcept {
-    if (!epoll_) return Status::forked;
+    if (!events_) return Status::forked;
     // Callers who keep the rings busy must not keep a new one, or the news of a death, waiting.
     if (ticks() - last_look_ > kTicksBetweenChecks) look_at_descriptors(0);
     const Member* const member = next_ready();

@@ -23,14 +23,15 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RING = "cxx/include/tachyon/ring.hpp"
+FUTEX = "cxx/include/tachyon/futex.hpp"
 WAIT = "cxx/include/tachyon/wait.hpp"
 BUS_HPP = "cxx/include/tachyon/bus.hpp"
 BUS = "cxx/src/bus.cpp"
 FORK = "cxx/src/fork.cpp"
-CONNECTION = "cxx/src/connection.cpp"
 CONNECTOR = "cxx/src/connector.cpp"
 HELLO = "cxx/src/hello.cpp"
 LISTENER = "cxx/src/listener.cpp"
+PLATFORM = "cxx/src/platform_linux.cpp"
 RPC = "cxx/src/rpc.cpp"
 RPC_HPP = "cxx/include/tachyon/rpc.hpp"
 WAIT_SET = "cxx/src/wait_set.cpp"
@@ -95,14 +96,14 @@ MUTANTS = [
     Mutant("the waker does not reset the word", WAIT,
            "const std::uint32_t before = parked.exchange(kAwake, std::memory_order_acq_rel);",
            "const std::uint32_t before = parked.load(std::memory_order_acquire);", ("wait",)),
-    Mutant("the sleeper does not look again", WAIT, "if (!has_work()) {\n        const timespec", "{\n        const timespec",
+    Mutant("the sleeper does not look again", WAIT, "if (!has_work()) {\n        const int error", "{\n        const int error",
            ("wait",)),
     Mutant("the sleeper does not announce itself", WAIT,
            "parked.store(kParkedOnFutex, std::memory_order_relaxed);  // [park-barrier] orders it", "", ("wait",)),
     Mutant("the sleeper does not clear the word", WAIT,
            "parked.store(kAwake, std::memory_order_relaxed);  // we look again in any case", "", ("wait",)),
-    Mutant("private futexes", WAIT, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX", ("wait",)),
-    Mutant("only one sleeper is woken", WAIT, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE, 1", ("wait",)),
+    Mutant("private futexes", FUTEX, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX", ("wait",)),
+    Mutant("only one sleeper is woken", FUTEX, "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE, 1", ("wait",)),
     Mutant("leaving an undecided wait clears the other's word", BUS,
            "        segment_.header()->consumer_parked.store(kParkedOnFutex, std::memory_order_relaxed);\n", "", ("bus",)),
     # ---- memory order, which only ThreadSanitizer sees on this hardware
@@ -166,9 +167,12 @@ MUTANTS = [
            "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->abandon();",
            "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->shut_down();", ("bus",)),
     # ---- set-up
-    Mutant("seals are not checked", SEGMENT, "if ((seals & kSeals) != kSeals)", "if (false)", ("segment",)),
-    Mutant("the size is not checked", SEGMENT,
-           "if (status.st_size < 0 || static_cast<std::uint64_t>(status.st_size) != segment.bytes()) {", "if (false) {",
+    Mutant("seals are not checked", PLATFORM, "if ((seals & kSeals) != kSeals)", "if (false)", ("segment",)),
+    Mutant("a read-only memfd is mapped", PLATFORM,
+           "if ((seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0 || (access & O_ACCMODE) != O_RDWR) {", "if (access < 0) {",
+           ("segment",)),
+    Mutant("the size is not checked", PLATFORM,
+           "if (std::cmp_not_equal(status.st_size, bytes)) {", "if (false) {",
            ("segment",)),
     Mutant("the header page is not checked", SEGMENT, "if (header->magic != kSegmentMagic ||", "if (false && header->magic != kSegmentMagic ||",
            ("segment",)),
@@ -188,7 +192,7 @@ MUTANTS = [
            "return hello.byte_order == kByteOrder;", ("handshake",)),
     Mutant("a refusal after a hang-up is not read", CONNECTOR, "&& errno != EPIPE && errno != ECONNRESET) hung_up();",
            ") hung_up();", ("handshake",)),
-    Mutant("the death of a forking peer is not watched", CONNECTION, "{process_.get(), POLLIN, 0}", "{-1, POLLIN, 0}",
+    Mutant("the death of a forking peer is not watched", PLATFORM, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
            ("handshake",)),
     Mutant("a client without a pidfd ends the listener", LISTENER,
            "            if (drop_oldest_silent(0)) continue;\n            throw;", "            throw;", ("handshake",)),
@@ -266,8 +270,12 @@ MUTANTS = [
     Mutant("accept cannot be interrupted", LISTENER, "        if (interrupt()) throw_interrupted();\n", "", ("listener",)),
     Mutant("a forked child accepts", LISTENER, "    if (forked()) fail_handshake(", "    if (false) fail_handshake(", ("listener",)),
     Mutant("who has been let in is still watched", LISTENER,
-           "    forget(established.connection.socket());\n", "",
+           "    events_.remove(established.connection.socket());\n", "",
            ("listener",)),
+    Mutant("the listener's timer is not set", PLATFORM, "    if (deadline == timer_set_to_) return;\n", "    if (timer_) return;\n",
+           ("listener",)),
+    Mutant("the listener's timer stays set", PLATFORM, "    if (deadline == timer_set_to_) return;\n",
+           "    if (deadline == timer_set_to_ || deadline == kNever) return;\n", ("listener",)),
     Mutant("a client without memory stays", LISTENER, "            drop(client);\n            throw;\n", "            throw;\n",
            ("listener",)),
 ]

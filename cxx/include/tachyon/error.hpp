@@ -50,4 +50,9 @@ class SetupError : public std::runtime_error {
     int error_number_;
 };
 
+[[noreturn]] void fail_handshake(int error_number, const std::string& what);
+// The handshake fails for want of a descriptor; `doing` is what could not be done.
+[[noreturn]] void fail_descriptor(int error_number, const std::string& doing);
+[[noreturn]] void fail_memory(int error_number, std::uint64_t bytes, const std::string& doing);
+
 }  // namespace tachyon

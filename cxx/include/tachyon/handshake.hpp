@@ -23,17 +23,15 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "tachyon/event_queue.hpp"
 #include "tachyon/layout.hpp"
 #include "tachyon/segment.hpp"
 #include "tachyon/socket_file.hpp"
 #include "tachyon/wait.hpp"
 
 namespace tachyon {
-
-inline constexpr std::string_view kConnectorName{"\0tachyon-1-", 11};
 
 // The open socket to a peer and what is known about it.
 class Connection {
@@ -104,7 +102,7 @@ class Listener {
     // Without waiting: everything that can be done now. SetupError as accept.
     std::optional<Established> try_accept();
     // Readable, for poll and its like, when try_accept may get any further, be it because a client's time is over.
-    [[nodiscard]] int descriptor() const noexcept { return epoll_.get(); }
+    [[nodiscard]] int descriptor() const noexcept { return events_.descriptor(); }
 
     [[nodiscard]] bool forked() const noexcept { return file_ && file_->forked(); }
 
@@ -115,8 +113,7 @@ class Listener {
     Listener(std::string path, ListenOptions options, Clients clients, const Interrupt& interrupt);
 
     [[nodiscard]] std::vector<Segment> make_segments() const;
-    void watch(int descriptor) const;
-    void forget(int descriptor) const noexcept;
+    void watch(int descriptor);
     void watch_file(bool wanted) noexcept;
     void expect_more() noexcept;
     void drop(const Client& client) noexcept;
@@ -136,9 +133,7 @@ class Listener {
     const bool membarrier_;
     std::vector<Segment> spare_;  // for the next client
     std::unique_ptr<SocketFile> file_;
-    Descriptor epoll_;
-    Descriptor timer_;  // readable once the first client's time is over; none where one is wanted
-    std::uint64_t timer_set_to_ = kNever;
+    EventQueue events_;
     bool watching_file_ = false;
     std::vector<std::unique_ptr<Client>> clients_;  // oldest first
 };

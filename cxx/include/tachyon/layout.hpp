@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace tachyon {
 
@@ -88,6 +89,7 @@ inline constexpr std::uint32_t kByteOrder = 0x01020304u;
 inline constexpr std::uint32_t kAbilityMembarrier =
     1;  // this process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED
 inline constexpr std::size_t kMaxSegments = 2;
+inline constexpr std::string_view kConnectorName{"\0tachyon-1-", 11};  // begins the abstract address of who connects
 inline constexpr char kReady = 'R';
 inline constexpr char kRing = 'B';  // to a peer that is parked on its socket
 

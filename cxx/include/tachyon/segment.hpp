@@ -1,45 +1,15 @@
-// Purpose: one sealed piece of shared memory (a memfd) and its mapping; and the descriptor that owns a number.
+// Purpose: one sealed piece of shared memory (a memfd) and its mapping.
 // Threads: create, attach, move and destroy from one thread at a time. The memory itself is the ring's business.
 // Lifetime: the mapping lives as long as the Segment; the descriptor only until it has been passed on.
 // Ordering: none; the header is written before the descriptor leaves the process.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdint>
-#include <string>
-#include <utility>
 
-#include "tachyon/error.hpp"
+#include "tachyon/descriptor.hpp"
 #include "tachyon/ring.hpp"
 
 namespace tachyon {
-
-class Descriptor {
-  public:
-    Descriptor() noexcept = default;
-    explicit Descriptor(int number) noexcept : number_(number) {}
-    Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-    Descriptor& operator=(Descriptor&& other) noexcept {
-        if (this != &other) {
-            reset();
-            number_ = std::exchange(other.number_, -1);
-        }
-        return *this;
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() { reset(); }
-
-    [[nodiscard]] int get() const noexcept { return number_; }
-    explicit operator bool() const noexcept { return number_ >= 0; }
-    void reset() noexcept {
-        if (number_ >= 0) ::close(std::exchange(number_, -1));
-    }
-
-  private:
-    int number_ = -1;
-};
 
 class Segment {
   public:
@@ -69,7 +39,6 @@ class Segment {
     [[nodiscard]] int bind_to_node(unsigned node) const noexcept;
 
   private:
-    void map();
     void unmap() noexcept;
     [[nodiscard]] std::uint64_t bytes() const noexcept { return kHeaderBytes + capacity_; }
 

@@ -10,8 +10,8 @@
 #include <cstdint>
 #include <string>
 
+#include "tachyon/descriptor.hpp"
 #include "tachyon/fork.hpp"
-#include "tachyon/segment.hpp"
 
 namespace tachyon {
 
@@ -47,7 +47,5 @@ class SocketFile {
 sockaddr_un make_address(const std::string& path);
 
 Descriptor make_stream_socket();  // non-blocking, close-on-exec
-
-[[noreturn]] void fail_handshake(int error_number, const std::string& what);
 
 }  // namespace tachyon

@@ -13,17 +13,14 @@
 // either is not, both sides use a locked read-modify-write. docs/memory-model.md argues both forms.
 #pragma once
 
-#include <linux/futex.h>
-#include <linux/membarrier.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <climits>
 #include <cstdint>
+
+#include "tachyon/futex.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -66,11 +63,6 @@ inline void compiler_barrier() noexcept { std::atomic_signal_fence(std::memory_o
 
 enum class Barrier : std::uint8_t { membarrier, locked };
 
-// True if it returned 0 in this process, which is all that may be promised to a peer. Cheap; call it before each handshake.
-inline bool register_membarrier() noexcept {
-    return ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
-}
-
 // [park-barrier]. False: the kernel refused it after all, and the caller must not sleep long.
 inline bool park_barrier(Barrier barrier) noexcept {
     if (barrier == Barrier::locked) {
@@ -78,7 +70,7 @@ inline bool park_barrier(Barrier barrier) noexcept {
         return true;
     }
     compiler_barrier();
-    const bool done = ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
+    const bool done = membarrier();
     compiler_barrier();
     return done;
 }
@@ -104,7 +96,7 @@ struct Doorbell {
     if (before == kParkedOnSocket) {
         if (doorbell.ring != nullptr) doorbell.ring(doorbell.context);
     } else {
-        ::syscall(SYS_futex, &parked, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);  // shared futex: no FUTEX_PRIVATE_FLAG
+        futex_wake_all(parked);
     }
     return true;
 }
@@ -131,9 +123,8 @@ Parked park(std::atomic<std::uint32_t>& parked, Barrier barrier, std::uint64_t s
     if (!park_barrier(barrier)) slice = std::min(slice, kMillisecond);
     Parked result = Parked::saw_work;
     if (!has_work()) {
-        const timespec relative{static_cast<time_t>(slice / 1'000'000'000u), static_cast<long>(slice % 1'000'000'000u)};
-        const long rc = ::syscall(SYS_futex, &parked, FUTEX_WAIT, kParkedOnFutex, &relative, nullptr, 0);
-        result = rc == 0 || errno == EAGAIN ? Parked::woken : errno == EINTR ? Parked::interrupted : Parked::slice_over;
+        const int error = futex_wait(parked, kParkedOnFutex, slice);
+        result = error == 0 ? Parked::woken : error == EINTR ? Parked::interrupted : Parked::slice_over;
     }
     parked.store(kAwake, std::memory_order_relaxed);  // we look again in any case
     return result;

@@ -14,8 +14,8 @@
 
 #include "tachyon/bus.hpp"
 #include "tachyon/error.hpp"
+#include "tachyon/event_queue.hpp"
 #include "tachyon/fork.hpp"
-#include "tachyon/segment.hpp"
 #include "tachyon/wait.hpp"
 
 namespace tachyon {
@@ -50,19 +50,19 @@ class WaitSet {
     struct Member;
 
     [[nodiscard]] Member* find(Token token) noexcept;
-    void watch(Member& member, int descriptor, std::uint32_t events);
+    void watch(Member& member, int descriptor);
     [[nodiscard]] Member* next_ready() noexcept;
     bool park() noexcept;
     int look_at_descriptors(int timeout) noexcept;
 
     std::vector<std::unique_ptr<Member>> members_;
     std::size_t next_ = 0;  // whose turn it is
-    Descriptor epoll_;
+    EventQueue events_;
     SpinBudget budget_;
     std::uint64_t last_look_ = 0;  // at the descriptors; ticks()
     std::uint64_t parks_ = 0;
     // The kernel's list of what is watched is one for both processes.
-    ForkNode fork_node_{this, [](void* set) noexcept { static_cast<WaitSet*>(set)->epoll_.reset(); }};
+    ForkNode fork_node_{this, [](void* set) noexcept { static_cast<WaitSet*>(set)->events_.reset(); }};
 };
 
 }  // namespace tachyon

@@ -1,0 +1,55 @@
+// Purpose: what Linux and macOS have under different names, or only one of them has: one interface, and a file for each system,
+//   platform_linux.cpp and platform_macos.cpp. They define EventQueue (event_queue.hpp) too. Private to the core.
+// Threads: any. Lifetime: as the Descriptors that are returned. Ordering: none.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "tachyon/descriptor.hpp"
+
+namespace tachyon {
+
+// ---- memory --------------------------------------------------------------------------------------------------------------
+
+// `bytes` of shared memory, all zero, reserved as far as the system can, whose size nobody can change any more. SetupError:
+// memory; handshake where there is no free descriptor.
+Descriptor make_shared_memory(std::uint64_t bytes);
+
+// Why what a peer passed must not be mapped; empty if it is memory of that kind, writable, and of this size. Anything else
+// could shrink under us, which is a SIGBUS.
+std::string refusal_of_memory(int descriptor, std::uint64_t bytes);
+
+// SetupError (memory).
+void* map_shared_memory(int descriptor, std::uint64_t bytes);
+
+// Moves the pages to a NUMA node and prefers it from now on. 0, or an errno. No effect where there is no NUMA.
+int bind_memory_to_node(const void* memory, std::uint64_t bytes, unsigned node) noexcept;
+
+// ---- sockets -------------------------------------------------------------------------------------------------------------
+
+// Non-blocking, closed on exec, and without a SIGPIPE. Empty: see errno.
+Descriptor open_stream_socket() noexcept;
+Descriptor accept_stream_socket(int listener) noexcept;
+
+// A number that arrived by SCM_RIGHTS, received with kReceive: closed on exec.
+Descriptor own_received(int number) noexcept;
+
+extern const int kSend, kReceive;  // flags for send and recv, and their like: neither waits or raises a signal
+
+// Gives a socket that is going to connect a name by which the listener may know it (kConnectorName), where that needs no file.
+void name_connector(int socket) noexcept;
+
+struct Peer {
+    pid_t pid = 0;  // 0: in a PID namespace that we cannot see
+    uid_t uid = 0;
+    Descriptor process;  // readable once the process has ended, for poll and EventQueue; none where none can be had
+};
+Peer identify_peer(int socket);  // SetupError (handshake)
+
+// The peer has hung up, whatever it left unread, or its process (a descriptor, or -1) has ended.
+bool has_hung_up(int socket, int process) noexcept;
+
+}  // namespace tachyon

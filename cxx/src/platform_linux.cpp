@@ -1,0 +1,253 @@
+// Linux: sealed memfds, abstract addresses, pidfds, epoll with a timerfd.
+#include <fcntl.h>
+#include <linux/mempolicy.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <optional>
+#include <utility>
+
+#include "platform.hpp"
+#include "tachyon/error.hpp"
+#include "tachyon/event_queue.hpp"
+#include "tachyon/layout.hpp"
+#include "tachyon/wait.hpp"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+namespace tachyon {
+
+// ---- memory --------------------------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+std::optional<std::uint64_t> read_number(const std::string& path) {
+    std::ifstream file(path);
+    std::uint64_t value = 0;
+    if (file >> value) return value;
+    return std::nullopt;  // missing, or "max"
+}
+
+// What the memory cgroup of this process, and those above it, still allow.
+std::uint64_t cgroup_bytes_left() {
+    std::uint64_t left = UINT64_MAX;
+    const auto ask = [&left](const std::string& folder, const char* limit, const char* usage) {
+        const auto most = read_number(folder + limit);
+        const auto used = read_number(folder + usage);
+        if (most && used) left = std::min(left, *most > *used ? *most - *used : 0);
+    };
+    std::ifstream groups("/proc/self/cgroup");
+    for (std::string line; std::getline(groups, line);) {
+        const auto second = line.find(':', line.find(':') + 1);
+        if (second == std::string::npos) continue;
+        const std::string controllers = line.substr(line.find(':') + 1, second - line.find(':') - 1);
+        const bool v2 = controllers.empty();
+        if (!v2 && controllers != "memory") continue;
+        for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
+            const std::string folder = (v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory") + path;
+            if (v2) {
+                ask(folder, "/memory.max", "/memory.current");
+            } else {
+                ask(folder, "/memory.limit_in_bytes", "/memory.usage_in_bytes");
+            }
+            if (path.rfind('/') == std::string::npos) break;
+        }
+    }
+    return left;
+}
+
+// A memfd takes its pages from the machine without asking anybody: without this look a reservation that does not fit would
+// end in the out-of-memory killer instead of an error.
+void check_available(std::uint64_t bytes) {
+    std::uint64_t available = UINT64_MAX;
+    std::ifstream info("/proc/meminfo");
+    for (std::string line; std::getline(info, line);) {
+        unsigned long long kib = 0;
+        if (std::sscanf(line.c_str(), "MemAvailable: %llu kB", &kib) == 1) {
+            available = std::uint64_t{kib} * 1024;
+            break;
+        }
+    }
+    available = std::min(available, cgroup_bytes_left());
+    if (bytes > available) {
+        fail_memory(ENOMEM, bytes, std::to_string(available) + " bytes are available");
+    }
+}
+
+// In pieces, because a signal makes the kernel give up and undo the whole call.
+void reserve(int descriptor, std::uint64_t bytes) {
+    constexpr std::uint64_t kMostAtOnce = 1 << 20, kLeastAtOnce = 4096;
+    std::uint64_t piece = kMostAtOnce;
+    for (std::uint64_t done = 0; done < bytes;) {
+        const std::uint64_t next = std::min(piece, bytes - done);
+        if (::fallocate(descriptor, 0, static_cast<off_t>(done), static_cast<off_t>(next)) == 0) {
+            done += next;
+        } else if (errno == EINTR) {
+            piece = std::max(kLeastAtOnce, piece / 2);
+        } else {
+            fail_memory(errno, bytes, "fallocate");
+        }
+    }
+}
+
+}  // namespace
+
+Descriptor make_shared_memory(std::uint64_t bytes) {
+    check_available(bytes);
+    Descriptor memory(::memfd_create("tachyon", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!memory) {
+        if (errno == EMFILE || errno == ENFILE) fail_descriptor(errno, "memfd_create");
+        fail_memory(errno, bytes, "memfd_create");
+    }
+    if (::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) fail_memory(errno, bytes, "ftruncate");
+    reserve(memory.get(), bytes);
+    if (::fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) fail_memory(errno, bytes, "sealing");
+    return memory;
+}
+
+std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
+    // The kind first: only a memfd has seals, and no call below can block on anything else that was passed.
+    const int seals = ::fcntl(descriptor, F_GET_SEALS);
+    if (seals < 0) return "its descriptor is not a memfd";
+    if ((seals & kSeals) != kSeals) return "it can still be resized (seals " + std::to_string(seals) + ")";
+    const int access = ::fcntl(descriptor, F_GETFL);
+    if ((seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0 || (access & O_ACCMODE) != O_RDWR) {
+        return "it cannot be written to";
+    }
+    struct stat status{};
+    if (::fstat(descriptor, &status) != 0) return std::string("fstat: ") + std::strerror(errno);
+    // A memfd shorter than announced maps without complaint and then raises SIGBUS.
+    if (std::cmp_not_equal(status.st_size, bytes)) {
+        return "it has " + std::to_string(status.st_size) + " bytes, not " + std::to_string(bytes);
+    }
+    return {};
+}
+
+void* map_shared_memory(int descriptor, std::uint64_t bytes) {
+    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+    if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");
+    return address;
+}
+
+int bind_memory_to_node(const void* memory, std::uint64_t bytes, unsigned node) noexcept {
+    constexpr unsigned kBits = 8 * sizeof(unsigned long), kWords = 1024 / kBits;
+    if (node >= kBits * kWords) return EINVAL;
+    std::array<unsigned long, kWords> nodes{};
+    nodes[node / kBits] = 1ul << (node % kBits);
+    const long rc = ::syscall(SYS_mbind, memory, bytes, MPOL_PREFERRED, nodes.data(), kBits * kWords + 1, MPOL_MF_MOVE);
+    return rc == 0 || errno == ENOSYS ? 0 : errno;
+}
+
+// ---- sockets -------------------------------------------------------------------------------------------------------------
+
+const int kSend = MSG_NOSIGNAL | MSG_DONTWAIT;
+const int kReceive = MSG_CMSG_CLOEXEC | MSG_DONTWAIT;
+
+Descriptor open_stream_socket() noexcept {
+    return Descriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
+
+Descriptor accept_stream_socket(int listener) noexcept {
+    return Descriptor(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
+Descriptor own_received(int number) noexcept { return Descriptor(number); }
+
+void name_connector(int socket) noexcept {
+    // Not std::random_device: where that opens a file, it throws when there are no descriptors left.
+    std::array<unsigned, 2> random{};
+    (void)::getentropy(random.data(), sizeof random);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, kConnectorName.data(), kConnectorName.size());
+    const int digits =
+        std::snprintf(address.sun_path + kConnectorName.size(), sizeof address.sun_path - kConnectorName.size(),
+                      "%d-%08x%08x", ::getpid(), random[0], random[1]);
+    const auto length = offsetof(sockaddr_un, sun_path) + kConnectorName.size() + static_cast<std::size_t>(digits);
+    // Without a name the handshake works all the same; it only tells the listener less.
+    (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length));
+}
+
+Peer identify_peer(int socket) {
+    ucred credentials{};
+    socklen_t length = sizeof credentials;
+    if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
+        fail_handshake(errno, std::string("cannot learn who the peer is: ") + std::strerror(errno));
+    }
+    // The socket's own pidfd cannot be of another process that got the same pid; older kernels (< 6.5) have only the pid.
+    int number = -1;
+    length = sizeof number;
+    if (::getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &number, &length) != 0) {
+        if (errno != EMFILE && credentials.pid > 0) {
+            number = static_cast<int>(::syscall(SYS_pidfd_open, credentials.pid, 0));
+        }
+        if (number < 0 && (errno == EMFILE || errno == ENFILE)) fail_descriptor(errno, "cannot watch the peer");
+    }
+    return {credentials.pid, credentials.uid, Descriptor(number)};
+}
+
+bool has_hung_up(int socket, int process) noexcept {
+    // Hang-up is reported whether or not the peer left bytes in the socket.
+    std::array<pollfd, 2> entries{{{socket, POLLRDHUP, 0}, {process, POLLIN, 0}}};
+    return ::poll(entries.data(), entries.size(), 0) > 0;
+}
+
+// ---- events --------------------------------------------------------------------------------------------------------------
+
+EventQueue::EventQueue(const char* doing) : queue_(::epoll_create1(EPOLL_CLOEXEC)) {
+    if (!queue_) fail_descriptor(errno, std::string("cannot ") + doing);
+}
+
+int EventQueue::add(int descriptor, void* tag) noexcept {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.ptr = tag;
+    return ::epoll_ctl(queue_.get(), EPOLL_CTL_ADD, descriptor, &event) == 0 ? 0 : errno;
+}
+
+void EventQueue::remove(int descriptor) noexcept {
+    epoll_event event{};  // kernels before 2.6.9 want one
+    ::epoll_ctl(queue_.get(), EPOLL_CTL_DEL, descriptor, &event);
+}
+
+void EventQueue::set_timer(std::uint64_t deadline) {
+    if (!timer_) {
+        Descriptor timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+        if (!timer || add(timer.get(), nullptr) != 0) fail_descriptor(errno, "cannot make a timer");
+        timer_ = std::move(timer);
+    }
+    if (deadline == timer_set_to_) return;
+    itimerspec time{};  // all 0: never
+    if (deadline != kNever) {
+        time.it_value.tv_sec = static_cast<time_t>(deadline / 1'000'000'000u);
+        time.it_value.tv_nsec = static_cast<long>(deadline % 1'000'000'000u);
+    }
+    if (::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &time, nullptr) == 0) timer_set_to_ = deadline;
+}
+
+int EventQueue::wait(std::span<void*> tags, int milliseconds) noexcept {
+    std::array<epoll_event, 64> events;
+    const std::size_t room = std::min(events.size(), tags.size());
+    const int count = ::epoll_wait(queue_.get(), events.data(), static_cast<int>(room), milliseconds);
+    for (std::size_t i = 0; std::cmp_less(i, count); ++i) tags[i] = events[i].data.ptr;
+    return count;
+}
+
+}  // namespace tachyon

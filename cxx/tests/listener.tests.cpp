@@ -28,6 +28,11 @@ bool readable(int descriptor, int patience_ms) {
     return ::poll(&entry, 1, patience_ms) == 1;
 }
 
+bool hung_up(int socket) {
+    pollfd entry{socket, POLLRDHUP, 0};
+    return ::poll(&entry, 1, 0) == 1;
+}
+
 // Connects in a thread of its own.
 class Connecting {
   public:
@@ -168,9 +173,16 @@ TEST_CASE("a listener's descriptor is readable when there is something to do") {
     CHECK_FALSE(readable(listener.descriptor(), 0));
 }
 
-TEST_CASE("a listener's descriptor says when the time of clients that take their offer and say no more is over") {
+TEST_CASE(
+    "a listener's descriptor says when the time of clients that take their offer and stall is over, and only once") {
     const Folder folder;
     Listener listener(folder.file(), many());
+    Listener other(folder.file("other"), many());
+    const Descriptor last = greet(folder.file("other"));
+    CHECK(eventually([&] {
+        CHECK_FALSE(other.try_accept());
+        return readable(last.get(), 0);
+    }));
     std::vector<Descriptor> stalled;
     for (int i = 0; i < 8; ++i) {  // all the offers that may be open at once
         stalled.push_back(greet(folder.file()));
@@ -191,6 +203,12 @@ TEST_CASE("a listener's descriptor says when the time of clients that take their
         CHECK_FALSE(listener.try_accept());
         return !readable(listener.descriptor(), 0);
     }));
+    // The other one's last client was dropped for its time.
+    CHECK(eventually([&] {
+        CHECK_FALSE(other.try_accept());
+        return hung_up(last.get());
+    }));
+    CHECK_FALSE(readable(other.descriptor(), 0));
 }
 
 TEST_CASE("clients that come together are all let in by a loop that takes one each time the descriptor is readable") {

@@ -3,8 +3,10 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cpp_bool
 from libcpp.memory cimport unique_ptr
+from libcpp.optional cimport optional
 from libcpp.string cimport string
 from libcpp.vector cimport vector
+from posix.types cimport uid_t
 
 
 cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
@@ -65,13 +67,19 @@ cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
         cpp_bool (*asked)(void*) noexcept
         void* context
 
+    cdef enum class Kind(uint16_t):
+        bus
+        rpc
+
     cdef cppclass ListenOptions:
+        Kind kind
         vector[uint64_t] capacities
         uint64_t deadline
         unsigned int mode
 
     cdef cppclass ConnectOptions:
         uint64_t deadline
+        optional[uid_t] uid
 
 
 cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:

@@ -4,14 +4,9 @@ cdef extern from *:
     """
     #include "tachyon/wait_set.hpp"
 
-    static tachyon::Listener* tachyon_new_listener(SetupOutcome& outcome, const std::string& path, bool rpc,
-                                                   uint64_t forward, uint64_t reverse, unsigned mode,
+    static tachyon::Listener* tachyon_new_listener(SetupOutcome& outcome, const std::string& path,
+                                                   const tachyon::ListenOptions& options,
                                                    const tachyon::Interrupt& interrupt) {
-        tachyon::ListenOptions options;
-        options.kind = rpc ? tachyon::Kind::rpc : tachyon::Kind::bus;
-        options.capacities = {forward};
-        if (rpc) options.capacities.push_back(reverse);
-        options.mode = mode;
         return tachyon_set_up(outcome, [&] { return new tachyon::Listener(path, options, interrupt); });
     }
 
@@ -45,8 +40,7 @@ cdef extern from *:
         });
     }
     """
-    core.Listener* tachyon_new_listener(SetupOutcome& outcome, const string& path, bint rpc, uint64_t forward,
-                                        uint64_t reverse, unsigned int mode,
+    core.Listener* tachyon_new_listener(SetupOutcome& outcome, const string& path, const core.ListenOptions& options,
                                         const core.Interrupt& interrupt) noexcept nogil
     core.Established* tachyon_accept(SetupOutcome& outcome, core.Listener& listener, uint64_t until,
                                      const core.Interrupt& interrupt) noexcept nogil
@@ -75,17 +69,14 @@ cdef class _Listener:
         self._core = NULL
         del opened
 
-    cdef int _open(self, object path, bint rpc, object forward, object reverse, object mode) except -1:
+    cdef int _open(self, object path, Kind kind, object capacity, object reverse, object mode) except -1:
         cdef string where = as_path(path)
-        cdef uint64_t first = as_capacity(forward), second = as_capacity(reverse)
-        cdef unsigned int bits = as_mode(mode)
+        cdef core.ListenOptions options = listen_options(kind, capacity, reverse, None, mode)
         cdef SetupOutcome outcome
-        cdef core.Interrupt interrupt
         cdef list raised = []
-        interrupt.asked = signal_raised
-        interrupt.context = <void*>raised
+        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
         with nogil:
-            self._core = tachyon_new_listener(outcome, where, rpc, first, second, bits, interrupt)
+            self._core = tachyon_new_listener(outcome, where, options, interrupt)
         if self._core == NULL:
             raise setup_failed(&outcome, path, raised)
         self._path = path
@@ -220,7 +211,7 @@ cdef class Listener(_Listener):
     def __init__(self, socket_path, capacity, *, mode=0o600):
         if self._core != NULL or self._closing:
             raise TypeError("a Listener is opened once; make a new one")
-        self._open(socket_path, False, capacity, capacity, mode)
+        self._open(socket_path, Kind.bus, capacity, None, mode)
 
     cdef object _adopt(self, core.Established* established):
         cdef SetupOutcome outcome
@@ -240,7 +231,7 @@ cdef class RpcListener(_Listener):
     def __init__(self, socket_path, cap_fwd, cap_rev, *, mode=0o600):
         if self._core != NULL or self._closing:
             raise TypeError("an RpcListener is opened once; make a new one")
-        self._open(socket_path, True, cap_fwd, cap_rev, mode)
+        self._open(socket_path, Kind.rpc, cap_fwd, cap_rev, mode)
 
     cdef object _adopt(self, core.Established* established):
         cdef SetupOutcome outcome

@@ -141,16 +141,13 @@ cdef class RpcBus:
         Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.
         """
         cdef string path = as_path(socket_path)
-        cdef uint64_t forward = as_capacity(cap_fwd), reverse = as_capacity(cap_rev), deadline = deadline_after(timeout)
-        cdef unsigned int bits = as_mode(mode)
+        cdef core.ListenOptions options = listen_options(Kind.rpc, cap_fwd, cap_rev, timeout, mode)
         cdef core.RpcRings* rings = NULL
         cdef SetupOutcome outcome
-        cdef core.Interrupt interrupt
         cdef list raised = []
-        interrupt.asked = signal_raised
-        interrupt.context = <void*>raised
+        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
         with nogil:
-            rings = tachyon_listen_rpc(outcome, path, forward, reverse, deadline, bits, interrupt)
+            rings = tachyon_listen_rpc(outcome, path, options, interrupt)
         if rings == NULL:
             raise setup_failed(&outcome, socket_path, raised)
         return new_rpc_bus(rings, socket_path, False)
@@ -159,16 +156,13 @@ cdef class RpcBus:
     def connect(socket_path, *, timeout=0.0, uid=None):
         """Attach to the callee that listens at `socket_path`. Everything as Bus.connect."""
         cdef string path = as_path(socket_path)
-        cdef uint64_t deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
-        cdef long user = as_user(uid)
+        cdef core.ConnectOptions options = connect_options(timeout, uid)
         cdef core.RpcRings* rings = NULL
         cdef SetupOutcome outcome
-        cdef core.Interrupt interrupt
         cdef list raised = []
-        interrupt.asked = signal_raised
-        interrupt.context = <void*>raised
+        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
         with nogil:
-            rings = tachyon_connect_rpc(outcome, path, deadline, user, interrupt)
+            rings = tachyon_connect_rpc(outcome, path, options, interrupt)
         if rings == NULL:
             raise setup_failed(&outcome, socket_path, raised)
         return new_rpc_bus(rings, socket_path, True)

@@ -3,39 +3,50 @@
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-cdef extern from *:
-    int Py_IsInitialized() noexcept nogil
+cdef object too_large(Bus self, object size):
+    message = "the message" if size is None else f"a message of {size} bytes"
+    return MessageTooLargeError(
+        f"{message} can never fit: this bus takes at most {self._capacity - 16} "
+        f"(its capacity of {self._capacity} less 16); listen with a larger capacity"
+    )
 
 
-# Not once the interpreter has begun to end: a daemon thread that asked for the GIL too late would find nothing there.
-cdef cpp_bool signal_raised(void* context) noexcept nogil:
-    return Py_IsInitialized() and signal_raised_with_gil(context)
-
-
-cdef cpp_bool signal_raised_with_gil(void* context) noexcept with gil:
-    # The handler's exception is kept in the slot that `context` points to, because this runs inside a nogil call.
-    try:
-        PyErr_CheckSignals()
-    except BaseException as error:
-        (<list><object>context).append(error)
-        return True
-    return False
-
-
-cdef object setup_failed(SetupOutcome* outcome, object path, list raised):
-    """What listen or connect raise, given what came out of the core."""
-    text = outcome.what.decode("utf-8", "replace")
-    if outcome.failure < 0:
-        return MemoryError(text) if "bad_alloc" in text else TachyonError(text)
-    if outcome.failure == <int>core.SetupFailure.capacity:
-        return CapacityError(text)
-    if outcome.failure == <int>core.SetupFailure.memory:
-        return MemoryError(text)
-    if outcome.failure == <int>core.SetupFailure.timed_out:
-        return TachyonTimeoutError(text)
-    if outcome.failure == <int>core.SetupFailure.interrupted:
-        return raised[0]
-    return HandshakeError(text, outcome.error_number or None, path)
+cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
+    """Status to exception, in one place."""
+    if status == Status.too_large:
+        raise too_large(self, size)
+    if status == Status.wrong_side:
+        raise BusBusyError(
+            "one side sends and the other receives, as the first send decided; open a second bus for the way back"
+        )
+    if status == Status.claim_open or status == Status.no_claim:
+        raise BusBusyError("a claim of this bus is open where none may be, or none is where one must be")
+    if status == Status.peer_closed:
+        raise PeerClosedError(f"the peer (pid {self._peer_pid}) has closed this bus ({self._path})")
+    if status == Status.peer_dead:
+        raise PeerDeadError(f"the peer (pid {self._peer_pid}) of this bus ({self._path}) died; open a new one")
+    if status == Status.corrupt:
+        error = PeerDeadError(
+            f"the peer (pid {self._peer_pid}) of this bus ({self._path}) corrupted the ring; open a new one"
+        )
+        error.reason = "corrupt"
+        raise error
+    if status == Status.forked:
+        raise BusClosedError(f"this bus ({self._path}) belongs to the parent of this process; open one here")
+    if status == Status.closed:
+        raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
+    if status == Status.unknown_call:
+        raise ValueError(
+            "there is no such call to wait for: its id was never issued, it is answered already, was cancelled, or "
+            "its reply was dropped because too many others had not been asked for"
+        )
+    if status == Status.busy:
+        raise BusBusyError("this bus is in use by another thread, or lent; a Bus serves one thread at a time")
+    if status == Status.full:
+        raise BusFullError("no room now")
+    if status == Status.empty:
+        raise BusEmptyError("no message now")
+    raise TachyonError(f"unexpected status {<int>status}")
 
 
 cdef object refuse_payload(object data, str verb):

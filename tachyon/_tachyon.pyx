@@ -18,9 +18,10 @@ from libc.string cimport memcpy
 from libcpp cimport bool as cpp_bool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
+from posix.types cimport uid_t
 
 from tachyon cimport _core as core
-from tachyon._core cimport Side, Status
+from tachyon._core cimport Kind, Side, Status
 from tachyon._dlpack cimport DLManagedTensor, DLManagedTensorVersioned, unversioned_capsule, versioned_capsule
 
 import operator
@@ -43,77 +44,8 @@ cdef extern from *:
 
     // Null after close(). The nogil methods are public and may be called then.
     static inline tachyon::Bus* tachyon_core(void* bus) { return static_cast<tachyon::Bus*>(bus); }
-
-    // The in-use flag. Only where threads really run side by side is an exchange needed: it costs 3 ns.
-    #ifdef Py_GIL_DISABLED
-    static inline int tachyon_enter(int* flag) { return __atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0; }
-    static inline void tachyon_leave(int* flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
-    #else
-    static inline int tachyon_enter(int* flag) { return *flag == 0 ? (*flag = 1) : 0; }
-    static inline void tachyon_leave(int* flag) { *flag = 0; }
-    #endif
-
-    // Catches what is ours and std's, never (...): at interpreter exit taking the GIL ends this thread by a forced
-    // unwinding, which must not be swallowed.
-    struct SetupOutcome { int failure = -1; int error_number = 0; std::string what; };
-    template <class Call>
-    static auto tachyon_set_up(SetupOutcome& outcome, Call call) -> decltype(call()) {
-        try {
-            return call();
-        } catch (const tachyon::SetupError& error) {
-            outcome.failure = static_cast<int>(error.failure());
-            outcome.error_number = error.error_number();
-            outcome.what = error.what();
-        } catch (const std::exception& error) {
-            outcome.what = error.what();
-        }
-        return nullptr;
-    }
-
-    static tachyon::Bus* tachyon_listen(SetupOutcome& outcome, const std::string& path, uint64_t capacity,
-                                        uint64_t deadline, unsigned mode,
-                                        const tachyon::Interrupt& interrupt) {
-        tachyon::ListenOptions options;
-        options.capacities = {capacity};
-        options.deadline = deadline;
-        options.mode = mode;
-        return tachyon_set_up(outcome, [&] { return tachyon::Bus::listen(path, options, interrupt).release(); });
-    }
-    static tachyon::Bus* tachyon_connect(SetupOutcome& outcome, const std::string& path, uint64_t deadline, long uid,
-                                         const tachyon::Interrupt& interrupt) {
-        tachyon::ConnectOptions options;
-        options.deadline = deadline;
-        if (uid >= 0) options.uid = static_cast<uid_t>(uid);
-        return tachyon_set_up(outcome, [&] { return tachyon::Bus::connect(path, options, interrupt).release(); });
-    }
-    static tachyon::RpcRings* tachyon_listen_rpc(SetupOutcome& outcome, const std::string& path, uint64_t forward,
-                                                 uint64_t reverse,
-                                                 uint64_t deadline,
-                                                 unsigned mode, const tachyon::Interrupt& interrupt) {
-        tachyon::ListenOptions options;
-        options.capacities = {forward, reverse};
-        options.deadline = deadline;
-        options.mode = mode;
-        return tachyon_set_up(
-            outcome, [&] { return new tachyon::RpcRings(tachyon::listen_rpc(path, options, interrupt)); });
-    }
-    static tachyon::RpcRings* tachyon_connect_rpc(SetupOutcome& outcome, const std::string& path, uint64_t deadline,
-                                                  long uid,
-                                                  const tachyon::Interrupt& interrupt) {
-        tachyon::ConnectOptions options;
-        options.deadline = deadline;
-        if (uid >= 0) options.uid = static_cast<uid_t>(uid);
-        return tachyon_set_up(
-            outcome, [&] { return new tachyon::RpcRings(tachyon::connect_rpc(path, options, interrupt)); });
-    }
     """
     core.Bus* tachyon_core(void* bus) noexcept nogil
-    int tachyon_enter(int* flag) noexcept
-    void tachyon_leave(int* flag) noexcept
-    cdef cppclass SetupOutcome:
-        int failure
-        int error_number
-        string what
     const char* TACHYON_VERSION
 
 __version__ = TACHYON_VERSION.decode()
@@ -127,176 +59,17 @@ cdef enum:
     LARGE_COPY = 1 << 16  # bytes; from here on other threads may run during the copy
     GATHER_EVERY = 1_000_000  # ns; how often a caller that waits for room looks for replies meanwhile
 
-
+# What Bus does is in functions, not methods: _tachyon.pxd shows the methods of Bus to everybody.
 include "_support.pxi"
-
-cdef extern from *:
-    core.Bus* tachyon_listen(SetupOutcome& outcome, const string& path, uint64_t capacity, uint64_t deadline,
-                             unsigned int mode,
-                             const core.Interrupt& interrupt) noexcept nogil
-    core.Bus* tachyon_connect(SetupOutcome& outcome, const string& path, uint64_t deadline, long uid,
-                              const core.Interrupt& interrupt) noexcept nogil
-
-    core.RpcRings* tachyon_listen_rpc(SetupOutcome& outcome, const string& path, uint64_t forward, uint64_t reverse,
-                                      uint64_t deadline,
-                                      unsigned int mode,
-                                      const core.Interrupt& interrupt) noexcept nogil
-    core.RpcRings* tachyon_connect_rpc(SetupOutcome& outcome, const string& path, uint64_t deadline, long uid,
-                                       const core.Interrupt& interrupt) noexcept nogil
-
+include "_open.pxi"
+include "_in_use.pxi"
+include "_sending.pxi"
+include "_receiving.pxi"
 include "_guards.pxi"
 include "_nogil.pxi"
 
 
-# ---- inside ----------------------------------------------------------------------------------------------------------
-#
-# Functions, not methods: _tachyon.pxd shows the methods of Bus to everybody.
-
-
-# What a send is part of, beyond the plain bus: a call (caller, with the id it is going to have) or a reply.
-cdef struct Origin:
-    core.Caller* caller
-    core.Callee* callee
-    uint64_t correlation_id
-    PyObject* replies  # the Bus that the answers to a caller come on
-
-
-cdef inline void as_message(Origin* origin) noexcept:
-    origin.caller = NULL
-    origin.callee = NULL
-    origin.correlation_id = 0
-
-
-# Between enter and leave, so that nothing that runs Python code (a buffer, __index__, __float__) or another thread
-# comes between the choice of an id and the message that carries it.
-cdef int begin_origin(Origin* origin) except -1:
-    if origin.caller != NULL:
-        origin.correlation_id = origin.caller.next_id()
-    elif origin.callee != NULL and not origin.callee.can_reply(origin.correlation_id):
-        raise nothing_to_answer(origin.correlation_id)
-    return 0
-
-
-cdef object nothing_to_answer(object correlation_id):
-    return ValueError(
-        f"there is no call {correlation_id} to reply to: it was never served, is answered already, "
-        f"or more than {core.kMostCallsInFlight} calls old"
-    )
-
-
-cdef inline void origin_sent(Origin* origin) noexcept:
-    if origin.caller != NULL:
-        origin.caller.called(origin.correlation_id)
-    elif origin.callee != NULL:
-        origin.callee.replied(origin.correlation_id)
-
-
-cdef int send_until(Bus self, object data, uint32_t type_id, uint64_t deadline, bint wait, bint quietly) except -1:
-    """1: sent. 0: no room, and `wait` is false."""
-    cdef Origin origin
-    as_message(&origin)
-    return send_object(self, data, type_id, deadline, wait, quietly, &origin)
-
-
-cdef int send_object(
-    Bus self, object data, uint32_t type_id, uint64_t deadline, bint wait, bint quietly, Origin* origin
-) except -1:
-    cdef Py_buffer view
-    cdef int sent
-    if PyBytes_CheckExact(data):
-        return send_bytes(
-            self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NULL, type_id, deadline, wait, quietly, origin
-        )
-    if not PyObject_CheckBuffer(data):
-        raise refuse_payload(data, "send")
-    PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
-    try:
-        if PyBuffer_IsContiguous(&view, b"C"):
-            sent = send_bytes(self, <const char*>view.buf, view.len, NULL, type_id, deadline, wait, quietly, origin)
-        else:
-            sent = send_bytes(self, NULL, view.len, &view, type_id, deadline, wait, quietly, origin)
-    finally:
-        PyBuffer_Release(&view)
-    return sent
-
-
-cdef int send_bytes(
-    Bus self, const char* data, Py_ssize_t size, Py_buffer* strided, uint32_t type_id, uint64_t deadline, bint wait,
-    bint quietly, Origin* origin
-) except -1:
-    enter(self)
-    cdef core.Bus* bus = tachyon_core(self._core)
-    cdef Status status
-    cdef uint8_t* payload = NULL
-    cdef bint direct = strided == NULL and size < LARGE_COPY
-    try:
-        begin_origin(origin)
-        while True:
-            if direct and quietly:
-                status = bus.try_send_quietly(data, size, type_id)
-            elif direct:
-                status = bus.try_send(data, size, type_id, origin.correlation_id)
-            else:
-                status = bus.try_claim(size, payload)
-            if status == Status.ok:
-                break
-            if status != Status.full:
-                raise_status(self, status, size)
-            if not wait:
-                return 0
-            if quietly:
-                bus.wake_consumer()
-            await_room(self, size, deadline, origin)
-        if direct:
-            origin_sent(origin)
-            return 1
-        if strided == NULL:
-            with nogil:
-                memcpy(payload, data, size)
-        else:
-            try:
-                PyBuffer_ToContiguous(payload, strided, size, b"C")
-            except BaseException:
-                bus.abort()
-                raise
-        status = bus.commit(<uint32_t>size, type_id, origin.correlation_id)
-        if status != Status.ok:
-            raise_status(self, status, size)
-        origin_sent(origin)
-        return 1
-    finally:
-        leave(self)
-
-
-cdef TxGuard claim_frame(Bus self, object size, uint32_t type_id, uint64_t deadline, Origin* origin):
-    if not hasattr(size, "__index__"):
-        raise TypeError(f"size must be an int, not {type(size).__name__}")
-    wanted = operator.index(size)
-    if wanted < 0:
-        raise ValueError(f"size must not be negative: {wanted}")
-    if wanted > 0xffffffff:
-        raise too_large(self, wanted)
-    cdef uint64_t claimed = wanted
-    cdef uint8_t* payload = NULL
-    cdef Status status
-    cdef TxGuard guard = TxGuard.__new__(TxGuard)
-    enter(self)
-    try:
-        begin_origin(origin)
-        while True:
-            status = tachyon_core(self._core).try_claim(claimed, payload)
-            if status == Status.ok:
-                break
-            if status != Status.full:
-                raise_status(self, status, claimed)
-            await_room(self, claimed, deadline, origin)
-        self._guards += 1
-    finally:
-        leave(self)
-    guard.start(self, payload, <Py_ssize_t>claimed, False)
-    guard._actual_size = claimed
-    guard._type_id = type_id
-    return guard
+# ---- Bus -------------------------------------------------------------------------------------------------------------
 
 
 cdef object role_of(Bus self):
@@ -304,232 +77,6 @@ cdef object role_of(Bus self):
     if stats.producer == Side.undecided:
         return None
     return "producer" if stats.producer == stats.side else "consumer"
-
-
-cdef int check_open(Bus self) except -1:
-    if self is None:  # of an RpcBus made by __new__
-        raise BusClosedError("this RpcBus was never opened; use RpcBus.listen or RpcBus.connect")
-    if self._core == NULL or self._closing:
-        raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
-    cdef Status status = tachyon_core(self._core).state()
-    if status == Status.closed or status == Status.forked:
-        raise_status(self, status, 0)
-    return 0
-
-
-cdef inline int enter(Bus self) except -1:
-    if self._core == NULL or self._guards != 0 or not tachyon_enter(&self._in_use):
-        return refuse_use(self)
-    return 0
-
-
-cdef int refuse_use(Bus self) except -1:
-    check_open(self)
-    if self._guards != 0:
-        raise BusBusyError(
-            "a guard of this bus is still open, or a view of one still lives; leave its block and drop the view"
-            if self._held == 0 else "nogil code holds a claim or a frame of this bus; commit, abort or release it"
-        )
-    if is_lent(self):
-        raise BusBusyError("the ring of this bus is lent to code that inlines it; give it back first")
-    raise BusBusyError(
-        "this bus is in use by another thread, or by a caller of this one; a Bus serves one thread at a time"
-    )
-
-
-cdef inline void leave(Bus self) noexcept:
-    tachyon_leave(&self._in_use)
-    if self._closing:
-        finish_close(self)
-
-
-cdef void finish_close(Bus self) noexcept:
-    """Close the core; unmap once no guard is open. With the GIL."""
-    cdef core.Bus* opened = tachyon_core(self._core)
-    if opened == NULL:
-        return
-    close_core(self)
-    if self._guards == 0 and tachyon_look(&self._closed) == 2:  # 1: a nogil method is closing it at this moment
-        self._core = NULL
-        del opened
-
-
-cdef void guard_ended(Bus self) noexcept:
-    self._guards -= 1
-    if self._closing:
-        finish_close(self)
-
-
-# What a wait is for, beyond the next frame of a plain bus: the reply to a call, or a call to serve.
-cdef struct Wanted:
-    core.Caller* caller
-    core.Callee* callee
-    uint64_t correlation_id
-
-
-cdef inline Status look(core.Bus* bus, core.Frame* frame, Wanted* wanted) noexcept:
-    if wanted == NULL:
-        return bus.try_peek(frame[0])
-    if wanted.caller != NULL:
-        return wanted.caller.try_wait(wanted.correlation_id, frame[0])
-    return wanted.callee.try_serve(frame[0])
-
-
-cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks, Wanted* wanted) except -1:
-    """Wait for a frame: ok, or peer_closed. The caller leaves."""
-    enter(self)
-    cdef core.Bus* bus = tachyon_core(self._core)
-    cdef Status status = look(bus, frame, wanted)
-    if status == Status.ok:
-        return <int>status
-    try:
-        if status == Status.empty and bus.spin_readable(min(looks, <uint64_t>LOOKS_WITH_GIL)):
-            status = look(bus, frame, wanted)
-        if status == Status.empty and looks > LOOKS_WITH_GIL:
-            with nogil:
-                bus.spin_readable(looks)
-            status = look(bus, frame, wanted)
-        while status == Status.empty:
-            with nogil:
-                status = bus.wait_readable(deadline)
-            PyErr_CheckSignals()
-            if status == Status.ok or status == Status.empty or status == Status.interrupted:
-                status = Status.closed if self._closing else look(bus, frame, wanted)
-                if status == Status.empty and core.now_ns() >= deadline:
-                    raise BusEmptyError("no message within the timeout")
-        if status != Status.ok and status != Status.peer_closed:
-            raise_status(self, status, 0)
-    except BaseException:
-        leave(self)
-        raise
-    return <int>status
-
-
-cdef int expect_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks, Wanted* wanted=NULL) except -1:
-    if next_frame(self, frame, deadline, looks, wanted) != <int>Status.ok:
-        leave(self)
-        raise_status(self, Status.peer_closed, 0)
-    return 0
-
-
-cdef int await_room(Bus self, uint64_t size, uint64_t deadline, Origin* origin) except -1:
-    """Wait until the ring may have room. Between enter and leave."""
-    cdef core.Bus* bus = tachyon_core(self._core)
-    cdef Status status
-    cdef uint64_t until = deadline
-    if bus.spin_writable(size, LOOKS_WITH_GIL):
-        return 0
-    if origin.caller != NULL and gather_replies(<Bus><object>origin.replies, origin.caller):
-        until = min(deadline, core.now_ns() + GATHER_EVERY)
-    with nogil:
-        status = bus.wait_writable(size, until)
-    PyErr_CheckSignals()
-    if self._closing:
-        status = Status.closed
-    if status == Status.full:
-        if core.now_ns() >= deadline:
-            raise BusFullError(f"no room for {size} bytes within the timeout; the consumer is slow or stopped")
-    elif status != Status.ok and status != Status.interrupted:
-        raise_status(self, status, size)
-    return 0
-
-
-cdef Message take(Bus self, core.Frame* frame):
-    """Copy a frame out, free it, leave."""
-    cdef bytes data = None
-    try:
-        if frame.size < LARGE_COPY:
-            data = PyBytes_FromStringAndSize(<const char*>frame.payload, frame.size)
-        else:
-            data = PyBytes_FromStringAndSize(NULL, frame.size)
-            copy_out(<uint8_t*>PyBytes_AS_STRING(data), frame.payload, frame.size)
-    finally:
-        if data is None:  # no memory for it: the message stays the next one
-            tachyon_core(self._core).put_back(frame[0])
-        else:
-            tachyon_core(self._core).release(frame[0])
-        leave(self)
-    return new_message(frame.type_id, data)
-
-
-cdef object too_large(Bus self, object size):
-    message = "the message" if size is None else f"a message of {size} bytes"
-    return MessageTooLargeError(
-        f"{message} can never fit: this bus takes at most {self._capacity - 16} "
-        f"(its capacity of {self._capacity} less 16); listen with a larger capacity"
-    )
-
-
-cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
-    """Status to exception, in one place."""
-    if status == Status.too_large:
-        raise too_large(self, size)
-    if status == Status.wrong_side:
-        raise BusBusyError(
-            "one side sends and the other receives, as the first send decided; open a second bus for the way back"
-        )
-    if status == Status.claim_open or status == Status.no_claim:
-        raise BusBusyError("a claim of this bus is open where none may be, or none is where one must be")
-    if status == Status.peer_closed:
-        raise PeerClosedError(f"the peer (pid {self._peer_pid}) has closed this bus ({self._path})")
-    if status == Status.peer_dead:
-        raise PeerDeadError(f"the peer (pid {self._peer_pid}) of this bus ({self._path}) died; open a new one")
-    if status == Status.corrupt:
-        error = PeerDeadError(
-            f"the peer (pid {self._peer_pid}) of this bus ({self._path}) corrupted the ring; open a new one"
-        )
-        error.reason = "corrupt"
-        raise error
-    if status == Status.forked:
-        raise BusClosedError(f"this bus ({self._path}) belongs to the parent of this process; open one here")
-    if status == Status.closed:
-        raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
-    if status == Status.unknown_call:
-        raise ValueError(
-            "there is no such call to wait for: its id was never issued, it is answered already, was cancelled, or "
-            "its reply was dropped because too many others had not been asked for"
-        )
-    if status == Status.busy:
-        raise BusBusyError("this bus is in use by another thread, or lent; a Bus serves one thread at a time")
-    if status == Status.full:
-        raise BusFullError("no room now")
-    if status == Status.empty:
-        raise BusEmptyError("no message now")
-    raise TachyonError(f"unexpected status {<int>status}")
-
-
-# Takes what has arrived for a caller out of the ring. True if replies may still come.
-cdef bint gather_replies(Bus replies, core.Caller* caller) except -1:
-    if replies._guards == 0 and not replies._closing and tachyon_enter(&replies._in_use):
-        caller.gather()
-        leave(replies)
-    return caller.in_flight() != 0
-
-
-cdef inline void copy_out(uint8_t* to, const uint8_t* source, size_t size) noexcept:
-    if size < LARGE_COPY:
-        memcpy(to, source, size)
-    else:
-        with nogil:
-            memcpy(to, source, size)
-
-
-# ---- Bus -------------------------------------------------------------------------------------------------------------
-
-
-# Takes `opened` over, whatever happens.
-cdef Bus new_bus(core.Bus* opened, object path):
-    cdef Bus bus
-    try:
-        bus = Bus.__new__(Bus)
-    except BaseException:  # no memory
-        del opened
-        raise
-    bus._core = opened
-    bus._path = path
-    bus._capacity = opened.capacity()
-    bus._peer_pid = opened.peer_pid()
-    return bus
 
 
 cdef class Bus:
@@ -562,16 +109,13 @@ cdef class Bus:
         Raises CapacityError, MemoryError, HandshakeError, TachyonTimeoutError.
         """
         cdef string path = as_path(socket_path)
-        cdef uint64_t size = as_capacity(capacity), deadline = deadline_after(timeout)
-        cdef unsigned int bits = as_mode(mode)
+        cdef core.ListenOptions options = listen_options(Kind.bus, capacity, None, timeout, mode)
         cdef core.Bus* opened = NULL
         cdef SetupOutcome outcome
-        cdef core.Interrupt interrupt
         cdef list raised = []
-        interrupt.asked = signal_raised
-        interrupt.context = <void*>raised
+        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
         with nogil:
-            opened = tachyon_listen(outcome, path, size, deadline, bits, interrupt)
+            opened = tachyon_listen(outcome, path, options, interrupt)
         if opened == NULL:
             raise setup_failed(&outcome, socket_path, raised)
         return new_bus(opened, socket_path)
@@ -585,16 +129,13 @@ cdef class Bus:
         Raises HandshakeError (no listener, refused, …), TachyonTimeoutError (none within a timeout > 0), MemoryError.
         """
         cdef string path = as_path(socket_path)
-        cdef uint64_t deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
-        cdef long user = as_user(uid)
+        cdef core.ConnectOptions options = connect_options(timeout, uid)
         cdef core.Bus* opened = NULL
         cdef SetupOutcome outcome
-        cdef core.Interrupt interrupt
         cdef list raised = []
-        interrupt.asked = signal_raised
-        interrupt.context = <void*>raised
+        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
         with nogil:
-            opened = tachyon_connect(outcome, path, deadline, user, interrupt)
+            opened = tachyon_connect(outcome, path, options, interrupt)
         if opened == NULL:
             raise setup_failed(&outcome, socket_path, raised)
         return new_bus(opened, socket_path)

@@ -1,6 +1,7 @@
 """A downstream Cython module, compiled here without our headers: cimports Bus and Frame, sends without the GIL."""
 
 import re
+import signal
 
 import pytest
 from conftest import open_pair
@@ -13,6 +14,7 @@ need_compiler()
 SOURCE = """\
 # cython: language_level=3
 cimport tachyon
+from libc.signal cimport SIGUSR1, raise_
 from tachyon cimport EMPTY, FULL, INTERRUPTED, OK, Bus, Frame
 
 
@@ -97,6 +99,15 @@ def claim_twice(Bus bus):
 
 def raise_for(Bus bus, int status):
     bus.raise_for_status(status)
+
+
+def raise_for_interrupted(Bus bus):
+    '''What comes out of it if a signal has come meanwhile.'''
+    raise_(SIGUSR1)
+    try:
+        bus.raise_for_status(INTERRUPTED)
+    except LookupError as error:
+        return error
 
 
 def fill(guard, unsigned char value):
@@ -210,6 +221,17 @@ def test_the_errors_of_the_statuses(module, path):
     assert "of 0 bytes" not in str(caught.value)  # it does not know how large
     bus.close()
     other.close()
+
+
+def test_an_interrupted_wait_runs_the_handlers(module, pair):
+    def handler(*_):
+        raise LookupError("from the handler")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert str(module.raise_for_interrupted(pair()[0])) == "from the handler"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_typed_memoryviews_over_guards(module, pair):

@@ -66,7 +66,7 @@ def test_a_cmake_project_finds_links_and_runs(tmp_path):
 @needs_pkgconfig
 def test_pkgconfig_finds_it(tmp_path):
     flags = compile_with_pkgconfig(folder_of("--pkgconfig-dir"), tmp_path / "consumer")
-    assert "-ltachyon" in flags
+    assert {"-ltachyon", "-pthread"} <= set(flags)  # older glibcs have threads in a library of their own
     assert run(tmp_path / "consumer", tmp_path / "socket") == HELLO
 
 

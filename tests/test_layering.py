@@ -122,7 +122,10 @@ def imports_of_cython(path):
 MODULES = [
     path for suffix in ("py", "pyx", "pxd", "pxi", "pyi") for path in sorted((ROOT / "tachyon").rglob(f"*.{suffix}"))
 ]
-PARTS = dict.fromkeys(["_exchange.pxi", "_guards.pxi", "_listener.pxi", "_nogil.pxi", "_support.pxi"], "_tachyon")
+PARTS = {
+    f"_{part}.pxi": "_tachyon"
+    for part in ("exchange", "guards", "in_use", "listener", "nogil", "open", "receiving", "sending", "support")
+}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,6 +1,10 @@
 """Tier 2: the ring inlined into a module elsewhere, borrowed from a Bus that was opened in Python."""
 
 import os
+import re
+import shlex
+import shutil
+import subprocess
 from functools import partial
 
 import pytest
@@ -103,6 +107,7 @@ cdef class Hand:
     def borrow_consumer(self): self.consumer = borrow_consumer(self.bus)
     def give_back(self): give_back(self.bus)
     def lend(self, producer, difference): self.bus.lend(producer, ring_layout() + <int>difference)
+    def layout(self): return ring_layout()
     def send(self, bytes data): return self.producer.try_send(<char*>data, len(data), 0)
     def claim(self): return self.producer.try_claim(100) != NULL
     def peek(self): return int(<int>self.consumer.peek(self.frame))
@@ -185,6 +190,29 @@ def test_borrowing_the_producer_decides_the_direction(hands, user, pair):
     producer.give_back()
     with pytest.raises(tachyon.BusBusyError, match="sends"):
         producer.borrow_consumer()
+    producer.borrow_producer()  # what was refused has not been lent
+    assert producer.send(b"x")
+    producer.give_back()
+    consumer.borrow_consumer()
+    assert consumer.peek() == OK
+    consumer.give_back()
+
+
+def test_a_producer_is_not_lent_once_the_peer_has_closed(user, pair):
+    sender, receiver = pair()
+    receiver.close()
+    with pytest.raises(tachyon.PeerClosedError):
+        user.Hand(sender).borrow_producer()
+
+
+def test_a_bus_in_use_is_not_lent(user, run_thread, pair, until):
+    sender, receiver = pair()
+    waiting = run_thread(receiver.recv)
+    until(lambda: receiver.stats()["parks"] > 0)
+    with pytest.raises(tachyon.BusBusyError, match="another thread"):
+        user.Hand(receiver).borrow_consumer()
+    sender.send(b"x")
+    assert waiting.result(60).data == b"x"
 
 
 def test_a_lent_bus_is_of_no_other_use(user, pair):
@@ -255,6 +283,37 @@ def test_another_layout_of_the_ring_is_refused(user, pair, producer):
             hand.lend(producer, difference)
     hand.lend(producer, 0)
     hand.give_back()
+
+
+SWAPPED = {  # two lines each, in their order
+    "the memory": ("SegmentHeader* header = nullptr;", "std::uint8_t* data = nullptr;"),
+    "a producer": ("std::uint64_t write_position_ = 0;", "std::uint64_t cached_read_position_ = 0;"),
+    "a consumer": ("std::uint64_t cursor_ = 0;", "std::uint64_t freed_ = 0;"),
+    "a frame": ("std::uint32_t size;", "std::uint32_t type_id;"),
+}
+RAISED = {"the ring's revision": ("ring", "kRingRevision"), "the protocol's": ("layout", "kProtocolVersion")}
+
+
+@pytest.mark.parametrize("change", ["nothing", *SWAPPED, *RAISED])
+def test_headers_with_another_meaning_have_another_layout(user, pair, tmp_path, change):
+    shutil.copytree(tachyon.get_include(), tmp_path / "include")
+    header = tmp_path / "include" / "tachyon" / f"{RAISED.get(change, ['ring'])[0]}.hpp"
+    text, count = header.read_text(), 1
+    if change in RAISED:
+        text, count = re.subn(rf"({RAISED[change][1]} = \d+);", r"\g<1>0;", text)
+    elif change in SWAPPED:
+        first, second = map(re.escape, SWAPPED[change])
+        text, count = re.subn(rf"^( *{first}.*\n)( *{second}.*\n)", r"\2\1", text, flags=re.MULTILINE)
+    assert count == 1
+    header.write_text(text)
+    ours = user.Hand(pair()[0]).layout()
+    (tmp_path / "code.cpp").write_text(
+        f'#include "tachyon/ring.hpp"\nstatic_assert(tachyon::ring_layout() == {ours}u);\n'
+    )
+    command = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++20", "-fsyntax-only", "-I", "include", "code.cpp"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True)
+    assert re.findall("error: (stat[a-z]*)", done.stderr) == ([] if change == "nothing" else ["static"])
+    assert (done.returncode == 0) == (change == "nothing")
 
 
 def test_waits_tell_of_the_end_of_the_peer(user, pair):

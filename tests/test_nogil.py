@@ -44,6 +44,7 @@ cdef class Hand:
     def release(self, i=0): return self.bus.release(&self.frames[<size_t>i])
     def check(self): return self.bus.check()
     def close(self): self.bus.close()
+    def stats(self): return self.bus.stats()
     def release_all(self, first=0, count=None):
         return self.bus.release_all(&self.frames[<size_t>first], self.count if count is None else count)
     def try_drain(self, most):
@@ -113,12 +114,20 @@ cdef class RpcHand:
     def frame_id(self): return self.frame.correlation_id
     def write(self, bytes data): memcpy(self.payload, <char*>data, len(data))
     def read(self): return self.frame.type_id, self.frame.payload[:self.frame.size]
+    def change(self, correlation_id, size, position):
+        self.frame.correlation_id += <long long>correlation_id
+        self.frame.size += <int>size
+        self.frame.position += <long long>position
 
     def try_call(self, bytes data, kind): return self.bus.try_call_bytes(<char*>data, len(data), kind, &self.issued)
     def call(self, bytes data, kind, timeout):
         return self.bus.call_bytes(<char*>data, len(data), kind, &self.issued, timeout)
     def try_claim_call(self, size): return self.bus.try_claim_call(size, &self.payload)
-    def claim_call(self, size, timeout): return self.bus.claim_call(size, &self.payload, timeout)
+    def claim_call(self, unsigned long long size, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.claim_call(size, &self.payload, timeout)
+        return status
     def commit_call(self, size, kind): return self.bus.commit_call(size, kind, &self.issued)
     def abort_call(self): return self.bus.abort_call()
     def try_peek_reply(self, wanted): return self.bus.try_peek_reply(wanted, &self.frame)
@@ -139,8 +148,13 @@ cdef class RpcHand:
     def release_call(self): return self.bus.release_call(&self.frame)
     def try_reply(self, wanted, bytes data, kind):
         return self.bus.try_reply_bytes(wanted, <char*>data, len(data), kind)
-    def reply(self, wanted, bytes data, kind, timeout):
-        return self.bus.reply_bytes(wanted, <char*>data, len(data), kind, timeout)
+    def reply(self, unsigned long long wanted, bytes data, unsigned int kind, long long timeout):
+        cdef int status
+        cdef char* start = data
+        cdef size_t size = len(data)
+        with nogil:
+            status = self.bus.reply_bytes(wanted, start, size, kind, timeout)
+        return status
     def try_claim_reply(self, wanted, size): return self.bus.try_claim_reply(wanted, size, &self.payload)
     def claim_reply(self, wanted, size, timeout): return self.bus.claim_reply(wanted, size, &self.payload, timeout)
     def commit_reply(self, wanted, size, kind): return self.bus.commit_reply(wanted, size, kind)
@@ -373,12 +387,41 @@ def test_a_timeout_is_waited_out(hands):
     assert time.monotonic() - start >= 0.199
 
 
-def test_a_message_that_never_fits_is_told_from_a_full_ring(hands):
-    producer, _ = hands(64)
+@pytest.mark.parametrize("way", ["readable", "writable"])
+def test_a_single_wait_has_its_timeout(hands, way):
+    producer, consumer = hands(64)
+    start = time.monotonic()
+    if way == "readable":
+        for _ in range(1000):
+            assert consumer.wait_readable(1000) == EMPTY
+    else:
+        assert producer.send(b"all the room", 0, 0) == OK
+        for _ in range(1000):
+            assert producer.wait_writable(8, 1000) == FULL
+    assert time.monotonic() - start < 25  # slices of 50 ms are 50 s
+
+
+def test_any_negative_timeout_is_none(hands, run_thread, until):
+    for timeout in (-2, -SECOND, -(1 << 63)):
+        producer, consumer = hands(64)
+        assert producer.send(b"x", 0, timeout) == OK
+        assert consumer.peek(timeout) == OK
+        assert consumer.release() == OK
+        receiving = run_thread(consumer.peek, timeout)
+        until(lambda consumer=consumer: consumer.stats()["parks"] > 0)
+        assert producer.send(b"y", 0, timeout) == OK
+        assert receiving.result(60) == OK
+
+
+def test_a_message_that_never_fits_is_told_from_a_full_ring(hands, user, pair):
+    sender, _ = pair(64)
+    producer = user.Hand(sender)
     assert producer.claim(49, -1) == TOO_LARGE
     assert producer.send(bytes(49), 0, -1) == TOO_LARGE
     assert producer.claim(48, -1) == OK
     assert producer.commit(49, 0) == TOO_LARGE
+    with pytest.raises(tachyon.BusBusyError, match="nogil"):  # the claim is still open
+        sender.send(b"")
     assert producer.commit(48, 0) == OK
 
 
@@ -391,8 +434,9 @@ def test_the_numbers_are_those_of_the_core(user):
 # ---- misuse ----------------------------------------------------------------------------------------------------------
 
 
-def test_frames_are_released_oldest_first_and_unchanged(hands):
-    producer, consumer = hands(4096)
+def test_frames_are_released_oldest_first_and_unchanged(user, pair):
+    sender, receiver = pair(4096)
+    producer, consumer = user.Hand(sender), user.Hand(receiver)
     for i in range(3):
         producer.try_send(bytes(100 * (i + 1)), i)
     assert consumer.try_drain(3) == (OK, 3)
@@ -403,6 +447,9 @@ def test_frames_are_released_oldest_first_and_unchanged(hands):
         consumer.change(0, -size, -position)
     assert consumer.release(0) == OK
     assert consumer.release(0) == NO_CLAIM
+    assert consumer.release_all(2, 1) == NO_CLAIM
+    with pytest.raises(tachyon.BusBusyError, match="nogil"):  # two are still held
+        receiver.recv()
     assert consumer.release_all(1, 2) == OK
     assert consumer.release_all(1, 2) == NO_CLAIM
     assert producer.try_send(b"and on it goes", 9) == OK
@@ -436,9 +483,66 @@ def test_python_is_refused_while_nogil_code_holds_something(hands, user, pair):
     assert receiver.recv().data == b"x"
 
 
+def test_a_batch_is_held_until_all_of_it_is_released(user, pair):
+    sender, receiver = pair()
+    consumer = user.Hand(receiver)
+    sender.send_many([b"one", b"two", b"three"])
+    assert consumer.try_drain(2) == (OK, 2)
+    assert consumer.release(0) == OK
+    with pytest.raises(tachyon.BusBusyError, match="nogil"):
+        receiver.recv()
+    assert consumer.release(1) == OK
+    assert receiver.recv().data == b"three"
+
+
+def test_what_could_not_be_released_is_still_held(user, run_thread, pair, until):
+    sender, receiver = pair()
+    sender.send(b"x")
+    mine, other = user.Hand(receiver), user.Hand(receiver)
+    assert mine.try_peek() == OK
+    answer = None
+    while answer != BUSY:  # a wait is a slice of 50 ms, and may be over by now
+        parks = receiver.stats()["parks"]
+        waiting = run_thread(other.wait_readable, -1)
+        until(lambda parks=parks, waiting=waiting: receiver.stats()["parks"] > parks or waiting.done())
+        answer = mine.release()
+        if answer == OK:
+            sender.send(b"x")
+            waiting.result(60)
+            assert mine.try_peek() == OK
+    waiting.result(60)
+    with pytest.raises(tachyon.BusBusyError, match="nogil"):
+        receiver.recv()
+    assert mine.release() == OK
+    with pytest.raises(tachyon.BusEmptyError):
+        receiver.recv(timeout=0)
+
+
+def test_what_finds_the_peer_gone_leaves_nothing_open(user, pair):
+    for end in ("commit", "abort"):
+        sender, receiver = pair()
+        producer = user.Hand(sender)
+        assert producer.try_claim(8) == OK
+        receiver.close()
+        if end == "commit":
+            assert producer.commit(8, 0) == PEER_CLOSED
+        else:
+            assert producer.abort() == OK
+        assert producer.try_send(b"x", 0) == PEER_CLOSED
+        # Nothing is held any more: there is nothing to count down either.
+        assert [producer.commit(8, 0), producer.abort(), producer.release(), producer.release_all(0, 2)] == [
+            PEER_CLOSED
+        ] * 4
+        with pytest.raises(tachyon.PeerClosedError):
+            sender.send(b"y")
+
+
 def test_nogil_code_is_refused_while_a_guard_is_open(user, pair):
     sender, receiver = pair()
     producer, consumer = user.Hand(sender), user.Hand(receiver)
+    sender.send_many([b"one", b"two"])
+    assert consumer.try_drain(2) == (OK, 2)  # the count of which must not be taken for that of a refusal
+    assert consumer.release_all() == OK
     with sender.send_zero_copy(8):
         assert producer.try_claim(8) == CLAIM_OPEN
         assert producer.commit(8, 0) == CLAIM_OPEN
@@ -500,6 +604,17 @@ def test_a_bus_of_the_parent_is_refused_in_a_forked_child(hands):
     assert os.waitpid(pid, 0)[1] == 0
     assert producer.commit(8, 0) == OK
     assert consumer.release() == OK
+
+
+def test_that_comes_before_the_guard_which_is_open_in_the_parent(user, pair):
+    sender, _ = pair()
+    producer = user.Hand(sender)
+    with sender.send_zero_copy(8):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if producer.try_claim(1) == producer.commit(1, 0) == producer.check() == FORKED else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert producer.try_claim(1) == CLAIM_OPEN
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------------
@@ -571,6 +686,7 @@ def test_what_nogil_code_holds_stays_mapped_after_a_close(user, run_thread, pair
     assert mappings() == before
     flag.append(True)
     assert holding.result(60) == CLOSED
+    assert user.Hand(receiver).release() == CLOSED  # which is no reason to count down
     receiver.close()  # nothing is held any more
     assert mappings() == before - 1
 
@@ -778,6 +894,7 @@ def test_calls_and_replies_in_place(rpc_hands):
     callee.write(b"cba")
     assert callee.commit_reply(77, 3, 1) == UNKNOWN_CALL
     assert callee.commit_reply(callee.frame_id, 3, 10) == OK
+    assert callee.try_claim_reply(callee.frame_id, 1) == UNKNOWN_CALL  # answered
     assert callee.release_call() == OK
     assert caller.peek_reply(caller.id, -1) == OK
     assert caller.read() == (10, b"cba")
@@ -794,6 +911,14 @@ def test_each_method_of_rpc_is_for_one_side(rpc_hands):
         caller.try_peek_call(), caller.release_call(), caller.try_reply(1, b"", 0), caller.try_claim_reply(1, 1),
         caller.commit_reply(1, 1, 1), caller.abort_reply(), caller.peek_call(-1), caller.reply(1, b"", 0, -1),
     ] == [WRONG_SIDE] * 8  # fmt: skip
+
+
+def test_a_call_that_was_not_sent_has_no_reply(rpc_hands):
+    caller, _ = rpc_hands()
+    assert caller.try_claim_call(8) == OK
+    assert caller.commit_call(1000, 1) == TOO_LARGE
+    assert caller.try_peek_reply(caller.id) == UNKNOWN_CALL
+    assert caller.cancel_call(caller.id) == UNKNOWN_CALL
 
 
 def test_a_cancelled_call_is_unknown(rpc_hands):
@@ -816,6 +941,178 @@ def test_rpc_with_python_at_the_other_end(rpc, user):
     with caller.wait(number) as reply:
         assert (reply.type_id, bytes(reply)) == (6, b"from C")
         assert user.RpcHand(caller).try_peek_reply(number) == CLAIM_OPEN
+    assert caller.call(b"and on it goes", 5) > number
+
+
+def test_what_no_room_and_no_message_are_called_in_rpc(rpc_hands):
+    caller, callee = rpc_hands(64, 64)
+    assert caller.try_call(bytes(49), 1) == caller.call(bytes(49), 1, -1) == caller.claim_call(49, -1) == TOO_LARGE
+    assert caller.call(b"first", 1, SECOND) == OK
+    first = caller.id
+    assert caller.try_call(b"", 1) == caller.try_claim_call(0) == FULL
+    for timeout in (0, SECOND // 10):  # two slices
+        assert caller.call(b"", 1, timeout) == caller.claim_call(0, timeout) == FULL
+        assert caller.peek_reply(first, timeout) == EMPTY
+    assert caller.try_peek_reply(first) == EMPTY
+    assert callee.peek_call(SECOND) == OK
+    assert callee.release_call() == OK
+    assert caller.claim_call(6, SECOND) == OK
+    caller.write(b"second")
+    assert caller.commit_call(6, 1) == OK
+    assert callee.peek_call(SECOND) == OK
+    assert callee.release_call() == OK
+    second = callee.frame_id
+    assert callee.try_reply(first, bytes(49), 1) == callee.reply(first, bytes(49), 1, -1) == TOO_LARGE
+    assert callee.try_claim_reply(first, 49) == callee.claim_reply(first, 49, -1) == TOO_LARGE
+    assert callee.reply(first, b"one", 1, SECOND) == OK
+    assert callee.try_reply(second, b"", 1) == callee.try_claim_reply(second, 0) == FULL
+    for timeout in (0, SECOND // 10):
+        assert callee.reply(second, b"", 1, timeout) == callee.claim_reply(second, 0, timeout) == FULL
+        assert callee.peek_call(timeout) == EMPTY
+    assert caller.peek_reply(first, SECOND) == OK
+    assert caller.read() == (1, b"one")
+    assert caller.release_reply() == OK
+    assert callee.claim_reply(second, 3, SECOND) == OK
+    callee.write(b"two")
+    assert callee.commit_reply(second, 4000, 1) == TOO_LARGE  # and still open
+    assert callee.commit_reply(second, 3, 1) == OK
+    assert caller.peek_reply(second, SECOND) == OK
+    assert caller.read() == (1, b"two")
+
+
+def test_python_is_refused_while_nogil_code_holds_something_of_rpc(rpc, user):
+    caller, callee = rpc()
+    asking, answering = user.RpcHand(caller), user.RpcHand(callee)
+
+    def refused(call):
+        with pytest.raises(tachyon.BusBusyError, match="nogil"):
+            call()
+
+    assert asking.try_claim_call(8) == OK
+    refused(lambda: caller.call(b"x", 1))
+    assert asking.commit_call(1 << 20, 1) == TOO_LARGE
+    refused(lambda: caller.call(b"x", 1))
+    assert asking.commit_call(8, 1) == OK
+    number = asking.id
+    assert caller.call(b"x", 1) > number
+    assert answering.try_peek_call() == OK
+    refused(callee.serve)
+    assert answering.release_call() == OK
+    assert answering.try_claim_reply(number, 8) == OK
+    refused(lambda: callee.reply(number, b"x"))
+    assert answering.commit_reply(number, 1 << 20, 1) == TOO_LARGE
+    refused(lambda: callee.reply(number, b"x"))
+    assert answering.commit_reply(number, 8, 1) == OK
+    with callee.serve() as call:
+        callee.reply(call.correlation_id, b"y")
+    assert asking.try_peek_reply(number) == OK
+    refused(lambda: caller.wait(number + 1))
+    assert asking.release_reply() == OK
+    with caller.wait(number + 1) as reply:
+        assert bytes(reply) == b"y"
+
+
+def test_a_reply_is_released_as_it_was_whatever_its_frame_says_by_now(rpc_hands):
+    caller, callee = rpc_hands()
+    for i in range(3):
+        assert caller.try_call(b"x", 1) == OK
+        assert callee.try_peek_call() == OK
+        assert callee.try_reply(callee.frame_id, bytes(i), i) == OK
+        assert callee.release_call() == OK
+        assert caller.try_peek_reply(caller.id) == OK
+        assert caller.read() == (i, bytes(i))
+        caller.change(1, 0, 0)
+        assert caller.release_reply() == NO_CLAIM  # of another call
+        caller.change(-1, 1 << 20, 1 << 40)
+        assert caller.release_reply() == OK
+
+
+def test_another_thread_inside_of_either_ring_is_busy(run_thread, rpc, user, until):
+    caller, callee = rpc()
+    number = caller.call(b"x", 1)
+    waiting = run_thread(user.RpcHand(caller).peek_reply, number, -1)
+    asking, answering = user.RpcHand(caller), user.RpcHand(callee)
+    until(lambda: asking.cancel_call(77) == BUSY)  # between two slices of that wait it is UNKNOWN_CALL
+    assert answering.try_peek_call() == OK
+    assert answering.release_call() == OK
+    assert answering.try_reply(number, b"y", 1) == OK
+    assert waiting.result(60) == OK
+    waiting = run_thread(answering.peek_call, -1)
+    until(lambda: user.RpcHand(callee).try_claim_reply(77, 1) == BUSY)
+    caller.close()
+    assert waiting.result(60) == PEER_CLOSED
+
+
+def test_what_finds_the_other_side_gone_leaves_nothing_open_in_rpc(rpc, user):
+    for held in (True, False):
+        caller, callee = rpc()
+        asking = user.RpcHand(caller)
+        if held:
+            assert asking.try_claim_call(8) == OK
+        callee.close()
+        if held:
+            assert asking.commit_call(8, 1) == PEER_CLOSED
+        assert asking.try_call(b"x", 1) == PEER_CLOSED
+        assert asking.commit_call(8, 1) == PEER_CLOSED
+        with pytest.raises(tachyon.PeerClosedError):
+            caller.call(b"x", 1)
+        caller, callee = rpc()
+        number = caller.call(b"x", 1)
+        answering = user.RpcHand(callee)
+        assert answering.try_peek_call() == OK
+        assert answering.release_call() == OK
+        if held:
+            assert answering.try_claim_reply(number, 8) == OK
+        caller.close()
+        if held:
+            assert answering.commit_reply(number, 8, 1) == PEER_CLOSED
+        assert answering.try_reply(number, b"y", 1) == PEER_CLOSED
+        assert answering.commit_reply(number, 8, 1) == PEER_CLOSED
+        with pytest.raises(tachyon.PeerClosedError):
+            callee.reply(number, b"x")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "commit_call(8, 1)",
+        "abort_call()",
+        "release_reply()",
+        "release_call()",
+        "commit_reply(number, 8, 1)",
+        "abort_reply()",
+    ],
+    ids=lambda end: end.partition("(")[0],
+)
+def test_what_nogil_code_holds_of_rpc_stays_mapped_after_a_close(rpc, user, end):
+    caller, callee = rpc()
+    calls = end.endswith("call(8, 1)") or end in ("abort_call()", "release_reply()")
+    bus = caller if calls else callee
+    hand = user.RpcHand(bus)
+    number = caller.call(b"x", 1)
+    if end == "release_reply()":
+        with callee.serve():
+            callee.reply(number, b"y")
+        assert hand.try_peek_reply(number) == OK
+    elif calls:
+        assert hand.try_claim_call(8) == OK
+    elif end == "release_call()":
+        assert hand.try_peek_call() == OK
+    else:
+        with callee.serve():
+            pass
+        assert hand.try_claim_reply(number, 8) == OK
+    before = mappings()
+    bus.close()
+    assert mappings() == before - 1  # the other ring's
+    if "release" in end:
+        assert hand.read()[1] == (b"y" if calls else b"x")
+    else:
+        hand.write(b"x" * 8)
+    for _ in range(2):  # the second time nothing is held, and nothing is counted
+        assert eval(f"hand.{end}", {"hand": hand, "number": number}) == CLOSED
+    bus.close()
+    assert mappings() == before - 2
 
 
 def test_rpc_after_a_close(rpc, user):
@@ -844,6 +1141,30 @@ def test_rpc_waits_end_with_a_close(run_thread, rpc, user, until):
     caller.close()
     assert waiting.result(60) == CLOSED
     assert running.result(60) == PEER_CLOSED
+
+
+def test_calls_and_replies_wait_for_room(run_thread, rpc, user, until):
+    caller, callee = rpc(64, 64)
+    asking, answering = user.RpcHand(caller), user.RpcHand(callee)
+    numbers = [caller.call(b"first", 1)]
+    waiting = run_thread(asking.claim_call, 8, -1)
+    until(lambda: caller.stats()["calls"]["parks"] > 0)
+    assert answering.peek_call(-1) == OK
+    assert answering.release_call() == OK
+    assert waiting.result(60) == OK
+    asking.write(b"s")
+    assert asking.commit_call(1, 1) == OK
+    numbers.append(asking.id)
+    assert answering.peek_call(-1) == OK
+    assert answering.release_call() == OK
+    assert answering.reply(numbers[0], b"one", 1, -1) == OK
+    waiting = run_thread(answering.reply, numbers[1], b"two", 2, -1)
+    until(lambda: callee.stats()["replies"]["parks"] > 0)
+    for number, answer in zip(numbers, [(1, b"one"), (2, b"two")], strict=True):
+        assert asking.peek_reply(number, -1) == OK
+        assert asking.read() == answer
+        assert asking.release_reply() == OK
+    assert waiting.result(60) == OK
 
 
 def test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies(run_thread, rpc, user):

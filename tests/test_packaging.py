@@ -77,11 +77,15 @@ def test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told(sources, tm
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        (entry_points,) = (name for name in names if name.endswith("dist-info/entry_points.txt"))
+        assert archive.read(entry_points).decode().split() == ["[cmake.root]", "tachyon", "=", "tachyon"]
     assert {name for name in names if name.startswith(("tachyon/include/", "tachyon/lib/"))} == {
         "tachyon/include/tachyon/ours.hpp",
         "tachyon/lib/libtachyon.a",
     }
-    assert {"tachyon/py.typed", "tachyon/_tachyon.pxd", "tachyon/_tachyon.pyi", "tachyon/cli/main.py"} <= names
+    assert {"tachyon/py.typed", "tachyon/_tachyon.pyi", "tachyon/cli/main.py"} <= names
+    assert {f"tachyon/{name}.pxd" for name in ("__init__", "_tachyon", "libtachyon")} <= names
+    assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
 
 FREE_THREADED = "import sysconfig; sysconfig.get_config_vars()['Py_GIL_DISABLED'] = 1"

@@ -344,6 +344,13 @@ def test_both_capacities_are_checked(path, capacities):
     assert not os.path.exists(path)
 
 
+def test_neither_capacity_may_be_left_open(path):
+    for capacities in ((64, None), (None, 64)):
+        with pytest.raises(TypeError, match="capacity must be an int, not NoneType"):
+            RpcBus.listen(path, *capacities, timeout=0)
+    assert not os.path.exists(path)
+
+
 def test_an_rpc_bus_is_neither_made_nor_pickled_nor_copied(rpc):
     caller, _ = rpc()
     with pytest.raises(TypeError, match="RpcBus.listen"):

@@ -1,0 +1,69 @@
+# Included by _tachyon.pyx: who may use a bus now, and how it is closed. _nogil.pxi has the same for nogil code.
+
+cdef extern from *:
+    """
+    // The in-use flag. Only where threads really run side by side is an exchange needed: it costs 3 ns.
+    #ifdef Py_GIL_DISABLED
+    static inline int tachyon_enter(int* flag) { return __atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0; }
+    static inline void tachyon_leave(int* flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
+    #else
+    static inline int tachyon_enter(int* flag) { return *flag == 0 ? (*flag = 1) : 0; }
+    static inline void tachyon_leave(int* flag) { *flag = 0; }
+    #endif
+    """
+    int tachyon_enter(int* flag) noexcept
+    void tachyon_leave(int* flag) noexcept
+
+
+cdef int check_open(Bus self) except -1:
+    if self is None:  # of an RpcBus made by __new__
+        raise BusClosedError("this RpcBus was never opened; use RpcBus.listen or RpcBus.connect")
+    if self._core == NULL or self._closing:
+        raise BusClosedError(f"this bus ({self._path}) is closed; open a new one")
+    cdef Status status = tachyon_core(self._core).state()
+    if status == Status.closed or status == Status.forked:
+        raise_status(self, status, 0)
+    return 0
+
+
+cdef inline int enter(Bus self) except -1:
+    if self._core == NULL or self._guards != 0 or not tachyon_enter(&self._in_use):
+        return refuse_use(self)
+    return 0
+
+
+cdef int refuse_use(Bus self) except -1:
+    check_open(self)
+    if self._guards != 0:
+        raise BusBusyError(
+            "a guard of this bus is still open, or a view of one still lives; leave its block and drop the view"
+            if self._held == 0 else "nogil code holds a claim or a frame of this bus; commit, abort or release it"
+        )
+    if is_lent(self):
+        raise BusBusyError("the ring of this bus is lent to code that inlines it; give it back first")
+    raise BusBusyError(
+        "this bus is in use by another thread, or by a caller of this one; a Bus serves one thread at a time"
+    )
+
+
+cdef inline void leave(Bus self) noexcept:
+    tachyon_leave(&self._in_use)
+    if self._closing:
+        finish_close(self)
+
+
+cdef void finish_close(Bus self) noexcept:
+    """Close the core; unmap once no guard is open. With the GIL."""
+    cdef core.Bus* opened = tachyon_core(self._core)
+    if opened == NULL:
+        return
+    close_core(self)
+    if self._guards == 0 and tachyon_look(&self._closed) == 2:  # 1: a nogil method is closing it at this moment
+        self._core = NULL
+        del opened
+
+
+cdef void guard_ended(Bus self) noexcept:
+    self._guards -= 1
+    if self._closing:
+        finish_close(self)

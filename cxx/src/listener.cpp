@@ -116,6 +116,7 @@ std::optional<Established> Listener::try_accept() {
 void Listener::expect_more() noexcept {
     // With so many clients it would be ready all the time, and nothing could be done about it.
     watch_file(clients_.size() < kMostClients);
+    events_.forget_past();
     if (!once_) events_.set_timer(next_deadline());
 }
 

@@ -242,6 +242,8 @@ void EventQueue::set_timer(std::uint64_t deadline) {
     if (::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &time, nullptr) == 0) timer_set_to_ = deadline;
 }
 
+void EventQueue::forget_past() noexcept {}  // epoll looks again by itself
+
 int EventQueue::wait(std::span<void*> tags, int milliseconds) noexcept {
     std::array<epoll_event, 64> events;
     const std::size_t room = std::min(events.size(), tags.size());

@@ -189,6 +189,12 @@ void EventQueue::set_timer(std::uint64_t deadline) {
     timer_set_to_ = deadline;
 }
 
+void EventQueue::forget_past() noexcept {
+    // What is still true goes back into the queue when it is taken out. A timer that has run out is set anew by its owner.
+    std::array<void*, 64> tags;
+    (void)wait(tags, 0);
+}
+
 int EventQueue::wait(std::span<void*> tags, int milliseconds) noexcept {
     std::array<struct kevent, 64> events;
     const std::size_t room = std::min(events.size(), tags.size());

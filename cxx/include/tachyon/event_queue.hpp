@@ -27,7 +27,9 @@ class EventQueue {
     // The tags of what is ready now, or first becomes so: their number, 0 after `milliseconds`, or -1 for a signal.
     int wait(std::span<void*> tags, int milliseconds) noexcept;
 
-    // Readable when wait() would not have to wait.
+    // Readable when wait() would not have to wait. kqueue goes on saying so of what is over by now: who does not call wait()
+    // calls forget_past() before each look at it.
+    void forget_past() noexcept;
     [[nodiscard]] int descriptor() const noexcept { return queue_.get(); }
     explicit operator bool() const noexcept { return static_cast<bool>(queue_); }
     void reset() noexcept {

@@ -446,17 +446,7 @@ cdef class Bus:
         return <int>status
 
     cdef int wait_writable(self, unsigned long long size, long long timeout_ns) noexcept nogil:
-        cdef int status
-        if not enter_nogil(self):
-            if not is_lent(self):
-                return refused_nogil(self)
-            status = check_lent(self)
-            if status != <int>Status.ok:
-                return status
-            return <int>tachyon_core(self._core).wait_writable(size, tachyon_deadline(timeout_ns))
-        status = <int>tachyon_core(self._core).wait_writable(size, tachyon_deadline(timeout_ns))
-        leave_nogil(self)
-        return status
+        return wait_once(self, False, size, timeout_ns)
 
     cdef int try_peek(self, Frame* frame) noexcept nogil:
         if not enter_nogil(self):
@@ -477,17 +467,7 @@ cdef class Bus:
         return <int>status
 
     cdef int wait_readable(self, long long timeout_ns) noexcept nogil:
-        cdef int status
-        if not enter_nogil(self):
-            if not is_lent(self):
-                return refused_nogil(self)
-            status = check_lent(self)
-            if status != <int>Status.ok:
-                return status
-            return <int>tachyon_core(self._core).wait_readable(tachyon_deadline(timeout_ns))
-        status = <int>tachyon_core(self._core).wait_readable(tachyon_deadline(timeout_ns))
-        leave_nogil(self)
-        return status
+        return wait_once(self, True, 0, timeout_ns)
 
     cdef int raise_for_status(self, int status) except -1:
         if status == <int>Status.ok:

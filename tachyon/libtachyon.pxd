@@ -64,14 +64,20 @@ cdef extern from "tachyon/ring.hpp" namespace "tachyon" nogil:
 # PeerDeadError, and TachyonError if this module was compiled against another version's headers. A borrowed producer
 # decides the direction, as a first send does.
 cdef inline Producer* borrow_producer(Bus bus) except NULL:
+    if bus is None:
+        raise TypeError("borrow_producer needs a Bus, not None")
     return <Producer*>bus.lend(True, ring_layout())
 
 
 cdef inline Consumer* borrow_consumer(Bus bus) except NULL:
+    if bus is None:
+        raise TypeError("borrow_consumer needs a Bus, not None")
     return <Consumer*>bus.lend(False, ring_layout())
 
 
 # Every way out of the loop leads here (try … finally). A claim that is open is given up, frames that are held become
 # the next ones again.
 cdef inline int give_back(Bus bus) except -1:
+    if bus is None:
+        raise TypeError("give_back needs a Bus, not None")
     return bus.take_back()

@@ -102,7 +102,7 @@ cdef class Hand:
     cdef Consumer* consumer
     cdef Frame frame
 
-    def __init__(self, Bus bus not None): self.bus = bus
+    def __init__(self, Bus bus): self.bus = bus
     def borrow_producer(self): self.producer = borrow_producer(self.bus)
     def borrow_consumer(self): self.consumer = borrow_consumer(self.bus)
     def give_back(self): give_back(self.bus)
@@ -411,3 +411,10 @@ def test_a_bus_that_was_never_opened_has_no_ring(user):
     for borrow in (hand.borrow_producer, hand.borrow_consumer):
         with pytest.raises(tachyon.BusClosedError):
             borrow()
+
+
+def test_none_has_no_ring(user):
+    hand = user.Hand(None)
+    for use in (hand.borrow_producer, hand.borrow_consumer, hand.give_back):
+        with pytest.raises(TypeError, match="needs a Bus, not None"):
+            use()

@@ -177,6 +177,7 @@ Status Bus::lend_consumer(Consumer*& consumer) noexcept {
 }
 
 void Bus::give_back() noexcept {
+    if (state() == Status::forked) return;  // what is open there is the parent's
     if (producer_.claim_open()) producer_.abort();
     if (consumer_.held() != 0) consumer_.put_back_all();
 }

@@ -923,6 +923,9 @@ TEST_CASE("a forked child has no bus, and the parent's goes on as if there were 
         REQUIRE(send_one(*pair.first, 1) == Status::ok);
         Frame frame{};
         REQUIRE(pair.second->try_peek(frame) == Status::ok);
+        std::uint8_t* claimed = nullptr;
+        REQUIRE(pair.first->try_claim(200, claimed) == Status::ok);
+        write_message(claimed, 200, 200, 2);
         const std::size_t descriptors = count_descriptors();
         Child child([&] {
             // A socket and a pidfd of each of four ends are gone: they would keep the peers from seeing the parent's end.
@@ -942,6 +945,7 @@ TEST_CASE("a forked child has no bus, and the parent's goes on as if there were 
                 TACHYON_CHILD_CHECK(bus->wait_readable(kNever) == Status::forked);
                 TACHYON_CHILD_CHECK(bus->wait_writable(1, kNever) == Status::forked);
                 bus->put_back(frame);
+                bus->give_back();
                 bus->hand_back();
                 bus->wake_consumer();
                 bus->request_close();
@@ -959,7 +963,7 @@ TEST_CASE("a forked child has no bus, and the parent's goes on as if there were 
         CHECK(child.wait() == 0);
         CHECK(check_message(frame, 1) == nullptr);
         CHECK(pair.second->release(frame) == Status::ok);
-        REQUIRE(send_one(*pair.first, 2) == Status::ok);
+        CHECK(pair.first->commit(200, 2, 2) == Status::ok);
         CHECK(take_one(*pair.second, 2) == Status::ok);
         sleep_us(1000);
         REQUIRE(send_one(*pair.first, 3) == Status::ok);

@@ -87,8 +87,7 @@ rpc_connect = RpcBus.connect
 
 def get_include() -> str:
     """Return the folder to pass to a C++ compiler for `#include "tachyon/bus.hpp"`."""
-    installed = Path(__file__).parent / "include"
-    return str(installed if installed.is_dir() else Path(__file__).parent.parent / "cxx" / "include")
+    return str(Path(__file__).parent / "include")
 
 
 def get_libraries() -> list[str]:

@@ -38,6 +38,10 @@ IN_USE = "tachyon/_in_use.pxi"
 SENDING = "tachyon/_sending.pxi"
 RECEIVING = "tachyon/_receiving.pxi"
 GUARDS = "tachyon/_guards.pxi"
+NOGIL = "tachyon/_nogil.pxi"
+SURFACE = "tachyon/_tachyon.pxd"
+LIBTACHYON = "tachyon/libtachyon.pxd"
+INIT = "tachyon/__init__.py"
 ERRORS = "tachyon/_errors.py"
 IDS = "tachyon/_ids.py"
 DLPACK = "tachyon/_dlpack.pxd"
@@ -51,6 +55,9 @@ CLI = "tachyon/cli/main.py"
 CLI_RPC = "tachyon/cli/rpc.py"
 CORE = "cxx/src/*.cpp"
 HEADERS = "cxx/include/tachyon/*.hpp"
+INSTALL = "cmake/install.cmake"
+CONFIG = "cmake/tachyonConfig.cmake.in"
+PC = "cmake/tachyon.pc.in"
 
 WATCHDOG = 15  # seconds a test may take before pytest ends it; unbroken, each takes less than 2
 PATIENCE = 10  # seconds that a test waits for another process or thread
@@ -90,6 +97,19 @@ PAIRS = [("HandshakeError", "TachyonError", "ConnectionError"), ("PeerDeadError"
          ("CapacityError", "TachyonError", "ValueError"), ("BusBusyError", "TachyonError", "RuntimeError")]
 
 M = Mutant
+
+
+def inside(name, where, old, new, tests):
+    """A mutant of one C method, (file, method), that has `old` once, whoever else has it."""
+    file, method = where
+    source = (ROOT / file).read_text() + "\n"
+    found = re.search(rf"^    cdef \S+ {method}\(.*?(?=\n\n|\Z)", source, re.MULTILINE | re.DOTALL)
+    text = found.group() if found else ""
+    if text.count(old) != 1:
+        text = f"{method}: {old}"  # which is found nowhere, and that will be told
+    return M(name, file, text, text.replace(old, new), tests)
+
+
 PROMISES = {
 "Errors: the tree": [
     *(broken_base(child, base, [rest]) for child, *both in PAIRS for base, rest in (both, both[::-1])),
@@ -1688,6 +1708,490 @@ PROMISES = {
     M("a module is not looked for here", CLI_RPC, '        sys.path.insert(0, "")\n', "        pass\n",
       ("test_cli_rpc.py::test_serve_finds_a_module_here_even_in_safe_mode",)),
 ],
+"cimport tachyon: who may come in": [
+    *(inside(f"{method} asks nobody", (PYX, method),
+             f"        if not enter_nogil(self):\n            return {refusal}\n", "        enter_nogil(self)\n",
+             ("test_nogil.py::test_everything_says_closed_afterwards",))
+      for refusal, methods in (("refused_nogil(self)", ("try_claim", "try_send_bytes", "try_peek", "try_drain")),
+                               ("let_go_refused(self, 1)", ("commit", "abort", "release")),
+                               ("let_go_refused(self, <int>count)", ("release_all",)),
+                               ("check_lent(self) if is_lent(self) else refused_nogil(self)", ("check",)))
+      for method in methods),
+    *(inside(f"{method} asks nobody", (PYX, method),
+             "            if not is_lent(self):\n                return refused_nogil(self)\n", "",
+             ("test_nogil.py::test_everything_says_closed_afterwards",))
+      for method in ("wait_writable", "wait_readable")),
+    *(inside(f"{method} stays inside", (PYX, method), "        leave_nogil(self)\n", "", (test,))
+      for test, methods in (
+          ("test_nogil.py::test_claim_write_commit_peek_release", ("try_claim", "commit", "try_peek")),
+          ("test_nogil.py::test_calls_and_replies_in_place", ("abort",)),
+          ("test_nogil.py::test_send_bytes_copies", ("try_send_bytes", "release")),
+          ("test_nogil.py::test_a_batch_is_drained_and_released_whole", ("try_drain", "release_all")),
+          ("test_nogil.py::test_the_end_of_the_peer", ("check",)),
+          ("test_cimport.py::test_the_statuses", ("wait_writable", "wait_readable")))
+      for method in methods),
+    M("a bus that was never opened is used", NOGIL, "nogil:\n    if self._core == NULL:\n        return False\n",
+      "nogil:\n", ("test_nogil.py::test_everything_says_closed_afterwards",)),
+    M("a second thread gets in", NOGIL, "if (tachyon_look(in_use) != 0 || guards != held)", "if (guards != held)",
+      ("test_nogil.py::test_two_threads_are_told_apart_where_one_waits",
+      "test_libtachyon.py::test_a_lent_bus_is_of_no_other_use")),
+    M("an open guard is in nobody's way", NOGIL, "tachyon_look(in_use) != 0 || guards != held",
+      "tachyon_look(in_use) != 0 || guards < held",
+      ("test_nogil.py::test_nogil_code_is_refused_while_a_guard_is_open",)),
+    M("Python does not see who is inside", NOGIL, "        tachyon_set(in_use, kInUseByNogil);\n", "",
+      ("test_nogil.py::test_two_threads_are_told_apart_where_one_waits",)),
+    M("the reason is not a guard", NOGIL, "Status.claim_open if self._guards != self._held else Status.busy",
+      "Status.busy", ("test_nogil.py::test_nogil_code_is_refused_while_a_guard_is_open",
+      "test_nogil.py::test_rpc_with_python_at_the_other_end")),
+    M("the reason is always a guard", NOGIL, "Status.claim_open if self._guards != self._held else Status.busy",
+      "Status.claim_open", ("test_nogil.py::test_two_threads_are_told_apart_where_one_waits",
+      "test_libtachyon.py::test_a_lent_bus_is_of_no_other_use")),
+    M("the reason is not the fork", NOGIL, "    if tachyon_core(self._core).state() == Status.forked:\n",
+      "    if False:\n", ("test_nogil.py::test_that_comes_before_the_guard_which_is_open_in_the_parent",)),
+    M("the reason is not the close", NOGIL,
+      "    if self._core == NULL or self._closing:\n        return <int>Status.closed",
+      "    if self._core == NULL:\n        return <int>Status.closed",
+      ("test_nogil.py::test_a_claim_stays_writable_after_a_close",)),
+],
+"cimport tachyon: what is held": [
+    *(inside(f"{method} holds nothing", (PYX, method), hold, "pass", (f"test_nogil.py::{test}",))
+      for method, hold, test in (
+          ("try_claim", "hold(self, 1)", "test_python_is_refused_while_nogil_code_holds_something"),
+          ("try_peek", "hold(self, 1)", "test_python_is_refused_while_nogil_code_holds_something"),
+          ("try_drain", "hold(self, <int>found)", "test_a_batch_is_held_until_all_of_it_is_released"))),
+    inside("a batch is held as one", (PYX, "try_drain"), "hold(self, <int>found)", "hold(self, 1)",
+           ("test_nogil.py::test_a_batch_is_held_until_all_of_it_is_released",)),
+    *(inside(f"{method} lets nothing go", (PYX, method), "let_go(self, 1)\n", "pass\n", (f"test_nogil.py::{test}",))
+      for method, test in (
+          ("commit", "test_python_is_refused_while_nogil_code_holds_something"),
+          ("abort", "test_python_is_refused_while_nogil_code_holds_something"),
+          ("release", "test_python_is_refused_while_nogil_code_holds_something"),
+          ("release_all", "test_nogil_code_is_refused_while_a_guard_is_open"))),
+    *(inside(f"{method} counts down what nobody holds", (PYX, method), "is_over(status) and self._held != 0",
+             "is_over(status)", ("test_nogil.py::test_what_finds_the_peer_gone_leaves_nothing_open",))
+      for method in ("commit", "abort", "release", "release_all")),
+    M("what failed is over", NOGIL, "return status == Status.ok or <int>status >= <int>Status.peer_closed",
+      "return True", ("test_nogil.py::test_a_message_that_never_fits_is_told_from_a_full_ring",
+      "test_nogil.py::test_frames_are_released_oldest_first_and_unchanged")),
+    M("a claim outlives its peer", NOGIL, "return status == Status.ok or <int>status >= <int>Status.peer_closed",
+      "return status == Status.ok", ("test_nogil.py::test_what_finds_the_peer_gone_leaves_nothing_open",)),
+    M("any frame can be released", HEADERS, "if (!consumer_.is_oldest(frame)) [[unlikely]]", "if (false)",
+      ("test_nogil.py::test_frames_are_released_oldest_first_and_unchanged",)),
+    M("only the place of a frame is looked at", HEADERS,
+      "        const std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);\n",
+      "        return true;\n"
+      "        const std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);\n",
+      ("test_nogil.py::test_frames_are_released_oldest_first_and_unchanged",)),
+    M("a commit may be larger than its claim", CORE,
+      "    if (frame_size(size) > producer_.claimed()) return Status::too_large;\n", "",
+      ("test_nogil.py::test_a_message_that_never_fits_is_told_from_a_full_ring",)),
+    inside("a released batch makes no room", (PYX, "release_all"), "        tachyon_core(self._core).hand_back()\n", "",
+           ("test_nogil.py::test_a_released_batch_makes_room_at_once",)),
+    M("Python does not say who holds it", IN_USE, "if self._held == 0 else", "if True else",
+      ("test_nogil.py::test_python_is_refused_while_nogil_code_holds_something",)),
+],
+"cimport tachyon: what is sent and received": [
+    inside("try_send_bytes loses the type_id", (PYX, "try_send_bytes"), "size, type_id, 0, core", "size, 0, 0, core",
+           ("test_nogil.py::test_send_bytes_copies",)),
+    inside("commit loses the type_id", (PYX, "commit"), "commit(size, type_id, 0,", "commit(size, 0, 0,",
+           ("test_nogil.py::test_claim_write_commit_peek_release",)),
+    inside("more is drained than asked for", (PYX, "try_drain"), "while found < most:", "while found <= most:",
+           ("test_nogil.py::test_a_batch_is_drained_and_released_whole",)),
+    inside("a batch that ends early is none", (PYX, "try_drain"), "            status = Status.ok\n            hold",
+           "            hold", ("test_nogil.py::test_a_batch_is_drained_and_released_whole",)),
+    inside("a refused drain leaves its count", (PYX, "try_drain"), "        count[0] = 0\n", "",
+           ("test_nogil.py::test_nogil_code_is_refused_while_a_guard_is_open",)),
+    M("a death is not looked for while there is room", HEADERS, "producer_.messages() % 8 != 0",
+      "producer_.messages() % 64 != 0", ("test_nogil.py::test_a_sender_hears_of_a_death_within_eight_messages[send]",
+      "test_nogil.py::test_a_sender_hears_of_a_death_within_eight_messages[claim]")),
+    inside("check does not look at the peer", (PYX, "check"), "tachyon_core(self._core).check()",
+           "tachyon_core(self._core).state()", ("test_nogil.py::test_the_end_of_the_peer",)),
+    M("check tells of the end while something is left", CORE,
+      "if ((!gone && !closed) || consumer_.has_frame()) return Status::ok;", "if (!gone && !closed) return Status::ok;",
+      ("test_nogil.py::test_the_end_of_the_peer",)),
+    M("Frame's members change places", SURFACE,
+      "    unsigned int size                  # bytes of payload\n    unsigned int type_id\n",
+      "    unsigned int type_id\n    unsigned int size                  # bytes of payload\n",
+      ("test_nogil.py::test_send_bytes_copies",
+      "test_surface.py::test_nothing_that_others_are_compiled_against_has_changed")),
+],
+"cimport tachyon: waiting and its timeouts": [
+    *(inside(f"{method} does not wait", (PYX, method), f"            status = {wait}\n", "            return status\n",
+             (f"test_nogil.py::{test}",))
+      for method, wait, test in (
+          ("claim", "wait_for_room(self, size, timeout_ns, &until)",
+           "test_a_waiting_loop_ends_with_the_close_of_another_thread"),
+          ("send_bytes", "wait_for_room(self, size, timeout_ns, &until)", "test_ctrl_c_ends_a_blocking_method[send]"),
+          ("peek", "wait_for_message(self, timeout_ns, &until)", "test_a_timeout_is_waited_out"),
+          ("drain", "wait_for_message(self, timeout_ns, &until)",
+           "test_a_waiting_loop_ends_with_the_close_of_another_thread"))),
+    M("-1 is a short time", NOGIL, "timeout_ns < 0 ?", "timeout_ns < -1 ?",
+      ("test_nogil.py::test_ctrl_c_ends_a_blocking_method[peek]",)),
+    M("-2 is a short time", NOGIL, "timeout_ns < 0 ?", "timeout_ns == -1 ?",
+      ("test_nogil.py::test_any_negative_timeout_is_none",)),
+    M("a timeout is in microseconds", NOGIL, "static_cast<uint64_t>(timeout_ns)",
+      "static_cast<uint64_t>(timeout_ns) / 1000", ("test_nogil.py::test_a_timeout_is_waited_out",)),
+    M("a timeout begins anew with each wait", NOGIL, "    if until[0] != 0:\n", "    if False:\n",
+      ("test_nogil.py::test_a_wait_that_finds_nothing_says_so_when_its_time_is_over",)),
+    M("no room is no message", NOGIL, "        return <int>Status.full\n    if not enter_nogil",
+      "        return <int>Status.empty\n    if not enter_nogil",
+      ("test_nogil.py::test_a_wait_that_finds_nothing_says_so_when_its_time_is_over",)),
+    M("no message is no room", NOGIL, "        return <int>Status.empty\n", "        return <int>Status.full\n",
+      ("test_nogil.py::test_a_wait_that_finds_nothing_says_so_when_its_time_is_over",)),
+    M("a wait for room does not look who is inside", NOGIL,
+      "    if not enter_nogil(self):\n        return refused_nogil(self)\n"
+      "    cdef Status status = tachyon_core(self._core).wait_writable",
+      "    enter_nogil(self)\n    cdef Status status = tachyon_core(self._core).wait_writable",
+      ("test_nogil.py::test_a_waiting_loop_ends_with_the_close_of_another_thread",)),
+    M("Ctrl-C does not end a wait", NOGIL, "    with gil:\n        PyErr_CheckSignals()\n", "",
+      ("test_nogil.py::test_ctrl_c_ends_a_blocking_method[peek]",
+      "test_nogil.py::test_ctrl_c_ends_a_blocking_method[claim]")),
+    *(inside(f"a single {method} is not as long as it was told", (PYX, method),
+             "        status = <int>tachyon_core(self._core).",
+             "        timeout_ns = -1\n        status = <int>tachyon_core(self._core).", (f"test_nogil.py::{test}",))
+      for method, test in (("wait_writable", "test_a_single_wait_has_its_timeout[writable]"),
+                           ("wait_readable", "test_a_single_wait_has_its_timeout[readable]"))),
+],
+"cimport tachyon: raise_for_status": [
+    inside("OK raises", (PYX, "raise_for_status"), "        if status == <int>Status.ok:\n            return 0\n", "",
+           ("test_cimport.py::test_the_errors_of_the_statuses",)),
+    inside("handlers do not run", (PYX, "raise_for_status"), "            return PyErr_CheckSignals()\n",
+           "            return 0\n", ("test_cimport.py::test_an_interrupted_wait_runs_the_handlers",)),
+    inside("INTERRUPTED raises", (PYX, "raise_for_status"),
+           "        if status == <int>Status.interrupted:\n            return PyErr_CheckSignals()\n", "",
+           ("test_cimport.py::test_the_errors_of_the_statuses",)),
+    inside("it makes up a size", (PYX, "raise_for_status"), "            raise too_large(self, None)\n",
+           "            raise too_large(self, 0)\n", ("test_cimport.py::test_the_errors_of_the_statuses",)),
+    M("of an RpcBus that was never opened", RPC_BUS,
+      "        if self._calls is None:\n            check_open(self._calls)\n        return self._calls.raise",
+      "        return self._calls.raise", ("test_nogil.py::test_rpc_after_a_close",)),
+    *(M(f"{status} is another error", SUPPORT, f"    if status == Status.{status}:\n        raise ",
+        f"    if status == Status.{status}:\n        raise TachyonError() or ",
+        ("test_cimport.py::test_the_errors_of_the_statuses",))
+      for status in ("busy", "full", "empty")),
+],
+"cimport tachyon: close() from another thread": [
+    M("a method does not look whether the bus is being closed", NOGIL,
+      "        if (tachyon_look(closing) == 0) [[likely]] return 1;\n        tachyon_set(in_use, 0);\n"
+      "        return -1;\n", "        (void)closing;\n        return 1;\n",
+      ("test_nogil.py::test_closing_under_a_running_loop_ends_it[send_until_it_ends]",)),
+    M("a refused method stays inside", NOGIL, "        tachyon_set(in_use, 0);\n        return -1;\n",
+      "        return -1;\n", ("test_nogil.py::test_what_nogil_code_holds_stays_mapped_after_a_close",)),
+    M("who was inside does not close", NOGIL, "        return tachyon_look(closing) != 0;\n",
+      "        (void)closing;\n        return false;\n",
+      ("test_nogil.py::test_the_peer_hears_of_a_close_that_a_single_wait_was_left_with",)),
+    M("close() does not mind who is inside", PYX,
+      "        if tachyon_enter(&self._in_use):\n            leave(self)\n        else:\n"
+      "            tachyon_core(self._core).request_close()  # who",
+      "        if True:\n            leave(self)\n        else:\n"
+      "            tachyon_core(self._core).request_close()  # who",
+      ("test_nogil.py::test_closing_under_a_running_loop_ends_it[send_until_it_ends]",)),
+    M("close() unmaps what nogil code holds", IN_USE, "    if self._guards == 0 and tachyon_look(&self._closed) == 2:",
+      "    if tachyon_look(&self._closed) == 2:",
+      ("test_nogil.py::test_what_nogil_code_holds_stays_mapped_after_a_close",
+      "test_nogil.py::test_what_nogil_code_holds_of_rpc_stays_mapped_after_a_close[commit_call]")),
+    M("what was given back after a close stays", NOGIL, "    if self._closing and self._held >= count:\n",
+      "    if False:\n", ("test_nogil.py::test_what_nogil_code_holds_stays_mapped_after_a_close",
+      "test_nogil.py::test_a_claim_stays_writable_after_a_close")),
+    M("what could not be given back is not held any more", NOGIL, "    if self._closing and self._held >= count:\n",
+      "    if self._held >= count:\n", ("test_nogil.py::test_what_could_not_be_released_is_still_held",)),
+    M("what nobody held is counted down", NOGIL, "    if self._closing and self._held >= count:\n",
+      "    if self._closing:\n", ("test_nogil.py::test_what_nogil_code_holds_stays_mapped_after_a_close",
+      "test_nogil.py::test_what_nogil_code_holds_of_rpc_stays_mapped_after_a_close[commit_reply]")),
+    *(inside(f"{method} does not count what it gives back after a close", (RPC_BUS, method),
+             f"            let_go_refused({ring}, 1)\n", "",
+             (f"test_nogil.py::test_what_nogil_code_holds_of_rpc_stays_mapped_after_a_close[{method}]",))
+      for method, ring in (("commit_call", "self._calls"), ("release_reply", "self._replies"),
+                           ("commit_reply", "self._replies"))),
+],
+"cimport tachyon: RpcBus": [
+    *(inside(f"{method} is for both sides", (RPC_BUS, method),
+             f"        if self.{side} == NULL:\n            return not_this_side(self)\n", "",
+             (f"test_nogil.py::{test}",))
+      for side, methods, test in (
+          ("_caller", ("commit_call", "try_call_bytes", "try_peek_reply", "release_reply", "cancel_call"),
+           "test_each_method_of_rpc_is_for_one_side"),
+          ("_callee", ("try_peek_call", "try_claim_reply", "commit_reply", "try_reply_bytes"),
+           "test_each_method_of_rpc_is_for_one_side"),
+          ("_caller", ("try_claim_call",), "test_rpc_after_a_close"))
+      for method in methods),
+    *(inside(f"{method} is for both sides", (RPC_BUS, method), f"not_this_side(self) if self.{side} == NULL else ", "",
+             ("test_nogil.py::test_rpc_after_a_close",))
+      for method, side in (("abort_call", "_caller"), ("release_call", "_callee"), ("abort_reply", "_callee"))),
+    M("one that was never opened has another side", NOGIL,
+      "Status.closed if self._caller == NULL and self._callee == NULL else Status.wrong_side", "Status.wrong_side",
+      ("test_nogil.py::test_rpc_after_a_close",)),
+    *(inside(f"{method} stays inside", (RPC_BUS, method), "        leave_both(self)\n", "", (f"test_nogil.py::{test}",))
+      for test, methods in (
+          ("test_calls_and_replies_by_copy", ("try_call_bytes", "try_peek_reply", "release_reply",
+                                               "try_peek_call", "try_reply_bytes")),
+          ("test_calls_and_replies_in_place", ("commit_call", "try_claim_reply", "commit_reply")),
+          ("test_a_cancelled_call_is_unknown", ("cancel_call",)))
+      for method in methods),
+    *(inside(f"{method} holds nothing", (RPC_BUS, method), f"hold({ring}, 1)", "pass",
+             ("test_nogil.py::test_python_is_refused_while_nogil_code_holds_something_of_rpc",))
+      for method, ring in (("try_peek_reply", "self._replies"), ("try_peek_call", "self._calls"),
+                           ("try_claim_reply", "self._replies"))),
+    *(inside(f"{method} lets nothing go", (RPC_BUS, method), f"            let_go({ring}, 1)\n", "            pass\n",
+             ("test_nogil.py::test_python_is_refused_while_nogil_code_holds_something_of_rpc",))
+      for method, ring in (("commit_call", "self._calls"), ("release_reply", "self._replies"))),
+    inside("commit_reply lets nothing go", (RPC_BUS, "commit_reply"), "                let_go(self._replies, 1)\n",
+           "                pass\n",
+           ("test_nogil.py::test_python_is_refused_while_nogil_code_holds_something_of_rpc",)),
+    *(inside(f"{method} counts down what nobody holds", (RPC_BUS, method), f"is_over(status) and {ring}._held != 0",
+             "is_over(status)", ("test_nogil.py::test_what_finds_the_other_side_gone_leaves_nothing_open_in_rpc",))
+      for method, ring in (("commit_call", "self._calls"), ("commit_reply", "self._replies"))),
+    M("a refused one stays in the other ring", NOGIL,
+      "        return True\n    leave_nogil(self._calls)\n    return False\n",
+      "        return True\n    return False\n", ("test_nogil.py::test_rpc_with_python_at_the_other_end",)),
+    M("why the replies are refused is not told", NOGIL,
+      "    return status if status != <int>Status.busy else refused_nogil(self._replies)\n", "    return status\n",
+      ("test_nogil.py::test_rpc_with_python_at_the_other_end",)),
+    *(inside(f"{method} does not wait", (RPC_BUS, method), f"            status = {wait}\n",
+             "            return status\n", (f"test_nogil.py::{test}",))
+      for method, wait, test in (
+          ("claim_call", "wait_to_call(self, size, timeout_ns, &until)", "test_calls_and_replies_wait_for_room"),
+          ("call_bytes", "wait_to_call(self, size, timeout_ns, &until)",
+           "test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies"),
+          ("peek_reply", "wait_for_message(self._replies, timeout_ns, &until)", "test_rpc_waits_end_with_a_close"),
+          ("peek_call", "wait_for_message(self._calls, timeout_ns, &until)", "test_rpc_waits_end_with_a_close"),
+          ("claim_reply", "wait_for_room(self._replies, size, timeout_ns, &until)",
+           "test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies"),
+          ("reply_bytes", "wait_for_room(self._replies, size, timeout_ns, &until)",
+           "test_calls_and_replies_wait_for_room"))),
+    M("a wait to call has no end", NOGIL,
+      "    if is_late(timeout_ns, until):\n        return <int>Status.full\n    if enter_both",
+      "    is_late(timeout_ns, until)\n    if enter_both",
+      ("test_nogil.py::test_what_no_room_and_no_message_are_called_in_rpc",)),
+    M("two full rings are a deadlock", NOGIL, "        rpc_caller(self).gather()\n", "",
+      ("test_nogil.py::test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies",)),
+    inside("a committed call is not waited for", (RPC_BUS, "commit_call"),
+           "            rpc_caller(self).called(correlation_id[0])\n", "            pass\n",
+           ("test_nogil.py::test_calls_and_replies_in_place",)),
+    inside("a call that failed is waited for", (RPC_BUS, "commit_call"),
+           "        if status == Status.ok:\n            rpc_caller", "        if True:\n            rpc_caller",
+           ("test_nogil.py::test_a_call_that_was_not_sent_has_no_reply",)),
+    inside("a call's id is not told", (RPC_BUS, "try_call_bytes"), "        correlation_id[0] = issued\n", "",
+           ("test_nogil.py::test_calls_and_replies_by_copy",)),
+    inside("a committed reply may be sent again", (RPC_BUS, "commit_reply"),
+           "                rpc_callee(self).replied(correlation_id)\n", "                pass\n",
+           ("test_nogil.py::test_calls_and_replies_in_place",)),
+    inside("a claim may be for a call that nobody made", (RPC_BUS, "try_claim_reply"),
+           "if rpc_callee(self).can_reply(correlation_id):", "if True:",
+           ("test_nogil.py::test_calls_and_replies_in_place",)),
+    inside("a reply may be committed to a call that nobody made", (RPC_BUS, "commit_reply"),
+           "if rpc_callee(self).can_reply(correlation_id):", "if True:",
+           ("test_nogil.py::test_calls_and_replies_in_place",)),
+    inside("another's reply can be released", (RPC_BUS, "release_reply"),
+           " and self._reply.correlation_id == frame.correlation_id", "",
+           ("test_nogil.py::test_a_reply_is_released_as_it_was_whatever_its_frame_says_by_now",)),
+    inside("a reply is released as its frame says by now", (RPC_BUS, "release_reply"),
+           "memcpy(&ours, &self._reply, sizeof(Frame))", "memcpy(&ours, frame, sizeof(Frame))",
+           ("test_nogil.py::test_a_reply_is_released_as_it_was_whatever_its_frame_says_by_now",)),
+    inside("a reply can be released twice", (RPC_BUS, "release_reply"), "if self._replies._held != 0 and", "if",
+           ("test_nogil.py::test_calls_and_replies_by_copy",)),
+    inside("a cancelled call is always known", (RPC_BUS, "cancel_call"),
+           "Status.ok if rpc_caller(self).cancel(correlation_id) else Status.unknown_call",
+           "Status.ok if rpc_caller(self).cancel(correlation_id) else Status.ok",
+           ("test_nogil.py::test_a_cancelled_call_is_unknown",)),
+],
+"cimport tachyon: what others are compiled against": [
+    M("two methods of Bus change places", SURFACE, "    cdef int abort(self) noexcept nogil\n", "",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",), ((SURFACE,
+      "    # Sends the first `size` bytes of what was claimed.\n",
+      "    cdef int abort(self) noexcept nogil\n    # Sends the first `size` bytes of what was claimed.\n"),)),
+    M("two methods of RpcBus change places", SURFACE, "    cdef int abort_reply(self) noexcept nogil\n", "",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",), ((SURFACE,
+      "    cdef int try_peek_call(", "    cdef int abort_reply(self) noexcept nogil\n    cdef int try_peek_call("),)),
+    M("Bus has one more field", SURFACE, "    cdef bint _closing\n", "    cdef bint _closing\n    cdef int _more\n",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",)),
+    M("RpcBus has one more field", SURFACE, "    cdef void* _callee\n",
+      "    cdef void* _callee\n    cdef void* _more\n",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",)),
+    M("two fields of Bus change places", SURFACE, "    cdef int _in_use\n    cdef int _guards\n",
+      "    cdef int _guards\n    cdef int _in_use\n",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",)),
+    M("a field has another type", SURFACE, "    cdef int _peer_pid\n", "    cdef long _peer_pid\n",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",)),
+    M("a signature changes", SURFACE,
+      "    cdef int commit(self, unsigned int size, unsigned int type_id) noexcept nogil\n",
+      "    cdef int commit(self, unsigned long size, unsigned int type_id) noexcept nogil\n",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",), ((PYX,
+      "    cdef int commit(self, unsigned int size,", "    cdef int commit(self, unsigned long size,"),)),
+    M("what is appended is not pinned", SURFACE, "    cdef int take_back(self) except -1\n",
+      "    cdef int take_back(self) except -1\n    cdef int more(self) noexcept nogil\n",
+      ("test_surface.py::test_what_was_appended_is_pinned_too",), ((PYX, "    cdef int take_back(self) except -1:\n",
+      "    cdef int more(self) noexcept nogil:\n        return 0\n\n    cdef int take_back(self) except -1:\n"),)),
+    M("a method is private in name", SURFACE, "    cdef int take_back(self) except -1\n",
+      "    cdef int take_back(self) except -1\n    cdef int _more(self) noexcept nogil\n",
+      ("test_surface.py::test_fields_come_before_methods_and_are_all_private_in_name",), ((PYX,
+      "    cdef int take_back(self) except -1:\n",
+      "    cdef int _more(self) noexcept nogil:\n        return 0\n\n    cdef int take_back(self) except -1:\n"),)),
+    M("a status has another number", "tachyon/__init__.pxd", "    UNKNOWN_CALL = 13 ", "    UNKNOWN_CALL = 15 ",
+      ("test_surface.py::test_nothing_that_others_are_compiled_against_has_changed",
+      "test_nogil.py::test_the_numbers_are_those_of_the_core")),
+    M("the core has other numbers", HEADERS, "    unknown_call = 13,", "    unknown_call = 15,",
+      ("test_nogil.py::test_the_numbers_are_those_of_the_core",)),
+    M("names of ours can be had", "tachyon/__init__.pxd", "from tachyon._tachyon cimport Bus, Frame, RpcBus\n",
+      "from tachyon._tachyon cimport Bus, Frame, RpcBus\nfrom tachyon cimport _core as core\n",
+      ("test_surface.py::test_the_names_of_the_core_cannot_be_had",
+      "test_surface.py::test_the_pxd_files_expose_what_is_documented_and_nothing_else")),
+    M("a header of ours is needed", SURFACE, "# Got from tachyon.Bus.listen or tachyon.Bus.connect.\n",
+      'cdef extern from "tachyon/error.hpp":\n    pass\n\n', ("test_cimport.py::test_no_header_of_ours_is_needed",)),
+],
+"tachyon.libtachyon": [
+    M("a module of other headers gets the ring", PYX, "        if layout != core.ring_layout():\n",
+      "        if False:\n", ("test_libtachyon.py::test_another_layout_of_the_ring_is_refused[True]",
+      "test_libtachyon.py::test_another_layout_of_the_ring_is_refused[False]")),
+    M("a newer module gets the ring", PYX, "        if layout != core.ring_layout():\n",
+      "        if layout < core.ring_layout():\n",
+      ("test_libtachyon.py::test_another_layout_of_the_ring_is_refused[True]",)),
+    *(M(f"its layout has no {what}", HEADERS, old, new,
+        (f"test_libtachyon.py::test_headers_with_another_meaning_have_another_layout[{change}]",))
+      for what, old, new, change in (
+          ("memory", "offsetof(RingMemory, header), offsetof(RingMemory, data),", "", "the memory"),
+          ("producer", "return Consumer::layout(Producer::layout(hash));", "return Consumer::layout(hash);",
+           "a producer"),
+          ("consumer", "return Consumer::layout(Producer::layout(hash));", "return Producer::layout(hash);",
+           "a consumer"),
+          ("frame", "offsetof(Frame, correlation_id), offsetof(Frame, size), offsetof(Frame, type_id)}",
+           "offsetof(Frame, correlation_id)}", "a frame"),
+          ("revision", "{kRingRevision, layout_hash()}", "{layout_hash()}", "the ring's revision"),
+          ("segment", "{kRingRevision, layout_hash()}", "{kRingRevision}", "the protocol's"))),
+    M("it is borrowed with no layout", LIBTACHYON, "bus.lend(True, ring_layout())", "bus.lend(True, 0)",
+      ("test_libtachyon.py::test_a_stream_between_two_processes",)),
+    M("a consumer is borrowed as a producer", LIBTACHYON, "bus.lend(False, ring_layout())",
+      "bus.lend(True, ring_layout())", ("test_libtachyon.py::test_python_and_the_inlined_ring_take_turns",)),
+    inside("a bus in use is lent", (PYX, "lend"), "        enter(self)\n", "",
+           ("test_libtachyon.py::test_a_bus_in_use_is_not_lent", "test_libtachyon.py::test_a_guard_is_in_the_way")),
+    inside("what was refused stays in use", (PYX, "lend"), "            leave(self)\n", "",
+           ("test_libtachyon.py::test_borrowing_the_producer_decides_the_direction",)),
+    inside("what is refused is lent", (PYX, "lend"), "        if status != Status.ok:\n", "        if False:\n",
+           ("test_libtachyon.py::test_borrowing_the_producer_decides_the_direction",
+           "test_libtachyon.py::test_a_producer_is_not_lent_once_the_peer_has_closed")),
+    inside("it does not look lent", (PYX, "lend"),
+           "        tachyon_set(&self._in_use, kLentProducer if producer else kLentConsumer)\n", "",
+           ("test_libtachyon.py::test_a_lent_bus_is_of_no_other_use",)),
+    M("borrowing decides nothing", CORE,
+      "    const Status status = begin_send(0);\n    if (status == Status::ok) producer = &producer_;",
+      "    const Status status = Status::ok;\n    if (status == Status::ok) producer = &producer_;",
+      ("test_libtachyon.py::test_borrowing_the_producer_decides_the_direction",)),
+    M("the producer's side may be a consumer", CORE,
+      "if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return status;\n"
+      "    }\n    consumer =", "(void)begin_receive();\n    }\n    consumer =",
+      ("test_libtachyon.py::test_borrowing_the_producer_decides_the_direction",)),
+    M("a lent producer is not seen", NOGIL, ">= kLentProducer", "> kLentProducer",
+      ("test_libtachyon.py::test_a_lent_bus_is_of_no_other_use",)),
+    M("a lent bus does not say so", IN_USE, "    if is_lent(self):\n        raise BusBusyError",
+      "    if False:\n        raise BusBusyError", ("test_libtachyon.py::test_a_lent_bus_is_of_no_other_use",)),
+    M("what is not lent can be given back", PYX, "if self._core == NULL or not is_lent(self):",
+      "if self._core == NULL:", ("test_libtachyon.py::test_what_is_not_lent_cannot_be_given_back",)),
+    M("what is open stays open", PYX, "        tachyon_core(self._core).give_back()\n", "",
+      ("test_libtachyon.py::test_what_was_open_is_put_right_when_the_ring_is_given_back",)),
+    M("a claim stays open", CORE, "    if (producer_.claim_open()) producer_.abort();\n", "",
+      ("test_libtachyon.py::test_what_was_open_is_put_right_when_the_ring_is_given_back",)),
+    M("frames that were held are lost", CORE, "    if (consumer_.held() != 0) consumer_.put_back_all();\n", "",
+      ("test_libtachyon.py::test_what_was_open_is_put_right_when_the_ring_is_given_back",)),
+    M("it is given back and stays lent", PYX, "        tachyon_core(self._core).give_back()\n        leave(self)\n",
+      "        tachyon_core(self._core).give_back()\n",
+      ("test_libtachyon.py::test_python_and_the_inlined_ring_take_turns",)),
+    M("who has it does not hear of a close", NOGIL, "    if self._closing:\n        return <int>Status.closed\n"
+      "    return <int>tachyon_core(self._core).check()", "    return <int>tachyon_core(self._core).check()",
+      ("test_libtachyon.py::test_closing_a_lent_bus_leaves_the_ring_to_who_has_it",)),
+    M("who has it does not hear of the end of the peer", NOGIL, "    return <int>tachyon_core(self._core).check()\n",
+      "    return 0\n", ("test_libtachyon.py::test_waits_tell_of_the_end_of_the_peer",
+      "test_libtachyon.py::test_a_lent_bus_of_the_parent_says_so_in_a_forked_child")),
+    inside("who has it cannot wait for a message", (PYX, "wait_readable"), "            if not is_lent(self):\n",
+           "            if True:\n", ("test_libtachyon.py::test_waits_tell_of_the_end_of_the_peer",)),
+    inside("who has it cannot wait for room", (PYX, "wait_writable"), "            if not is_lent(self):\n",
+           "            if True:\n", ("test_libtachyon.py::test_waits_tell_of_the_end_of_the_peer",)),
+    inside("who has it cannot check", (PYX, "check"), "check_lent(self) if is_lent(self) else refused_nogil(self)",
+           "refused_nogil(self)", ("test_libtachyon.py::test_waits_tell_of_the_end_of_the_peer",)),
+],
+"C++ users: get_include, get_libraries, get_library_dirs and --cmake-dir, --pkgconfig-dir, --include-dir": [
+    M("get_include is another folder", INIT, 'return str(Path(__file__).parent / "include")',
+      'return str(Path(__file__).parent)', ("test_cpp.py::test_python_knows_the_flags",)),
+    M("get_libraries has another name", INIT, 'return ["tachyon"]', 'return ["tachyon_core"]',
+      ("test_cpp.py::test_python_knows_the_flags",)),
+    M("get_library_dirs is another folder", INIT, "    return [str(folder)]\n", "    return [str(folder.parent)]\n",
+      ("test_cpp.py::test_python_knows_the_flags", "test_cpp.py::test_a_cmake_project_finds_links_and_runs")),
+    M("a library that has not been built is none", INIT, '    if not (folder / "libtachyon.a").is_file():\n',
+      "    if False:\n", ("test_cpp.py::test_a_library_that_has_not_been_built_is_a_clear_error",)),
+    M("--cmake-dir is another folder", CLI, '"/cmake/tachyon"', '"/cmake/other"',
+      ("test_cpp.py::test_a_cmake_project_finds_links_and_runs",)),
+    M("--pkgconfig-dir is another folder", CLI, '"/pkgconfig"', '""', ("test_cpp.py::test_pkgconfig_finds_it",)),
+    M("--include-dir is another folder", CLI, '("--include-dir", get_include,',
+      '("--include-dir", lambda: get_library_dirs()[0],', ("test_cpp.py::test_python_knows_the_flags",)),
+    M("the command line has a traceback", CLI,
+      "        except FileNotFoundError as error:\n            parser.exit(ERROR",
+      "        except ZeroDivisionError as error:\n            parser.exit(ERROR",
+      ("test_cpp.py::test_the_command_line_says_so_too",)),
+    M("the command line fails with another code", CLI, 'parser.exit(ERROR, f"{PROG}: {error}\\n")',
+      'parser.exit(OK, f"{PROG}: {error}\\n")', ("test_cpp.py::test_the_command_line_says_so_too",)),
+],
+"C++ users: what is installed": [
+    M("no headers", INSTALL,
+      'install(DIRECTORY cxx/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.hpp")\n', "",
+      ("test_cpp.py::test_python_knows_the_flags",)),
+    M("no library", INSTALL, "        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}\n",
+      "        ARCHIVE DESTINATION elsewhere\n", ("test_cpp.py::test_python_knows_the_flags",
+      "test_cpp.py::test_a_cmake_project_finds_links_and_runs")),
+    M("the target does not know its headers", INSTALL, "        INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})\n",
+      ")\n", ("test_cpp.py::test_a_cmake_project_finds_links_and_runs",)),
+    M("the target has another name", INSTALL, "set_target_properties(tachyon_core PROPERTIES EXPORT_NAME core)\n", "",
+      ("test_cpp.py::test_a_cmake_project_finds_links_and_runs",)),
+    M("the target asks for no standard", "CMakeLists.txt", "target_compile_features(tachyon_core PUBLIC cxx_std_20)",
+      "target_compile_features(tachyon_core PRIVATE cxx_std_20)",
+      ("test_cpp.py::test_a_cmake_project_finds_links_and_runs",)),
+    M("any version will do", INSTALL, "COMPATIBILITY SameMajorVersion", "COMPATIBILITY AnyNewerVersion",
+      ("test_cpp.py::test_another_major_version_is_not_found[0.9]",)),
+    M("threads are not looked for", CONFIG, "find_dependency(Threads)\n", "",
+      ("test_cpp.py::test_a_cmake_project_finds_links_and_runs",)),
+    M("any standard library will do", CONFIG, "  if(NOT TACHYON_STANDARD_LIBRARY_FITS)\n", "  if(FALSE)\n",
+      ("test_cpp.py::test_another_standard_library_is_refused_with_a_reason",)),
+    M("another standard library, without a reason", CONFIG, "    set(tachyon_NOT_FOUND_MESSAGE",
+      "    set(tachyon_REASON", ("test_cpp.py::test_another_standard_library_is_refused_with_a_reason",)),
+    M("pkg-config knows no library", PC, " -ltachyon", "", ("test_cpp.py::test_pkgconfig_finds_it",)),
+    M("pkg-config knows no threads", PC, " -pthread", "", ("test_cpp.py::test_pkgconfig_finds_it",)),
+    M("pkg-config knows no headers", PC, "Cflags: -I${includedir}\n", "Cflags:\n",
+      ("test_cpp.py::test_pkgconfig_finds_it",)),
+    M("it cannot be moved", PC, "prefix=${pcfiledir}/@TACHYON_PC_TO_PREFIX@", "prefix=@CMAKE_INSTALL_PREFIX@",
+      ("test_cpp.py::test_it_may_be_moved",)),
+    M("the module exports what is in it", "setup.py", '["-Wl,--version-script=tachyon/_tachyon.map"]', "[]",
+      ("test_packaging.py::test_the_module_exports_nothing_but_its_beginning",)),
+],
+"Packaging": [
+    M("free-threaded Python is not refused", "setup.py", '''if sysconfig.get_config_var("Py_GIL_DISABLED") and''',
+      "if False and", ("test_packaging.py::test_free_threaded_python_is_refused_with_a_reason",)),
+    M("those who insist are refused too", "setup.py", ''' and os.environ.get("TACHYON_FREE_THREADED") != "1":''', ":",
+      ("test_packaging.py::test_but_not_from_those_who_insist",)),
+    M("what was made beforehand is not taken", "setup.py",
+      "            shutil.copytree(PREFIX, package, dirs_exist_ok=True)\n", "            pass\n",
+      ("test_packaging.py::test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told",)),
+    M("left-overs get into the wheel", "setup.py", "            shutil.rmtree(package / old, ignore_errors=True)\n",
+      "            pass\n", ("test_packaging.py::test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told",),
+      (("pyproject.toml", 'tachyon = ["py.typed", "*.pyi", "*.pxd"]',
+      'tachyon = ["py.typed", "*.pyi", "*.pxd", "include/tachyon/*"]'),)),
+    M("no pxd in the wheel", "pyproject.toml", '"*.pyi", "*.pxd"]', '"*.pyi"]',
+      ("test_packaging.py::test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told",)),
+    M("no py.typed in the wheel", "pyproject.toml", 'tachyon = ["py.typed", ', "tachyon = [",
+      ("test_packaging.py::test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told",)),
+    M("no command line in the wheel", "pyproject.toml", 'packages = ["tachyon", "tachyon.cli"]',
+      'packages = ["tachyon"]',
+      ("test_packaging.py::test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told",)),
+    M("build tools are not told", "pyproject.toml", 'tachyon = "tachyon"\n', "",
+      ("test_packaging.py::test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told",)),
+    M("no license in the wheel", "pyproject.toml", 'license-files = ["LICENSE"]\n', "license-files = []\n",
+      ("test_packaging.py::test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told",)),
+    M("the sources are not in the source distribution", "MANIFEST.in", "graft cxx\n", "",
+      ("test_packaging.py::test_the_source_distribution_holds_everything_and_nothing_that_was_built",)),
+    M("the pxi files are not in the source distribution", "MANIFEST.in", "graft tachyon\n", "",
+      ("test_packaging.py::test_the_source_distribution_holds_everything_and_nothing_that_was_built",)),
+    M("what was built is in the source distribution", "MANIFEST.in", "prune tachyon/lib\n", "",
+      ("test_packaging.py::test_the_source_distribution_holds_everything_and_nothing_that_was_built",)),
+    M("modules are in the source distribution", "MANIFEST.in", "global-exclude *.so *.py[cod]\n", "",
+      ("test_packaging.py::test_the_source_distribution_holds_everything_and_nothing_that_was_built",)),
+],
 }
 MUTANTS = [dataclasses.replace(mutant, promise=promise) for promise, mutants in PROMISES.items() for mutant in mutants]
 
@@ -1712,7 +2216,8 @@ class Tree:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        for part in ("CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
+        for part in (".gitignore", "CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml",
+                     "setup.py"):
             shutil.copy(ROOT / part, self.folder / part)
         rest = shutil.ignore_patterns("build", "__pycache__", "*.so", "_tachyon.cpp", "*.html")
         for part in ("cmake", "cxx", "tachyon", "tests"):
@@ -1720,10 +2225,12 @@ class Tree:
         self.replace("setup.py", '"-O3", "-Wall", "-Wextra"', '"-O0", "-g0"')
         self.replace("setup.py", '"-DCMAKE_BUILD_TYPE=Release"',
                      '"-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"')
+        for command in (("init", "-q"), ("add", "-A")):  # the tests of packaging ask what git knows
+            subprocess.run(["git", *command], cwd=self.folder, check=True)
         failure = self.build()
         if failure:
             stop(f"the tree as it is does not build:\n{failure}")
-        self.pristine = {path: path.read_bytes() for path in self.folder.glob("tachyon/_tachyon.*.so")}
+        self.pristine = {path: path.read_bytes() for path in self.built()}
         self.environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1",
                             "TACHYON_TEST_PATIENCE": str(PATIENCE)}
         code = "import pathlib, tachyon; print(pathlib.Path(tachyon.__file__).parents[1])"
@@ -1738,6 +2245,10 @@ class Tree:
         if text.count(old) != 1:
             stop(f"{file} has changed: {old} is there {text.count(old)} times, not once")
         path.write_text(text.replace(old, new))
+
+    def built(self):
+        return [path for pattern in ("_tachyon.*.so", "include/**/*", "lib/**/*")
+                for path in self.folder.glob(f"tachyon/{pattern}") if path.is_file()]
 
     def build(self):
         """None, or what the build said."""
@@ -1761,8 +2272,10 @@ class Tree:
     def restore(self, originals):
         for path, text in originals.items():
             path.write_text(text)
-        for path, data in self.pristine.items():
+        for path in self.built():
             path.unlink()  # not over it: a process may still have it mapped
+        for path, data in self.pristine.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             path.chmod(0o755)
 

@@ -312,7 +312,7 @@ def test_headers_with_another_meaning_have_another_layout(user, pair, tmp_path, 
     )
     command = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++20", "-fsyntax-only", "-I", "include", "code.cpp"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True)
-    assert re.findall("error: (.*)", done.stderr) == ([] if change == "nothing" else ["static assertion failed"])
+    assert re.findall("error: (stat[a-z]*)", done.stderr) == ([] if change == "nothing" else ["static"])
     assert (done.returncode == 0) == (change == "nothing")
 
 

@@ -123,7 +123,11 @@ cdef class RpcHand:
     def call(self, bytes data, kind, timeout):
         return self.bus.call_bytes(<char*>data, len(data), kind, &self.issued, timeout)
     def try_claim_call(self, size): return self.bus.try_claim_call(size, &self.payload)
-    def claim_call(self, size, timeout): return self.bus.claim_call(size, &self.payload, timeout)
+    def claim_call(self, unsigned long long size, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.claim_call(size, &self.payload, timeout)
+        return status
     def commit_call(self, size, kind): return self.bus.commit_call(size, kind, &self.issued)
     def abort_call(self): return self.bus.abort_call()
     def try_peek_reply(self, wanted): return self.bus.try_peek_reply(wanted, &self.frame)
@@ -144,8 +148,13 @@ cdef class RpcHand:
     def release_call(self): return self.bus.release_call(&self.frame)
     def try_reply(self, wanted, bytes data, kind):
         return self.bus.try_reply_bytes(wanted, <char*>data, len(data), kind)
-    def reply(self, wanted, bytes data, kind, timeout):
-        return self.bus.reply_bytes(wanted, <char*>data, len(data), kind, timeout)
+    def reply(self, unsigned long long wanted, bytes data, unsigned int kind, long long timeout):
+        cdef int status
+        cdef char* start = data
+        cdef size_t size = len(data)
+        with nogil:
+            status = self.bus.reply_bytes(wanted, start, size, kind, timeout)
+        return status
     def try_claim_reply(self, wanted, size): return self.bus.try_claim_reply(wanted, size, &self.payload)
     def claim_reply(self, wanted, size, timeout): return self.bus.claim_reply(wanted, size, &self.payload, timeout)
     def commit_reply(self, wanted, size, kind): return self.bus.commit_reply(wanted, size, kind)
@@ -378,6 +387,20 @@ def test_a_timeout_is_waited_out(hands):
     assert time.monotonic() - start >= 0.199
 
 
+@pytest.mark.parametrize("way", ["readable", "writable"])
+def test_a_single_wait_has_its_timeout(hands, way):
+    producer, consumer = hands(64)
+    start = time.monotonic()
+    if way == "readable":
+        for _ in range(1000):
+            assert consumer.wait_readable(1000) == EMPTY
+    else:
+        assert producer.send(b"all the room", 0, 0) == OK
+        for _ in range(1000):
+            assert producer.wait_writable(8, 1000) == FULL
+    assert time.monotonic() - start < 25  # slices of 50 ms are 50 s
+
+
 def test_any_negative_timeout_is_none(hands, run_thread, until):
     for timeout in (-2, -SECOND, -(1 << 63)):
         producer, consumer = hands(64)
@@ -452,6 +475,8 @@ def test_python_is_refused_while_nogil_code_holds_something(hands, user, pair):
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
         sender.send(b"x")
     assert producer.commit(8, 0) == OK
+    assert producer.try_claim(8) == OK
+    assert producer.abort() == OK
     sender.send(b"x")
     assert consumer.try_peek() == OK
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
@@ -890,6 +915,14 @@ def test_each_method_of_rpc_is_for_one_side(rpc_hands):
     ] == [WRONG_SIDE] * 8  # fmt: skip
 
 
+def test_a_call_that_was_not_sent_has_no_reply(rpc_hands):
+    caller, _ = rpc_hands()
+    assert caller.try_claim_call(8) == OK
+    assert caller.commit_call(1000, 1) == TOO_LARGE
+    assert caller.try_peek_reply(caller.id) == UNKNOWN_CALL
+    assert caller.cancel_call(caller.id) == UNKNOWN_CALL
+
+
 def test_a_cancelled_call_is_unknown(rpc_hands):
     caller, _ = rpc_hands()
     assert caller.try_call(b"x", 1) == OK
@@ -1110,6 +1143,30 @@ def test_rpc_waits_end_with_a_close(run_thread, rpc, user, until):
     caller.close()
     assert waiting.result(60) == CLOSED
     assert running.result(60) == PEER_CLOSED
+
+
+def test_calls_and_replies_wait_for_room(run_thread, rpc, user, until):
+    caller, callee = rpc(64, 64)
+    asking, answering = user.RpcHand(caller), user.RpcHand(callee)
+    numbers = [caller.call(b"first", 1)]
+    waiting = run_thread(asking.claim_call, 8, -1)
+    until(lambda: caller.stats()["calls"]["parks"] > 0)
+    assert answering.peek_call(-1) == OK
+    assert answering.release_call() == OK
+    assert waiting.result(60) == OK
+    asking.write(b"s")
+    assert asking.commit_call(1, 1) == OK
+    numbers.append(asking.id)
+    assert answering.peek_call(-1) == OK
+    assert answering.release_call() == OK
+    assert answering.reply(numbers[0], b"one", 1, -1) == OK
+    waiting = run_thread(answering.reply, numbers[1], b"two", 2, -1)
+    until(lambda: callee.stats()["replies"]["parks"] > 0)
+    for number, answer in zip(numbers, [(1, b"one"), (2, b"two")], strict=True):
+        assert asking.peek_reply(number, -1) == OK
+        assert asking.read() == answer
+        assert asking.release_reply() == OK
+    assert waiting.result(60) == OK
 
 
 def test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies(run_thread, rpc, user):

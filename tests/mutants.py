@@ -1851,6 +1851,14 @@ PROMISES = {
              "        timeout_ns = -1\n        status = <int>tachyon_core(self._core).", (f"test_nogil.py::{test}",))
       for method, test in (("wait_writable", "test_a_single_wait_has_its_timeout[writable]"),
                            ("wait_readable", "test_a_single_wait_has_its_timeout[readable]"))),
+    M("a single wait has no end", CORE,
+      "std::min(until - now, kSlice);\n    if (pure_spin_) {", "until - now;\n    if (pure_spin_) {",
+      ("test_nogil.py::test_a_single_wait_has_its_timeout[readable]",
+      "test_nogil.py::test_a_single_wait_has_its_timeout[writable]")),
+    M("a single wait does not tell of a signal", CORE, "case Parked::interrupted: return Status::interrupted;",
+      "case Parked::interrupted: return Status::empty;",
+      ("test_nogil.py::test_a_single_wait_tells_of_a_signal[readable]",
+      "test_nogil.py::test_a_single_wait_tells_of_a_signal[writable]")),
 ],
 "cimport tachyon: raise_for_status": [
     inside("OK raises", (PYX, "raise_for_status"), "        if status == <int>Status.ok:\n            return 0\n", "",
@@ -1990,6 +1998,8 @@ PROMISES = {
            ("test_nogil.py::test_a_reply_is_released_as_it_was_whatever_its_frame_says_by_now",)),
     inside("a reply can be released twice", (RPC_BUS, "release_reply"), "if self._replies._held != 0 and", "if",
            ("test_nogil.py::test_calls_and_replies_by_copy",)),
+    M("two replies may be held", CORE, "    if (held_ != 0) return Status::claim_open;\n", "",
+      ("test_nogil.py::test_calls_and_replies_by_copy",)),
     inside("a cancelled call is always known", (RPC_BUS, "cancel_call"),
            "Status.ok if rpc_caller(self).cancel(correlation_id) else Status.unknown_call",
            "Status.ok if rpc_caller(self).cancel(correlation_id) else Status.ok",

@@ -399,6 +399,7 @@ def test_a_single_wait_has_its_timeout(hands, way):
         for _ in range(1000):
             assert producer.wait_writable(8, 1000) == FULL
     assert time.monotonic() - start < 25  # slices of 50 ms are 50 s
+    assert (consumer.wait_readable(-1) if way == "readable" else producer.wait_writable(8, -1)) in (EMPTY, FULL)
 
 
 def test_any_negative_timeout_is_none(hands, run_thread, until):
@@ -839,6 +840,25 @@ def test_ctrl_c_ends_a_blocking_method(folder, spawn, path, call):
     child.says("interrupted")
     child.ends()
     bus.close()
+
+
+@pytest.mark.parametrize("way", ["readable", "writable"])
+def test_a_single_wait_tells_of_a_signal(hands, way):
+    producer, consumer = hands(64)
+    assert producer.send(b"all the room", 0, 0) == OK
+    if way == "readable":
+        assert consumer.peek(0) == OK
+        assert consumer.release() == OK
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        status = EMPTY
+        while status in (EMPTY, FULL):  # it may have come before the wait
+            status = consumer.wait_readable(-1) if way == "readable" else producer.wait_writable(8, -1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert status == INTERRUPTED
 
 
 # ---- RPC -------------------------------------------------------------------------------------------------------------

@@ -1838,11 +1838,6 @@ PROMISES = {
       ("test_nogil.py::test_a_wait_that_finds_nothing_says_so_when_its_time_is_over",)),
     M("no message is no room", NOGIL, "        return <int>Status.empty\n", "        return <int>Status.full\n",
       ("test_nogil.py::test_a_wait_that_finds_nothing_says_so_when_its_time_is_over",)),
-    M("a wait for room does not look who is inside", NOGIL,
-      "    if not enter_nogil(self):\n        return refused_nogil(self)\n"
-      "    cdef Status status = tachyon_core(self._core).wait_writable",
-      "    enter_nogil(self)\n    cdef Status status = tachyon_core(self._core).wait_writable",
-      ("test_nogil.py::test_a_waiting_loop_ends_with_the_close_of_another_thread",)),
     M("Ctrl-C does not end a wait", NOGIL, "    with gil:\n        PyErr_CheckSignals()\n", "",
       ("test_nogil.py::test_ctrl_c_ends_a_blocking_method[peek]",
       "test_nogil.py::test_ctrl_c_ends_a_blocking_method[claim]")),

@@ -450,7 +450,7 @@ def test_frames_are_released_oldest_first_and_unchanged(user, pair):
     assert consumer.release(0) == NO_CLAIM
     assert consumer.release_all(2, 1) == NO_CLAIM
     with pytest.raises(tachyon.BusBusyError, match="nogil"):  # two are still held
-        receiver.recv()
+        receiver.recv(timeout=0)
     assert consumer.release_all(1, 2) == OK
     assert consumer.release_all(1, 2) == NO_CLAIM
     assert producer.try_send(b"and on it goes", 9) == OK
@@ -493,7 +493,7 @@ def test_a_batch_is_held_until_all_of_it_is_released(user, pair):
     assert consumer.try_drain(2) == (OK, 2)
     assert consumer.release(0) == OK
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
-        receiver.recv()
+        receiver.recv(timeout=0)
     assert consumer.release(1) == OK
     assert receiver.recv().data == b"three"
 
@@ -515,7 +515,7 @@ def test_what_could_not_be_released_is_still_held(user, run_thread, pair, until)
             assert mine.try_peek() == OK
     waiting.result(60)
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
-        receiver.recv()
+        receiver.recv(timeout=0)
     assert mine.release() == OK
     with pytest.raises(tachyon.BusEmptyError):
         receiver.recv(timeout=0)
@@ -861,6 +861,24 @@ def test_a_single_wait_tells_of_a_signal(hands, way):
     assert status == INTERRUPTED
 
 
+@pytest.mark.parametrize("way", ["peek", "claim"])
+def test_a_handler_may_close_the_bus_that_is_waited_for(user, pair, way):
+    sender, receiver = pair(64)
+    sender.send(b"all the room")
+    if way == "peek":
+        assert receiver.recv()
+    bus = receiver if way == "peek" else sender
+    hand = user.Hand(bus)
+    before = signal.signal(signal.SIGALRM, lambda *_: bus.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        assert (hand.peek(-1) if way == "peek" else hand.claim(8, -1)) == CLOSED
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert bus.closed
+
+
 # ---- RPC -------------------------------------------------------------------------------------------------------------
 
 
@@ -1018,7 +1036,7 @@ def test_python_is_refused_while_nogil_code_holds_something_of_rpc(rpc, user):
     number = asking.id
     assert caller.call(b"x", 1) > number
     assert answering.try_peek_call() == OK
-    refused(callee.serve)
+    refused(lambda: callee.serve(timeout=0))
     assert answering.release_call() == OK
     assert answering.try_claim_reply(number, 8) == OK
     refused(lambda: callee.reply(number, b"x"))
@@ -1028,7 +1046,7 @@ def test_python_is_refused_while_nogil_code_holds_something_of_rpc(rpc, user):
     with callee.serve() as call:
         callee.reply(call.correlation_id, b"y")
     assert asking.try_peek_reply(number) == OK
-    refused(lambda: caller.wait(number + 1))
+    refused(lambda: caller.wait(number + 1, timeout=0))
     assert asking.release_reply() == OK
     with caller.wait(number + 1) as reply:
         assert bytes(reply) == b"y"

@@ -1159,6 +1159,8 @@ def test_rpc_after_a_close(rpc, user):
         codes = [hand.try_call(b"", 1), hand.try_claim_call(1), hand.commit_call(1, 1), hand.abort_call()]
         codes += [hand.try_peek_reply(1), hand.release_reply(), hand.cancel_call(1), hand.try_peek_call()]
         codes += [hand.release_call(), hand.try_reply(1, b"", 1), hand.try_claim_reply(1, 1), hand.peek_call(-1)]
+        codes += [hand.commit_reply(1, 1, 1), hand.abort_reply(), hand.reply(1, b"", 1, -1), hand.claim_reply(1, 1, -1)]
+        codes += [hand.call(b"", 1, -1), hand.claim_call(1, -1), hand.peek_reply(1, -1)]
         assert set(codes) <= {CLOSED, WRONG_SIDE}
         assert CLOSED in codes
         with pytest.raises(tachyon.BusClosedError):

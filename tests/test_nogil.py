@@ -120,8 +120,13 @@ cdef class RpcHand:
         self.frame.position += <long long>position
 
     def try_call(self, bytes data, kind): return self.bus.try_call_bytes(<char*>data, len(data), kind, &self.issued)
-    def call(self, bytes data, kind, timeout):
-        return self.bus.call_bytes(<char*>data, len(data), kind, &self.issued, timeout)
+    def call(self, bytes data, unsigned int kind, long long timeout):
+        cdef int status
+        cdef char* start = data
+        cdef size_t size = len(data)
+        with nogil:
+            status = self.bus.call_bytes(start, size, kind, &self.issued, timeout)
+        return status
     def try_claim_call(self, size): return self.bus.try_claim_call(size, &self.payload)
     def claim_call(self, unsigned long long size, long long timeout):
         cdef int status
@@ -156,7 +161,11 @@ cdef class RpcHand:
             status = self.bus.reply_bytes(wanted, start, size, kind, timeout)
         return status
     def try_claim_reply(self, wanted, size): return self.bus.try_claim_reply(wanted, size, &self.payload)
-    def claim_reply(self, wanted, size, timeout): return self.bus.claim_reply(wanted, size, &self.payload, timeout)
+    def claim_reply(self, unsigned long long wanted, unsigned long long size, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.claim_reply(wanted, size, &self.payload, timeout)
+        return status
     def commit_reply(self, wanted, size, kind): return self.bus.commit_reply(wanted, size, kind)
     def abort_reply(self): return self.bus.abort_reply()
     def raise_for_status(self, status): self.bus.raise_for_status(status)

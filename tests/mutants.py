@@ -1766,7 +1766,7 @@ PROMISES = {
     *(inside(f"{method} lets nothing go", (PYX, method), "let_go(self, 1)\n", "pass\n", (f"test_nogil.py::{test}",))
       for method, test in (
           ("commit", "test_python_is_refused_while_nogil_code_holds_something"),
-          ("abort", "test_what_finds_the_peer_gone_leaves_nothing_open"),
+          ("abort", "test_python_is_refused_while_nogil_code_holds_something"),
           ("release", "test_python_is_refused_while_nogil_code_holds_something"),
           ("release_all", "test_nogil_code_is_refused_while_a_guard_is_open"))),
     *(inside(f"{method} counts down what nobody holds", (PYX, method), "is_over(status) and self._held != 0",
@@ -1840,11 +1840,6 @@ PROMISES = {
       ("test_nogil.py::test_a_wait_that_finds_nothing_says_so_when_its_time_is_over",)),
     M("no message is no room", NOGIL, "        return <int>Status.empty\n", "        return <int>Status.full\n",
       ("test_nogil.py::test_a_wait_that_finds_nothing_says_so_when_its_time_is_over",)),
-    M("a wait for room does not look who is inside", NOGIL,
-      "    if not enter_nogil(self):\n        return refused_nogil(self)\n"
-      "    cdef Status status = tachyon_core(self._core).wait_writable",
-      "    enter_nogil(self)\n    cdef Status status = tachyon_core(self._core).wait_writable",
-      ("test_nogil.py::test_a_waiting_loop_ends_with_the_close_of_another_thread",)),
     M("Ctrl-C does not end a wait", NOGIL, "    with gil:\n        PyErr_CheckSignals()\n", "",
       ("test_nogil.py::test_ctrl_c_ends_a_blocking_method[peek]",
       "test_nogil.py::test_ctrl_c_ends_a_blocking_method[claim]")),
@@ -1853,6 +1848,14 @@ PROMISES = {
              "        timeout_ns = -1\n        status = <int>tachyon_core(self._core).", (f"test_nogil.py::{test}",))
       for method, test in (("wait_writable", "test_a_single_wait_has_its_timeout[writable]"),
                            ("wait_readable", "test_a_single_wait_has_its_timeout[readable]"))),
+    M("a single wait has no end", CORE,
+      "std::min(until - now, kSlice);\n    if (pure_spin_) {", "until - now;\n    if (pure_spin_) {",
+      ("test_nogil.py::test_a_single_wait_has_its_timeout[readable]",
+      "test_nogil.py::test_a_single_wait_has_its_timeout[writable]")),
+    M("a single wait does not tell of a signal", CORE, "case Parked::interrupted: return Status::interrupted;",
+      "case Parked::interrupted: return Status::empty;",
+      ("test_nogil.py::test_a_single_wait_tells_of_a_signal[readable]",
+      "test_nogil.py::test_a_single_wait_tells_of_a_signal[writable]")),
 ],
 "cimport tachyon: raise_for_status": [
     inside("OK raises", (PYX, "raise_for_status"), "        if status == <int>Status.ok:\n            return 0\n", "",
@@ -1992,6 +1995,8 @@ PROMISES = {
            ("test_nogil.py::test_a_reply_is_released_as_it_was_whatever_its_frame_says_by_now",)),
     inside("a reply can be released twice", (RPC_BUS, "release_reply"), "if self._replies._held != 0 and", "if",
            ("test_nogil.py::test_calls_and_replies_by_copy",)),
+    M("two replies may be held", CORE, "    if (held_ != 0) return Status::claim_open;\n", "",
+      ("test_nogil.py::test_calls_and_replies_by_copy",)),
     inside("a cancelled call is always known", (RPC_BUS, "cancel_call"),
            "Status.ok if rpc_caller(self).cancel(correlation_id) else Status.unknown_call",
            "Status.ok if rpc_caller(self).cancel(correlation_id) else Status.ok",

@@ -120,8 +120,13 @@ cdef class RpcHand:
         self.frame.position += <long long>position
 
     def try_call(self, bytes data, kind): return self.bus.try_call_bytes(<char*>data, len(data), kind, &self.issued)
-    def call(self, bytes data, kind, timeout):
-        return self.bus.call_bytes(<char*>data, len(data), kind, &self.issued, timeout)
+    def call(self, bytes data, unsigned int kind, long long timeout):
+        cdef int status
+        cdef char* start = data
+        cdef size_t size = len(data)
+        with nogil:
+            status = self.bus.call_bytes(start, size, kind, &self.issued, timeout)
+        return status
     def try_claim_call(self, size): return self.bus.try_claim_call(size, &self.payload)
     def claim_call(self, unsigned long long size, long long timeout):
         cdef int status
@@ -156,7 +161,11 @@ cdef class RpcHand:
             status = self.bus.reply_bytes(wanted, start, size, kind, timeout)
         return status
     def try_claim_reply(self, wanted, size): return self.bus.try_claim_reply(wanted, size, &self.payload)
-    def claim_reply(self, wanted, size, timeout): return self.bus.claim_reply(wanted, size, &self.payload, timeout)
+    def claim_reply(self, unsigned long long wanted, unsigned long long size, long long timeout):
+        cdef int status
+        with nogil:
+            status = self.bus.claim_reply(wanted, size, &self.payload, timeout)
+        return status
     def commit_reply(self, wanted, size, kind): return self.bus.commit_reply(wanted, size, kind)
     def abort_reply(self): return self.bus.abort_reply()
     def raise_for_status(self, status): self.bus.raise_for_status(status)
@@ -390,15 +399,13 @@ def test_a_timeout_is_waited_out(hands):
 @pytest.mark.parametrize("way", ["readable", "writable"])
 def test_a_single_wait_has_its_timeout(hands, way):
     producer, consumer = hands(64)
-    start = time.monotonic()
     if way == "readable":
-        for _ in range(1000):
-            assert consumer.wait_readable(1000) == EMPTY
+        assert consumer.wait_readable(-1) == EMPTY  # a slice of 50 ms; 3000 of them are more than the watchdog allows
+        assert [consumer.wait_readable(1000) for _ in range(3000)] == [EMPTY] * 3000
     else:
         assert producer.send(b"all the room", 0, 0) == OK
-        for _ in range(1000):
-            assert producer.wait_writable(8, 1000) == FULL
-    assert time.monotonic() - start < 25  # slices of 50 ms are 50 s
+        assert producer.wait_writable(8, -1) == FULL
+        assert [producer.wait_writable(8, 1000) for _ in range(3000)] == [FULL] * 3000
 
 
 def test_any_negative_timeout_is_none(hands, run_thread, until):
@@ -449,7 +456,7 @@ def test_frames_are_released_oldest_first_and_unchanged(user, pair):
     assert consumer.release(0) == NO_CLAIM
     assert consumer.release_all(2, 1) == NO_CLAIM
     with pytest.raises(tachyon.BusBusyError, match="nogil"):  # two are still held
-        receiver.recv()
+        receiver.recv(timeout=0)
     assert consumer.release_all(1, 2) == OK
     assert consumer.release_all(1, 2) == NO_CLAIM
     assert producer.try_send(b"and on it goes", 9) == OK
@@ -475,6 +482,8 @@ def test_python_is_refused_while_nogil_code_holds_something(hands, user, pair):
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
         sender.send(b"x")
     assert producer.commit(8, 0) == OK
+    assert producer.try_claim(8) == OK
+    assert producer.abort() == OK
     sender.send(b"x")
     assert consumer.try_peek() == OK
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
@@ -490,7 +499,7 @@ def test_a_batch_is_held_until_all_of_it_is_released(user, pair):
     assert consumer.try_drain(2) == (OK, 2)
     assert consumer.release(0) == OK
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
-        receiver.recv()
+        receiver.recv(timeout=0)
     assert consumer.release(1) == OK
     assert receiver.recv().data == b"three"
 
@@ -512,7 +521,7 @@ def test_what_could_not_be_released_is_still_held(user, run_thread, pair, until)
             assert mine.try_peek() == OK
     waiting.result(60)
     with pytest.raises(tachyon.BusBusyError, match="nogil"):
-        receiver.recv()
+        receiver.recv(timeout=0)
     assert mine.release() == OK
     with pytest.raises(tachyon.BusEmptyError):
         receiver.recv(timeout=0)
@@ -839,6 +848,43 @@ def test_ctrl_c_ends_a_blocking_method(folder, spawn, path, call):
     bus.close()
 
 
+@pytest.mark.parametrize("way", ["readable", "writable"])
+def test_a_single_wait_tells_of_a_signal(hands, way):
+    producer, consumer = hands(64)
+    assert producer.send(b"all the room", 0, 0) == OK
+    if way == "readable":
+        assert consumer.peek(0) == OK
+        assert consumer.release() == OK
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        status = EMPTY
+        while status in (EMPTY, FULL):  # it may have come before the wait
+            status = consumer.wait_readable(-1) if way == "readable" else producer.wait_writable(8, -1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert status == INTERRUPTED
+
+
+@pytest.mark.parametrize("way", ["peek", "claim"])
+def test_a_handler_may_close_the_bus_that_is_waited_for(user, pair, way):
+    sender, receiver = pair(64)
+    sender.send(b"all the room")
+    if way == "peek":
+        assert receiver.recv()
+    bus = receiver if way == "peek" else sender
+    hand = user.Hand(bus)
+    before = signal.signal(signal.SIGALRM, lambda *_: bus.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        assert (hand.peek(-1) if way == "peek" else hand.claim(8, -1)) == CLOSED
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert bus.closed
+
+
 # ---- RPC -------------------------------------------------------------------------------------------------------------
 
 
@@ -996,7 +1042,7 @@ def test_python_is_refused_while_nogil_code_holds_something_of_rpc(rpc, user):
     number = asking.id
     assert caller.call(b"x", 1) > number
     assert answering.try_peek_call() == OK
-    refused(callee.serve)
+    refused(lambda: callee.serve(timeout=0))
     assert answering.release_call() == OK
     assert answering.try_claim_reply(number, 8) == OK
     refused(lambda: callee.reply(number, b"x"))
@@ -1006,7 +1052,7 @@ def test_python_is_refused_while_nogil_code_holds_something_of_rpc(rpc, user):
     with callee.serve() as call:
         callee.reply(call.correlation_id, b"y")
     assert asking.try_peek_reply(number) == OK
-    refused(lambda: caller.wait(number + 1))
+    refused(lambda: caller.wait(number + 1, timeout=0))
     assert asking.release_reply() == OK
     with caller.wait(number + 1) as reply:
         assert bytes(reply) == b"y"
@@ -1122,6 +1168,8 @@ def test_rpc_after_a_close(rpc, user):
         codes = [hand.try_call(b"", 1), hand.try_claim_call(1), hand.commit_call(1, 1), hand.abort_call()]
         codes += [hand.try_peek_reply(1), hand.release_reply(), hand.cancel_call(1), hand.try_peek_call()]
         codes += [hand.release_call(), hand.try_reply(1, b"", 1), hand.try_claim_reply(1, 1), hand.peek_call(-1)]
+        codes += [hand.commit_reply(1, 1, 1), hand.abort_reply(), hand.reply(1, b"", 1, -1), hand.claim_reply(1, 1, -1)]
+        codes += [hand.call(b"", 1, -1), hand.claim_call(1, -1), hand.peek_reply(1, -1)]
         assert set(codes) <= {CLOSED, WRONG_SIDE}
         assert CLOSED in codes
         with pytest.raises(tachyon.BusClosedError):

@@ -140,7 +140,7 @@ cdef int wait_once(Bus self, bint readable, uint64_t size, long long timeout_ns)
     cdef bint entered = enter_nogil(self)
     if not entered and not is_lent(self):
         return refused_nogil(self)
-    cdef Status status = tachyon_core(self._core).check() if not self._closing else Status.closed
+    cdef Status status = tachyon_core(self._core).check()
     if status == Status.ok and readable:
         status = tachyon_core(self._core).wait_readable(tachyon_deadline(timeout_ns))
     elif status == Status.ok:

@@ -171,6 +171,43 @@ cdef class RpcHand:
     def raise_for_status(self, status): self.bus.raise_for_status(status)
 
 
+# ---- short waits beside somebody who keeps the GIL ----
+
+
+cdef int started = 0, kept = 0, over = 0
+
+
+def begin():
+    global started, kept, over
+    started = kept = over = 0
+
+def has_started(): return started != 0
+
+def short_waits(Bus bus not None):
+    global started, over
+    cdef Frame frame
+    cdef int i
+    with nogil:
+        bus.peek(&frame, 1)
+        started = 1
+        while not kept:
+            usleep(100)
+        for i in range(20):
+            bus.peek(&frame, 10_000)
+        over = 1
+
+def keep_the_gil():
+    '''Until they are over, or for half a second. True: they are.'''
+    global kept
+    cdef int i
+    kept = 1
+    for i in range(5000):
+        if over:
+            return True
+        usleep(100)
+    return False
+
+
 # ---- loops ----
 
 
@@ -809,6 +846,46 @@ def test_a_sender_hears_of_a_death_within_eight_messages(spawn, path, user, way)
         assert hand.check() == PEER_DEAD
 
 
+@pytest.mark.parametrize("code", ["send", "recv"])
+def test_a_single_wait_tells_of_the_end_of_the_peer(spawn, path, user, code):
+    call = "send(b'x')" if code == "send" else "recv()"
+    for ending, status in (("close", PEER_CLOSED), ("kill", PEER_DEAD)):
+        child = spawn(
+            f"bus = tachyon.Bus.connect(path, timeout=60); bus.{call}; say('ready'); hear(); bus.close()", path
+        )
+        with tachyon.Bus.listen(path, 64, timeout=60) as bus:
+            hand = user.Hand(bus)
+            if code == "send":
+                assert hand.peek(-1) == OK
+                assert hand.release() == OK
+            else:
+                assert hand.send(b"x", 0, -1) == OK
+            child.says("ready")
+            if code == "recv":
+                assert hand.send(b"fills it", 0, -1) == OK
+            child.kill() if ending == "kill" else child.tell("close")
+            said = OK
+            while said in (OK, EMPTY, FULL):
+                said = hand.wait_readable(-1) if code == "send" else hand.wait_writable(8, -1)
+            assert said == status
+
+
+def test_short_waits_leave_the_gil_alone(user, run_thread, pair, until):
+    sender, receiver = pair()
+    sender.send(b"x")
+    receiver.recv()
+    kept = False
+    for _ in range(20):  # every 50 ms one has to take it, to look for signals: a slow machine may come that far
+        user.begin()
+        waiting = run_thread(user.short_waits, receiver)
+        until(user.has_started)
+        kept = user.keep_the_gil()
+        waiting.result(60)
+        if kept:
+            break
+    assert kept
+
+
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
 
@@ -865,6 +942,30 @@ def test_a_single_wait_tells_of_a_signal(hands, way):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert status == INTERRUPTED
+
+
+def test_a_signal_that_another_thread_got_ends_a_blocking_method(hands, run_thread):
+    class Asked(Exception):
+        pass
+
+    def handler(*_):
+        raise Asked
+
+    _, consumer = hands()
+    leave = threading.Event()
+    other = run_thread(leave.wait)  # lets the signal in
+    before = signal.signal(signal.SIGALRM, handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(Asked):
+            consumer.peek(-1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGALRM, before)
+        leave.set()
+    assert other.result(60)
 
 
 @pytest.mark.parametrize("way", ["peek", "claim"])

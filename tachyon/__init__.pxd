@@ -22,3 +22,4 @@ cdef enum Status:
     FORKED = 12        # our own handle belongs to the parent of this process
     UNKNOWN_CALL = 13  # no such correlation_id: never issued or served, answered already, cancelled, or dropped
     BUSY = 14          # in use by another thread, or lent
+    BAD_TYPE = 15      # a msg_type out of its bounds

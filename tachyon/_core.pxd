@@ -26,6 +26,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         forked
         unknown_call
         busy
+        bad_type
 
     cdef enum class SetupFailure(int):
         handshake

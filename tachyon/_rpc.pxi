@@ -31,19 +31,24 @@ cdef RpcBus new_rpc_bus(core.RpcRings* rings, object path, bint calls):
     return bus
 
 
+cdef enum:
+    MOST_REPLY_TYPE = 0xffff
+    MOST_CALL_TYPE = 0xfffe  # the last one says that a call has failed
+
+
 cdef uint32_t as_msg_type(object value) except? 0xffffffff:
     cdef int overflow = 0
     if type(value) is not int:
         value = operator.index(value)
     cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
-    if overflow != 0 or not 0 <= number <= 0xffff:
+    if overflow != 0 or not 0 <= number <= MOST_REPLY_TYPE:
         raise OverflowError(f"msg_type must be between 0 and 65535, not {value}")
     return <uint32_t>number
 
 
 cdef uint32_t as_call_type(object value) except? 0xffffffff:
     cdef uint32_t msg_type = as_msg_type(value)
-    if msg_type == 0xffff:
+    if msg_type > MOST_CALL_TYPE:
         raise ValueError("msg_type 65535 means a failed call and is for replies; choose another")
     return msg_type
 
@@ -345,6 +350,8 @@ cdef class RpcBus:
     ) noexcept nogil:
         if self._caller == NULL:
             return not_this_side(self)
+        if msg_type > MOST_CALL_TYPE:
+            return <int>Status.bad_type
         if not enter_both(self):
             let_go_refused(self._calls, 1)
             return refused_both(self)
@@ -365,6 +372,8 @@ cdef class RpcBus:
     ) noexcept nogil:
         if self._caller == NULL:
             return not_this_side(self)
+        if msg_type > MOST_CALL_TYPE:
+            return <int>Status.bad_type
         if not enter_both(self):
             return refused_both(self)
         cdef uint64_t issued = 0
@@ -494,6 +503,8 @@ cdef class RpcBus:
     ) noexcept nogil:
         if self._callee == NULL:
             return not_this_side(self)
+        if msg_type > MOST_REPLY_TYPE:
+            return <int>Status.bad_type
         if not enter_both(self):
             let_go_refused(self._replies, 1)
             return refused_both(self)
@@ -515,6 +526,8 @@ cdef class RpcBus:
     ) noexcept nogil:
         if self._callee == NULL:
             return not_this_side(self)
+        if msg_type > MOST_REPLY_TYPE:
+            return <int>Status.bad_type
         if not enter_both(self):
             return refused_both(self)
         cdef Status status = rpc_callee(self).try_reply(correlation_id, data, size, msg_type)

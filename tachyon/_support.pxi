@@ -42,6 +42,8 @@ cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
         )
     if status == Status.busy:
         raise BusBusyError("this bus is in use by another thread, or lent; a Bus serves one thread at a time")
+    if status == Status.bad_type:
+        raise ValueError("the msg_type is out of bounds: 0 … 65534 for a call, 0 … 65535 for a reply")
     if status == Status.full:
         raise BusFullError("no room now")
     if status == Status.empty:

@@ -3,7 +3,8 @@
 # What other Cython code may cimport, by way of `from tachyon cimport …`. docs/cython.md explains it with examples.
 #
 # Append only: modules elsewhere are compiled against these sizes and this order; tests/test_surface.py holds it. Names
-# that begin with an underscore are ours alone.
+# that begin with an underscore are ours alone. Do not derive a cdef class from one of these: it would lack the methods
+# of a later version, which that version calls.
 #
 # Every nogil method returns one of tachyon.Status: OK, or why not. They need no GIL and touch no Python object. Those
 # declared `except -1` may wait; every 50 ms they take the GIL for a moment to run signal handlers, and what a handler
@@ -37,6 +38,8 @@ cdef class Bus:
     cdef int _held
     cdef int _closed
     cdef bint _closing
+    cdef object _more    # these two: room for fields of later versions, so that the size stays
+    cdef unsigned long long[4] _room
     cdef object __weakref__
 
     # -- producer: OK, FULL, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM, and how it ended. A close is seen at once; a
@@ -101,9 +104,11 @@ cdef class RpcBus:
     cdef void* _caller   # one of the two is NULL
     cdef void* _callee
     cdef Frame _reply    # the one that is held
+    cdef object _more
+    cdef unsigned long long[4] _room
     cdef object __weakref__
 
-    # -- caller: msg_type is 0 … 65534 --
+    # -- caller: msg_type is 0 … 65534, or BAD_TYPE --
 
     # Room for a request, to be written at *payload; then commit_call, or abort_call.
     cdef int try_claim_call(self, unsigned long long size, unsigned char** payload) noexcept nogil
@@ -127,7 +132,7 @@ cdef class RpcBus:
     # Give up a call: its reply will be dropped.
     cdef int cancel_call(self, unsigned long long correlation_id) noexcept nogil
 
-    # -- callee: msg_type is 0 … 65535; 65535 says that the call has failed --
+    # -- callee: msg_type is 0 … 65535, or BAD_TYPE; 65535 says that the call has failed --
 
     # The next call; its correlation_id says what to reply to. It may be released before or after the reply.
     cdef int try_peek_call(self, Frame* frame) noexcept nogil

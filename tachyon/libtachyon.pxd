@@ -27,6 +27,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         forked
         unknown_call
         busy
+        bad_type
 
 
 cdef extern from "tachyon/wait.hpp" namespace "tachyon" nogil:

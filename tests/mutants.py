@@ -1226,7 +1226,8 @@ PROMISES = {
     M("a guard's msg_type is not checked", GUARDS,
       "kind = as_call_type(value) if self._rpc._caller != NULL else as_msg_type(value)", "kind = as_type_id(value)",
       ("test_rpc.py::test_the_msg_type_of_a_guard_stays_within_its_bounds",)),
-    M("a call may say that it failed", RPC_BUS, "    if msg_type == 0xffff:\n", "    if False:\n",
+    M("a call may say that it failed", RPC_BUS, "= as_msg_type(value)\n    if msg_type > MOST_CALL_TYPE:\n",
+      "= as_msg_type(value)\n    if False:\n",
       ("test_rpc.py::test_msg_type_65535_is_for_error_replies_only",)),
 ],
 "replies in any order; an abandoned, duplicate or unknown one harms nobody; ids never issued": [
@@ -1937,6 +1938,11 @@ PROMISES = {
     M("one that was never opened has another side", NOGIL,
       "Status.closed if self._caller == NULL and self._callee == NULL else Status.wrong_side", "Status.wrong_side",
       ("test_nogil.py::test_rpc_after_a_close",)),
+    *(inside(f"{method} takes any msg_type", (RPC_BUS, method), f"        if msg_type > {most}:\n",
+             "        if False:\n",
+             ("test_nogil.py::test_a_msg_type_out_of_bounds_is_refused",))
+      for method, most in (("commit_call", "MOST_CALL_TYPE"), ("try_call_bytes", "MOST_CALL_TYPE"),
+                           ("commit_reply", "MOST_REPLY_TYPE"), ("try_reply_bytes", "MOST_REPLY_TYPE"))),
     *(inside(f"{method} stays inside", (RPC_BUS, method), "        leave_both(self)\n", "", (f"test_nogil.py::{test}",))
       for test, methods in (
           ("test_calls_and_replies_by_copy", ("try_call_bytes", "try_peek_reply", "release_reply",

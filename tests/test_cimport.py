@@ -2,6 +2,7 @@
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
 from conftest import open_pair
@@ -255,3 +256,37 @@ def test_none_is_no_bus(module):
 
 def test_the_size_of_a_frame(module):
     assert module.sizes() == (32, 8)
+
+
+def test_a_module_compiled_before_the_last_methods_were_appended_works_without_a_warning(tmp_path, pair):
+    (tmp_path / "tachyon").mkdir()
+    package = Path(tachyon.__file__).parent
+    text = (package / "_tachyon.pxd").read_text()
+    for last in (
+        "    cdef int take_back(self) except -1\n",
+        "    cdef int raise_for_status(self, int status) except -1\n",
+    ):
+        before, _, after = text.rpartition(last)
+        text = before + after
+    (tmp_path / "tachyon" / "_tachyon.pxd").write_text(text)
+    (tmp_path / "tachyon" / "__init__.pxd").write_text((package / "__init__.pxd").read_text())
+    source = """\
+# cython: language_level=3
+from tachyon cimport OK, Bus, Frame, RpcBus
+
+def send(Bus bus not None): return bus.try_send_bytes(b"x", 1, 7)
+
+def receive(Bus bus not None):
+    cdef Frame frame
+    if bus.try_peek(&frame) != OK or bus.release(&frame) != OK: return None
+    return frame.type_id
+
+def rpc(RpcBus bus): pass
+"""
+    module = load(build(tmp_path, "before", source), "before")  # Python's warnings are errors here
+    made = (tmp_path / "before.c").read_text()
+    assert "(*check)" in made
+    assert "(*take_back)" not in made
+    sender, receiver = pair()
+    assert module.send(sender) == 0
+    assert module.receive(receiver) == 7

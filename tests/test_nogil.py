@@ -15,7 +15,7 @@ import tachyon
 need_compiler()
 
 OK, EMPTY, FULL, INTERRUPTED, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM = range(8)
-PEER_CLOSED, PEER_DEAD, CORRUPT, CLOSED, FORKED, UNKNOWN_CALL, BUSY = range(8, 15)
+PEER_CLOSED, PEER_DEAD, CORRUPT, CLOSED, FORKED, UNKNOWN_CALL, BUSY, BAD_TYPE = range(8, 16)
 SECOND = 1_000_000_000
 
 SOURCE = """\
@@ -340,6 +340,7 @@ def statuses():
         ("no_claim", Status.NO_CLAIM), ("peer_closed", Status.PEER_CLOSED), ("peer_dead", Status.PEER_DEAD),
         ("corrupt", Status.CORRUPT), ("closed", Status.CLOSED), ("forked", Status.FORKED),
         ("unknown_call", Status.UNKNOWN_CALL), ("busy", Status.BUSY),
+        ("bad_type", Status.BAD_TYPE),
     )}
 """
 
@@ -1066,6 +1067,30 @@ def test_a_call_that_was_not_sent_has_no_reply(rpc_hands):
     assert caller.commit_call(1000, 1) == TOO_LARGE
     assert caller.try_peek_reply(caller.id) == UNKNOWN_CALL
     assert caller.cancel_call(caller.id) == UNKNOWN_CALL
+
+
+def test_a_msg_type_out_of_bounds_is_refused(rpc_hands):
+    caller, callee = rpc_hands()
+    for wrong in (65535, 65536, 1 << 31):  # the first says that a call has failed
+        assert caller.try_call(b"x", wrong) == BAD_TYPE
+        assert caller.call(b"x", wrong, -1) == BAD_TYPE
+        assert caller.try_claim_call(8) == OK
+        assert caller.commit_call(8, wrong) == BAD_TYPE
+        assert caller.abort_call() == OK  # the claim was still open
+    with pytest.raises(ValueError, match="msg_type is out of bounds"):
+        caller.raise_for_status(BAD_TYPE)
+    assert callee.try_peek_call() == EMPTY
+    assert caller.try_call(b"x", 65534) == OK
+    assert callee.try_peek_call() == OK
+    number = callee.frame_id
+    assert callee.release_call() == OK
+    for wrong in (65536, 1 << 31):
+        assert callee.try_reply(number, b"x", wrong) == BAD_TYPE
+        assert callee.reply(number, b"x", wrong, -1) == BAD_TYPE
+        assert callee.try_claim_reply(number, 8) == OK
+        assert callee.commit_reply(number, 8, wrong) == BAD_TYPE
+        assert callee.abort_reply() == OK
+    assert callee.try_reply(number, b"no", 65535) == OK
 
 
 def test_a_cancelled_call_is_unknown(rpc_hands):

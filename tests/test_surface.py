@@ -4,9 +4,12 @@ tests/surface.txt holds them. When this is red:
 
 - something was appended, at the end of a class's methods or of Status: run `python tests/test_surface.py`, which
   writes surface.txt anew, look at the difference, commit it, and tell of it in CHANGELOG.md;
-- something was changed, moved or removed, or a field was added to Bus or RpcBus: every module that cimports tachyon
-  would have to be compiled again, and would read the wrong memory until it is. Do not; add a new method instead. If it
-  has to be, it is for a new major version, and docs/cython.md has to say so;
+- a field was added to Bus or RpcBus: let it take the place of as much of `_room`, or put it into `_more` if it is a
+  Python object. The size has to stay: where it has grown, the import of every module that was compiled before warns of
+  a binary incompatibility;
+- something was changed, moved or removed, or a size is another one: every module that cimports tachyon would have to be
+  compiled again, and would read the wrong memory until it is. Do not; add a new method instead. If it has to be, it is
+  for a new major version, and docs/cython.md has to say so;
 - Producer, Consumer or Frame of ring.hpp: ring_layout() follows by itself, and borrowing refuses modules of before. If
   the meaning of a field has changed and not its place, count kRingRevision up.
 """
@@ -105,7 +108,7 @@ def test_the_compiled_layout_is_the_declared_one(tmp_path):
             re.search(r"(\w+)\(", line).group(1) for line in lines if "(" in line
         ]
         fields = re.search(rf"struct __pyx_obj_\w+_{name} {{\n(.*?)}};", made, re.DOTALL).group(1)
-        assert re.findall(r"(\w+);", fields)[1:] == [line.split()[-1] for line in lines if "(" not in line]
+        assert re.findall(r"(\w+)(?:\[\d+\])?;", fields)[1:] == [line.split()[-1] for line in lines if "(" not in line]
 
 
 def test_the_pxd_files_expose_what_is_documented_and_nothing_else():

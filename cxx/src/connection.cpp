@@ -28,12 +28,13 @@ void Connection::hear() const noexcept {
 
 void Connection::shut_down() noexcept {
     if (socket_) ::shutdown(socket_.get(), SHUT_RDWR);
-    abandon();
+    socket_.reset();
+    process_.reset();
 }
 
 void Connection::abandon() noexcept {
     socket_.reset();
-    process_.reset();
+    disown_process(process_);
 }
 
 }  // namespace tachyon

@@ -16,7 +16,10 @@ void take_descriptors(const msghdr& message, std::vector<Descriptor>& taken) {
     for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
          part = CMSG_NXTHDR(const_cast<msghdr*>(&message), part)) {
         if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-        const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        // Where there was no room for all of them, macOS leaves the length as it would have been.
+        const auto* const end = static_cast<const unsigned char*>(message.msg_control) + message.msg_controllen;
+        const auto room = static_cast<std::size_t>(end - CMSG_DATA(part));
+        const std::size_t count = std::min<std::size_t>(part->cmsg_len - CMSG_LEN(0), room) / sizeof(int);
         for (std::size_t i = 0; i < count; ++i) {
             int number = -1;
             std::memcpy(&number, CMSG_DATA(part) + i * sizeof number, sizeof number);

@@ -48,6 +48,8 @@ struct Peer {
     Descriptor process;  // readable once the process has ended, for poll and EventQueue; none where none can be had
 };
 Peer identify_peer(int socket);  // SetupError (handshake)
+// In a forked child.
+void disown_process(Descriptor& process) noexcept;
 
 // The peer has hung up, whatever it left unread, or its process (a descriptor, or -1) has ended.
 bool has_hung_up(int socket, int process) noexcept;

@@ -203,6 +203,8 @@ Peer identify_peer(int socket) {
     return {credentials.pid, credentials.uid, Descriptor(number)};
 }
 
+void disown_process(Descriptor& process) noexcept { process.reset(); }
+
 bool has_hung_up(int socket, int process) noexcept {
     // Hang-up is reported whether or not the peer left bytes in the socket.
     std::array<pollfd, 2> entries{{{socket, POLLRDHUP, 0}, {process, POLLIN, 0}}};
@@ -213,6 +215,11 @@ bool has_hung_up(int socket, int process) noexcept {
 
 EventQueue::EventQueue(const char* doing) : queue_(::epoll_create1(EPOLL_CLOEXEC)) {
     if (!queue_) fail_descriptor(errno, std::string("cannot ") + doing);
+}
+
+void EventQueue::disown() noexcept {
+    queue_.reset();
+    timer_.reset();
 }
 
 int EventQueue::add(int descriptor, void* tag) noexcept {

@@ -149,6 +149,9 @@ Peer identify_peer(int socket) {
     return peer;
 }
 
+// A child has no copy of a kqueue: its number may be another's there (bsd/kern/kern_event.c).
+void disown_process(Descriptor& process) noexcept { process.forget(); }
+
 bool has_hung_up(int socket, int process) noexcept {
     // Without an event asked for, poll would not look at the socket at all (poll_nocancel in bsd/kern/sys_generic.c).
     std::array<pollfd, 2> entries{{{socket, POLLHUP, 0}, {process, POLLIN, 0}}};
@@ -162,6 +165,8 @@ EventQueue::EventQueue(const char* doing) : queue_(::kqueue()) {
     if (!queue_) fail_descriptor(errno, std::string("cannot ") + doing);
     set_cloexec(queue_.get());
 }
+
+void EventQueue::disown() noexcept { queue_.forget(); }
 
 int EventQueue::add(int descriptor, void* tag) noexcept {
     struct kevent change{};
@@ -180,6 +185,7 @@ void EventQueue::set_timer(std::uint64_t deadline) {
     struct kevent change{};
     EV_SET(&change, 0, EVFILT_TIMER, EV_DELETE, 0, 0, nullptr);  // with what it has already said
     ::kevent(queue_.get(), &change, 1, nullptr, 0, nullptr);
+    timer_set_to_ = kNever;
     if (deadline != kNever) {
         const std::uint64_t now = now_ns();
         const auto left = static_cast<std::int64_t>(deadline > now ? deadline - now : 0);

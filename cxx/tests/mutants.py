@@ -166,6 +166,8 @@ MUTANTS = [
     Mutant("a forked child shuts the socket down", BUS,
            "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->abandon();",
            "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->shut_down();", ("bus",)),
+    Mutant("a forked child gives its parent's claim back", BUS, "    if (state() == Status::forked) return;  // what is open",
+           "    // what is open", ("bus",)),
     # ---- set-up
     Mutant("seals are not checked", PLATFORM, "if ((seals & kSeals) != kSeals)", "if (false)", ("segment",)),
     Mutant("a read-only memfd is mapped", PLATFORM,

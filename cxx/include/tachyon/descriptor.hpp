@@ -26,6 +26,7 @@ class Descriptor {
 
     [[nodiscard]] int get() const noexcept { return number_; }
     explicit operator bool() const noexcept { return number_ >= 0; }
+    void forget() noexcept { number_ = -1; }  // without closing it
     void reset() noexcept {
         if (number_ >= 0) ::close(std::exchange(number_, -1));
     }

@@ -28,6 +28,7 @@ enum class Status : int {
     forked = 12,        // our own handle belongs to the parent of this process
     unknown_call = 13,  // no such correlation_id: never issued or served, answered already, cancelled, or dropped
     busy = 14,          // in use by another thread, or lent; said by the layers above, never by the core itself
+    bad_type = 15,      // a msg_type out of its bounds; said by the layers above
 };
 
 enum class SetupFailure : int {

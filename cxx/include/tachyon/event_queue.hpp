@@ -1,6 +1,6 @@
 // Purpose: waits for the first of many descriptors to become readable, or for a time to come: epoll on Linux, kqueue on macOS.
 // Threads: one at a time. Lifetime: a descriptor is removed before it is closed, because a forked child may hold it open.
-//   In a forked child: to be reset at once; what the child did to it would reach the parent's.
+//   In a forked child: to be disowned at once; what the child did to it would reach the parent's.
 // Ordering: none.
 #pragma once
 
@@ -32,10 +32,7 @@ class EventQueue {
     void forget_past() noexcept;
     [[nodiscard]] int descriptor() const noexcept { return queue_.get(); }
     explicit operator bool() const noexcept { return static_cast<bool>(queue_); }
-    void reset() noexcept {
-        queue_.reset();
-        timer_.reset();
-    }
+    void disown() noexcept;  // in a forked child; then false, and of no more use
 
   private:
     Descriptor queue_;

@@ -62,7 +62,7 @@ class WaitSet {
     std::uint64_t last_look_ = 0;  // at the descriptors; ticks()
     std::uint64_t parks_ = 0;
     // The kernel's list of what is watched is one for both processes.
-    ForkNode fork_node_{this, [](void* set) noexcept { static_cast<WaitSet*>(set)->events_.reset(); }};
+    ForkNode fork_node_{this, [](void* set) noexcept { static_cast<WaitSet*>(set)->events_.disown(); }};
 };
 
 }  // namespace tachyon

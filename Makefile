@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CXX_SOURCES = $(shell find cxx examples cmake tests/consumer_cmake tests/consumer_pkgconfig -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help demo test test-cxx test-python lint format bench sanitize wheels check-wheel check-macos clean
+.PHONY: help demo test test-cxx test-python lint format bench sanitize sanitize-python wheels check-wheel check-macos clean
 
 help:
 	@echo 'make demo      see it work: a stream and round trips between two processes'
@@ -25,6 +25,7 @@ help:
 	@echo 'make format    put the formatting right'
 	@echo 'make bench     measure, and compare with the targets'
 	@echo 'make sanitize  the C++ tests under ASan + UBSan, then under TSan'
+	@echo 'make sanitize-python  the Python tests about memory under ASan + UBSan (PYTEST_ARGS=tests: all)'
 	@echo 'make wheels    a source distribution and wheels for every CPython found (ARCHS="x86_64 aarch64")'
 	@echo 'make check-wheel  build one here, and use it from Python, C++ and Cython in a fresh environment'
 	@echo 'make check-macos  compile the core for macOS; nothing is run'
@@ -78,6 +79,10 @@ sanitize:
 	  $(CMAKE) --preset $$preset -DTACHYON_WERROR=$(TACHYON_WERROR) && $(CMAKE) --build --preset $$preset -j $(JOBS) && \
 	  setarch "$$(uname -m)" -R env $(CTEST) --preset $$preset || exit 1; \
 	done
+
+sanitize-python:
+	@$(SETUP) test
+	scripts/sanitize_python $(PYTEST_ARGS)
 
 wheels:
 	@$(SETUP) wheels

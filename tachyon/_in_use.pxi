@@ -5,11 +5,15 @@ cdef extern from *:
     // The in-use flag. Only where threads really run side by side is an exchange needed: it costs 3 ns.
     #ifdef Py_GIL_DISABLED
     static inline int tachyon_enter(int* flag) { return __atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0; }
-    static inline void tachyon_leave(int* flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
     #else
-    static inline int tachyon_enter(int* flag) { return *flag == 0 ? (*flag = 1) : 0; }
-    static inline void tachyon_leave(int* flag) { *flag = 0; }
+    // Not plain: nogil code enters and leaves without the GIL, and what it did inside is read once it has left.
+    static inline int tachyon_enter(int* flag) {
+        if (__atomic_load_n(flag, __ATOMIC_ACQUIRE) != 0) return 0;
+        __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
+        return 1;
+    }
     #endif
+    static inline void tachyon_leave(int* flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
     """
     int tachyon_enter(int* flag) noexcept
     void tachyon_leave(int* flag) noexcept

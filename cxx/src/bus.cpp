@@ -211,7 +211,7 @@ Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWor
         }
         budget_.failed();
     }
-    ++parks_;
+    parks_.store(parks_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     switch (park(parked, barrier_, slice, look)) {
         case Parked::saw_work:  // within the microseconds that the barrier took: a spin would have paid
             budget_.paid();
@@ -302,7 +302,7 @@ Stats Bus::stats() const noexcept {
     Stats stats;
     stats.side = side_;
     stats.producer = producer;
-    stats.parks = parks_;
+    stats.parks = parks_.load(std::memory_order_relaxed);
     stats.spin_budget_ns = budget_.budget();
     // A side uses one of the two; the other's counters are 0.
     stats.messages = producer_.messages() + consumer_.messages();

@@ -671,6 +671,17 @@ TEST_CASE("request_close from another thread ends a wait, parked or spinning, fo
     }
 }
 
+// TSan looks at this one.
+TEST_CASE("stats may be asked for while another thread waits") {
+    BusPair pair = make_pair(64);
+    std::thread waiter([&] {
+        while (pair.second->wait_readable(kNever) != Status::closed) {}
+    });
+    CHECK(eventually([&] { return pair.second->stats().parks > 1; }));
+    pair.second->request_close();
+    waiter.join();
+}
+
 // Both would end with their slice in any case. That they end earlier shows in one round of many, however busy the machine is.
 TEST_CASE("a close wakes a peer that is parked") {
     for (const bool writing : {false, true}) {

@@ -200,7 +200,7 @@ class Bus {
     [[nodiscard]] std::uint64_t max_message_size() const noexcept { return max_size_; }
     [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }
     [[nodiscard]] Barrier barrier() const noexcept { return barrier_; }
-    [[nodiscard]] Stats stats() const noexcept;
+    [[nodiscard]] Stats stats() const noexcept;  // also while another thread waits
     // ok while open, else closed, forked or corrupt. Does not look at the peer.
     [[nodiscard]] Status state() const noexcept;
 
@@ -252,7 +252,7 @@ class Bus {
     bool pure_spin_ = false;
     Status gone_ = Status::ok;  // of a producer: how the consumer went
     std::uint64_t last_check_ = 0;
-    std::uint64_t parks_ = 0;
+    std::atomic<std::uint64_t> parks_ = 0;  // stats() may be asked while another thread waits
     SpinBudget budget_;
     Producer producer_;
     Consumer consumer_;

@@ -148,19 +148,22 @@ bool spin(std::uint64_t duration, HasWork has_work) noexcept {
 // How long to spin before parking. A spin that pays doubles the budget, one that fails halves it; below 1 µs there is none,
 // but 5 µs are tried every 64th time. On one CPU, where spinning only keeps the peer from running, this settles at none
 // (8 µs round trips, against 112 for a fixed 50 µs); on two it costs nothing.
+// One thread waits; budget() may be asked by any.
 class SpinBudget {
   public:
     [[nodiscard]] std::uint64_t next() noexcept {
-        if (budget_ >= kLeast) return budget_;
+        if (budget() >= kLeast) return budget();
         return ++skipped_ % 64 == 0 ? kProbe : 0;
     }
-    void paid() noexcept { budget_ = std::min(kMost, std::max(budget_, kProbe) * 2); }
-    void failed() noexcept { budget_ = budget_ >= kLeast ? budget_ / 2 : 0; }
-    [[nodiscard]] std::uint64_t budget() const noexcept { return budget_; }
+    void paid() noexcept { set(std::min(kMost, std::max(budget(), kProbe) * 2)); }
+    void failed() noexcept { set(budget() >= kLeast ? budget() / 2 : 0); }
+    [[nodiscard]] std::uint64_t budget() const noexcept { return budget_.load(std::memory_order_relaxed); }
 
   private:
+    void set(std::uint64_t budget) noexcept { budget_.store(budget, std::memory_order_relaxed); }
+
     static constexpr std::uint64_t kMost = 50'000, kLeast = 1'000, kProbe = 5'000;  // ns
-    std::uint64_t budget_ = kMost;
+    std::atomic<std::uint64_t> budget_ = kMost;
     std::uint32_t skipped_ = 0;
 };
 

@@ -1812,7 +1812,7 @@ PROMISES = {
     M("Frame's members change places", SURFACE,
       "    unsigned int size                  # bytes of payload\n    unsigned int type_id\n",
       "    unsigned int type_id\n    unsigned int size                  # bytes of payload\n",
-      ("test_nogil.py::test_send_bytes_copies",
+      ("test_nogil.py::test_claim_write_commit_peek_release",
       "test_surface.py::test_nothing_that_others_are_compiled_against_has_changed")),
 ],
 "cimport tachyon: waiting and its timeouts": [

@@ -12,8 +12,8 @@ tests that must go red. A text that is not found exactly once is an error: the r
 follow it. A hang counts as killed where pytest's watchdog ended it, which the table says; one that only the script
 could end does not.
 
-Needs what the tests and the build need: pytest, pytest-timeout, numpy, Cython, setuptools, CMake. The C++ tests have
-their own: cxx/tests/mutants.py. What only they can see is not repeated here.
+Needs what the tests and the build need: pytest, pytest-timeout, numpy, Cython, setuptools, CMake, git. The C++ tests
+have their own: cxx/tests/mutants.py. What only they can see is not repeated here.
 """
 
 import argparse

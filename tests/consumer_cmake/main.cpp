@@ -9,6 +9,8 @@
 
 #include "tachyon/bus.hpp"
 
+static_assert(__cplusplus > 201703L, "tachyon::core asks for C++20");
+
 namespace {
 
 constexpr std::uint64_t kPatience = 20'000'000'000;  // ns

@@ -3,13 +3,16 @@
 
 include(CMakePackageConfigHelpers)
 include(CheckCXXSourceCompiles)
+include(CMakePushCheckState)
 include(GNUInstallDirs)
 
+cmake_push_check_state(RESET)
 check_cxx_source_compiles("#include <cstddef>
   #if !defined(_LIBCPP_VERSION)
   #error
   #endif
   int main() {}" TACHYON_LIBCPP)
+cmake_pop_check_state()
 if(TACHYON_LIBCPP)
   set(TACHYON_STANDARD_LIBRARY _LIBCPP_VERSION)
   set(TACHYON_STANDARD_LIBRARY_NAME "LLVM's libc++")

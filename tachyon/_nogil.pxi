@@ -10,6 +10,8 @@
 
 cdef extern from *:
     """
+    #include <pthread.h>
+
     enum { kInUseByPython = 1, kInUseByNogil = 2, kLentProducer = 3, kLentConsumer = 4 };
 
     static const bool tachyon_has_membarrier = tachyon::register_membarrier();
@@ -55,6 +57,8 @@ cdef extern from *:
         return timeout_ns < 0 ? tachyon::kNever : tachyon::now_ns() + static_cast<uint64_t>(timeout_ns);
     }
 
+    static inline uint64_t tachyon_this_thread() { return (uint64_t)::pthread_self(); }  // a number or a pointer
+
     // Short waits, one after the other, must not take the GIL each: where others want it, that is 5 ms.
     static inline bool tachyon_signals_due() {
         static thread_local uint64_t last = 0;
@@ -78,6 +82,7 @@ cdef extern from *:
     void tachyon_end_close(int* closed) noexcept nogil
     uint64_t tachyon_deadline(long long timeout_ns) noexcept nogil
     bint tachyon_signals_due() noexcept nogil
+    uint64_t tachyon_this_thread() noexcept nogil
 
 
 # ---- one bus ---------------------------------------------------------------------------------------------------------
@@ -138,7 +143,7 @@ cdef inline bint is_over(Status status) noexcept nogil:
 # For wait_readable and wait_writable, of a lent ring too.
 cdef int wait_once(Bus self, bint readable, uint64_t size, long long timeout_ns) noexcept nogil:
     cdef bint entered = enter_nogil(self)
-    if not entered and not is_lent(self):
+    if not entered and not is_lent_here(self):
         return refused_nogil(self)
     cdef Status status = tachyon_core(self._core).check()
     if status == Status.ok and readable:
@@ -195,6 +200,11 @@ cdef int after_wait(Status status) except -1 nogil:
 
 cdef inline bint is_lent(Bus self) noexcept nogil:
     return tachyon_look(&self._in_use) >= kLentProducer
+
+
+# Whoever has it may give it back at any moment, and close the bus: nobody else can be let in meanwhile.
+cdef inline bint is_lent_here(Bus self) noexcept nogil:
+    return is_lent(self) and self._lent_to == tachyon_this_thread()
 
 
 # While the ring is lent: who lent it is inside already.

@@ -432,7 +432,7 @@ cdef class RpcBus:
             memcpy(&ours, &self._reply, sizeof(Frame))
             rpc_caller(self).release(ours)
             let_go(self._replies, 1)
-            status = Status.ok
+            status = tachyon_core(self._replies._core).state()
         leave_both(self)
         return <int>status
 

@@ -38,6 +38,7 @@ cdef class Bus:
     cdef int _held
     cdef int _closed
     cdef bint _closing
+    cdef unsigned long long _lent_to
     cdef object _more    # these two: room for fields of later versions, so that the size stays
     cdef unsigned long long[4] _room
     cdef object __weakref__
@@ -79,10 +80,10 @@ cdef class Bus:
 
     # Waits for a message: EMPTY when the time is over.
     cdef int peek(self, Frame* frame, long long timeout_ns) except -1 nogil
-    # Up to `most` messages into an array of the caller's, *count of them. OK if there is at least one.
+    # Up to `most` messages, at least 1, into an array of the caller's, *count of them. OK if there is at least one.
     cdef int try_drain(self, Frame* frames, size_t most, size_t* count) noexcept nogil
     cdef int drain(self, Frame* frames, size_t most, size_t* count, long long timeout_ns) except -1 nogil
-    # Releases all of them, and tells the producer at once.
+    # Releases all of them, or up to the first that may not be (NO_CLAIM), and tells the producer at once.
     cdef int release_all(self, const Frame* frames, size_t count) noexcept nogil
 
     # -- either --

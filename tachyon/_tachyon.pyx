@@ -566,7 +566,7 @@ cdef class Bus:
 
     cdef int check(self) noexcept nogil:
         if not enter_nogil(self):
-            return check_lent(self) if is_lent(self) else refused_nogil(self)
+            return check_lent(self) if is_lent_here(self) else refused_nogil(self)
         cdef Status status = tachyon_core(self._core).check()
         leave_nogil(self)
         return <int>status
@@ -588,6 +588,7 @@ cdef class Bus:
         if status != Status.ok:
             leave(self)
             raise_status(self, status, 0)
+        self._lent_to = tachyon_this_thread()
         tachyon_set(&self._in_use, kLentProducer if producer else kLentConsumer)
         return <void*>its_producer if producer else <void*>its_consumer
 

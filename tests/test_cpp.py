@@ -145,6 +145,20 @@ def test_another_standard_library_is_refused_with_a_reason(tmp_path):
     assert "libtachyon.a was compiled against GNU's libstdc++, which this compiler does not use" in said
 
 
+@needs_cmake
+def test_a_quiet_find_is_quiet_and_takes_nothing_from_the_checks_of_the_project(tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\n"
+        "project(user CXX)\n"
+        "set(CMAKE_REQUIRED_LIBRARIES not_built_yet)\n"
+        "find_package(tachyon QUIET REQUIRED)\n"
+        'message(STATUS "left: ${CMAKE_REQUIRED_LIBRARIES}")\n'
+    )
+    said = run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-Dtachyon_DIR={folder_of('--cmake-dir')}")
+    assert "left: not_built_yet" in said
+    assert "TACHYON" not in said
+
+
 def test_build_tools_are_told_by_the_entry_point():
     told = [each for each in importlib.metadata.entry_points(group="cmake.root") if each.name == "tachyon"]
     assert told

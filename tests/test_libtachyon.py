@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 from functools import partial
 
 import pytest
@@ -376,23 +377,43 @@ def test_closing_a_lent_bus_leaves_the_ring_to_who_has_it(user, run_thread, pair
     sender, receiver = pair()
     sender.send(b"x")
     hand = user.Hand(receiver)
-    hand.borrow_consumer()
-    assert hand.peek() == OK
-    hand.release()
-    waiting = run_thread(hand.wait_readable, -1)
+    closed = threading.Event()
+
+    def use():
+        hand.borrow_consumer()
+        said = [hand.peek()]
+        hand.release()
+        said.append(hand.wait_readable(-1))
+        assert closed.wait(60)
+        said += [hand.wait_readable(-1), hand.check(), hand.peek()]  # the ring is still there
+        sender.send(b"nobody was told yet")
+        hand.give_back()
+        return said
+
+    using = run_thread(use)
     until(lambda: receiver.stats()["parks"] > 0)
     receiver.close()
-    assert waiting.result(60) in (CLOSED, EMPTY)
     assert receiver.closed
-    assert hand.wait_readable(-1) == CLOSED
-    assert hand.check() == CLOSED
-    assert hand.peek() == EMPTY  # still there
-    sender.send(b"nobody was told yet")
-    hand.give_back()
+    closed.set()
+    said = using.result(60)
+    assert said[1] in (CLOSED, EMPTY)
+    assert said[:1] + said[2:] == [OK, CLOSED, CLOSED, EMPTY]
     with pytest.raises(tachyon.PeerClosedError):
         sender.send(b"y")
     with pytest.raises(tachyon.BusClosedError):
         hand.borrow_consumer()
+
+
+def test_only_the_thread_that_has_a_lent_ring_may_wait_for_it(user, run_thread, pair):
+    sender, receiver = pair()
+    sender.send(b"x")
+    for bus, borrow in ((sender, "borrow_producer"), (receiver, "borrow_consumer")):
+        hand = user.Hand(bus)
+        getattr(hand, borrow)()
+        for use in (lambda: hand.wait_readable(-1), lambda: hand.wait_writable(-1), hand.check):  # noqa: B023
+            assert run_thread(use).result(60) == BUSY
+        assert hand.check() == OK
+        hand.give_back()
 
 
 def test_a_lent_bus_of_the_parent_says_so_in_a_forked_child(hands):

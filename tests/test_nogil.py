@@ -470,6 +470,18 @@ def test_a_message_that_never_fits_is_told_from_a_full_ring(hands, user, pair):
     assert producer.commit(48, 0) == OK
 
 
+def test_no_more_is_sent_than_was_claimed(hands):
+    producer, consumer = hands()
+    assert producer.try_claim(10) == OK
+    producer.write(b"0123456789")
+    for more in (11, 48, 49):  # what fits into the line as well
+        assert producer.commit(more, 0) == TOO_LARGE
+    assert producer.commit(10, 7) == OK
+    assert consumer.try_peek() == OK
+    assert consumer.read() == (7, b"0123456789")
+    assert consumer.release() == OK
+
+
 def test_the_numbers_are_those_of_the_core(user):
     header = Path(tachyon.get_include(), "tachyon", "error.hpp").read_text()
     body = re.search(r"enum class Status : int \{(.*?)\};", header, re.DOTALL).group(1)
@@ -1067,6 +1079,21 @@ def test_a_call_that_was_not_sent_has_no_reply(rpc_hands):
     assert caller.commit_call(1000, 1) == TOO_LARGE
     assert caller.try_peek_reply(caller.id) == UNKNOWN_CALL
     assert caller.cancel_call(caller.id) == UNKNOWN_CALL
+
+
+def test_a_reply_that_the_parent_holds_is_not_released_by_a_forked_child(rpc_hands):
+    caller, callee = rpc_hands()
+    assert caller.try_call(b"x", 1) == OK
+    assert callee.try_peek_call() == OK
+    assert callee.try_reply(callee.frame_id, b"y", 2) == OK
+    assert callee.release_call() == OK
+    assert caller.try_peek_reply(caller.id) == OK
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if caller.release_reply() == FORKED else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert caller.read() == (2, b"y")
+    assert caller.release_reply() == OK
 
 
 def test_a_msg_type_out_of_bounds_is_refused(rpc_hands):

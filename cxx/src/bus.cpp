@@ -142,7 +142,7 @@ Status Bus::commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t corr
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode != Mode::producer) return ended(mode);
     if (!producer_.claim_open()) return Status::no_claim;
-    if (frame_size(size) > producer_.claimed()) return Status::too_large;
+    if (size > claim_size_) return Status::too_large;
     if (peer_said_closed()) {  // a close is told before a commit, never after
         producer_.abort();
         return check_consumer();

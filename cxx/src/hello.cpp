@@ -82,6 +82,7 @@ HelloReader::Progress HelloReader::advance(int socket) {
         const ssize_t n = ::recvmsg(socket, &message, kReceive);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return Progress::more;
+        if (n < 0 && errno == EMSGSIZE) truncated_ = true;  // macOS: no number left for a descriptor
         if (n > 0) {
             truncated_ = truncated_ || (message.msg_flags & MSG_CTRUNC) != 0;
             take_descriptors(message, descriptors_);

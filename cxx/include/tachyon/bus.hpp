@@ -85,7 +85,9 @@ class Bus {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return status;
         payload = producer_.try_claim(size);
-        return payload != nullptr ? Status::ok : no_room();
+        if (payload == nullptr) return no_room();
+        claim_size_ = size;
+        return Status::ok;
     }
     [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id = 0,
                                 Look look = Look::always) noexcept;
@@ -250,7 +252,8 @@ class Bus {
     std::atomic<Mode> mode_{Mode::undecided};
     std::atomic<bool> closing_{false};
     bool pure_spin_ = false;
-    Status gone_ = Status::ok;  // of a producer: how the consumer went
+    Status gone_ = Status::ok;      // of a producer: how the consumer went
+    std::uint64_t claim_size_ = 0;  // bytes that were asked for; the ring knows whole lines only
     std::uint64_t last_check_ = 0;
     std::atomic<std::uint64_t> parks_ = 0;  // stats() may be asked while another thread waits
     SpinBudget budget_;

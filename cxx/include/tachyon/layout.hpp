@@ -6,6 +6,10 @@
 // them, and two peers whose hashes differ refuse each other in the handshake.
 #pragma once
 
+#if __cplusplus < 202002L
+#error "tachyon needs C++20: compile with -std=c++20 or later"
+#endif
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>

@@ -124,6 +124,13 @@ def test_every_header_stands_alone(header, tmp_path):
     run(*CXX, *flags, "-fsyntax-only", source)
 
 
+def test_an_older_standard_is_refused_with_a_reason(tmp_path):
+    source = tmp_path / "old.cpp"
+    source.write_text('#include "tachyon/bus.hpp"\n')
+    said = run(*CXX, "-std=c++17", f"-I{tachyon.get_include()}", "-fsyntax-only", source, code=1)
+    assert "tachyon needs C++20" in said
+
+
 @needs_cmake
 @pytest.mark.parametrize("wanted", ["0.9", "2"])
 def test_another_major_version_is_not_found(wanted, tmp_path):

@@ -482,7 +482,7 @@ cdef class Bus:
         cdef uint64_t until = 0
         cdef int status
         while True:
-            status = self.try_claim(size, payload)
+            status = Bus.try_claim(self, size, payload)
             if status != <int>Status.full:
                 return status
             status = wait_for_room(self, size, timeout_ns, &until)
@@ -502,7 +502,7 @@ cdef class Bus:
         cdef uint64_t until = 0
         cdef int status
         while True:
-            status = self.try_send_bytes(data, size, type_id)
+            status = Bus.try_send_bytes(self, data, size, type_id)
             if status != <int>Status.full:
                 return status
             status = wait_for_room(self, size, timeout_ns, &until)
@@ -513,7 +513,7 @@ cdef class Bus:
         cdef uint64_t until = 0
         cdef int status
         while True:
-            status = self.try_peek(frame)
+            status = Bus.try_peek(self, frame)
             if status != <int>Status.empty:
                 return status
             status = wait_for_message(self, timeout_ns, &until)
@@ -542,7 +542,7 @@ cdef class Bus:
         cdef uint64_t until = 0
         cdef int status
         while True:
-            status = self.try_drain(frames, most, count)
+            status = Bus.try_drain(self, frames, most, count)
             if status != <int>Status.empty:
                 return status
             status = wait_for_message(self, timeout_ns, &until)

@@ -138,17 +138,13 @@ Status Bus::nothing_to_peek(Status status, Frame& frame) noexcept {
 
 // ---- claims --------------------------------------------------------------------------------------------------------------
 
-Status Bus::commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id, Look look) noexcept {
+Status Bus::why_no_commit(std::uint32_t size) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode != Mode::producer) return ended(mode);
     if (!producer_.claim_open()) return Status::no_claim;
     if (size > claim_size_) return Status::too_large;
-    if (peer_said_closed()) {  // a close is told before a commit, never after
-        producer_.abort();
-        return check_consumer();
-    }
-    producer_.commit(size, type_id, correlation_id);
-    return after_send(look);
+    producer_.abort();
+    return check_consumer();
 }
 
 Status Bus::abort() noexcept {

@@ -90,7 +90,14 @@ class Bus {
         return Status::ok;
     }
     [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id = 0,
-                                Look look = Look::always) noexcept;
+                                Look look = Look::always) noexcept {
+        // A close is told before a commit, never after.
+        if (mode_.load(std::memory_order_relaxed) != Mode::producer || !producer_.claim_open() || size > claim_size_ ||
+            peer_said_closed()) [[unlikely]]
+            return why_no_commit(size);
+        producer_.commit(size, type_id, correlation_id);
+        return after_send(look);
+    }
     [[nodiscard]] Status abort() noexcept;
 
     // Until there may be room for `size` bytes: ok, full (look at the clock and at signals, then wait on), interrupted, or how
@@ -229,6 +236,7 @@ class Bus {
         return (mode != Mode::consumer && mode != Mode::producer) || peer_said_closed();
     }
     [[nodiscard]] Status begin_send_slowly(std::uint64_t size) noexcept;
+    [[nodiscard]] Status why_no_commit(std::uint32_t size) noexcept;
     [[nodiscard]] Status begin_receive() noexcept;
     [[nodiscard]] Status no_room() noexcept;
     [[nodiscard]] Status nothing_to_peek(Status status, Frame& frame) noexcept;

@@ -2,7 +2,6 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -38,7 +37,7 @@ struct Listener::Client {
     Client& operator=(const Client&) = delete;
     ~Client() {
         if (connection.socket() < 0 || listener.forked()) return;
-        // A forked child may hold this socket open: by its closing alone neither epoll nor the client would learn of it.
+        // A forked child may hold this socket open: by its closing alone neither the queue nor the client would learn of it.
         listener.events_.remove(connection.socket());
         connection.shut_down();
     }

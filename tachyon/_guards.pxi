@@ -136,12 +136,6 @@ cdef str state_of(bint held, bint leaving, Py_ssize_t views):
     return f"held by {views} view{'' if views == 1 else 's'}" if leaving else "open"
 
 
-# Another thread waits for a message meanwhile: it does not look at what is freed before one comes.
-cdef inline void tell_beside(Bus bus) noexcept:
-    if bus._core != NULL and bus._in_use != 0:
-        tachyon_core(bus._core).hand_back()
-
-
 # Deleters may be called by a consumer that does not hold the GIL.
 cdef void drop_versioned(DLManagedTensorVersioned* managed) noexcept with gil:
     window = <_Window>managed.context
@@ -231,7 +225,6 @@ cdef class RxGuard(_Window):
             rpc_caller(self._rpc).release(self._frame)
         elif bus != NULL:
             bus.release_and_tell(self._frame)
-        tell_beside(self._bus)
         return <int>Status.ok
 
     def release(self):

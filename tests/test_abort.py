@@ -134,6 +134,23 @@ def test_abort_ends_the_wait_of_another_thread_and_counts_though_that_one_finish
     assert caught.value.reason == "aborted"
 
 
+@pytest.mark.parametrize(("first", "second", "reason"), [("abort", "close", "aborted"), ("close", "abort", "closed")])
+def test_the_first_word_counts_though_another_thread_is_inside(pair, run_thread, until, first, second, reason):
+    for _ in range(5):
+        producer, consumer = pair(64)
+        producer.send(b"full")
+        waiting = run_thread(producer.send, b"more", timeout=60)
+        until(lambda producer=producer: producer.stats()["parks"] > 0)
+        getattr(producer, first)()
+        getattr(producer, second)()
+        with pytest.raises(BusClosedError):
+            waiting.result(60)
+        consumer.recv()
+        with pytest.raises(PeerDeadError) as caught:
+            consumer.recv(timeout=60)
+        assert caught.value.reason == reason
+
+
 def test_the_first_word_counts(pair):
     for first, second, reason in ((Bus.abort, Bus.close, "aborted"), (Bus.close, Bus.abort, "closed")):
         producer, consumer = pair()

@@ -173,7 +173,6 @@ bool Bus::make_room(std::size_t count) noexcept {
 }
 
 Status Bus::release_among_others(const Frame& frame) noexcept {
-    if (blocked_.load(std::memory_order_relaxed)) unblock();
     if (consumer_.held() == 0) return Status::no_claim;
     if (frame.position != consumer_.oldest()) return remember(frame);
     consumer_.release(frame);
@@ -182,6 +181,7 @@ Status Bus::release_among_others(const Frame& frame) noexcept {
         consumer_.release_run(run->end, run->frames);
     early_.erase(early_.begin(), run);
     unusual_.store(!early_.empty(), std::memory_order_relaxed);
+    blocked_.store(false, std::memory_order_release);  // [unblock]
     return Status::ok;
 }
 
@@ -209,15 +209,6 @@ Status Bus::remember(const Frame& frame) noexcept {
     }
     unusual_.store(true, std::memory_order_relaxed);
     return Status::ok;
-}
-
-// [unblock] Whoever waits with the whole ring in hand looks again, and does so only after this release is done: it is kept out
-// until then.
-void Bus::unblock() noexcept {
-    std::atomic<std::uint32_t>& parked = segment_.header()->consumer_parked;
-    blocked_.store(false, std::memory_order_relaxed);
-    full_barrier();
-    if (parked.load(std::memory_order_relaxed) == kParkedOnFutex) wake(parked);
 }
 
 // ---- lending -------------------------------------------------------------------------------------------------------------
@@ -295,10 +286,7 @@ Status Bus::wait_beside(std::uint64_t until) noexcept {
         if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return status;
     }
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
-    const bool blocked = blocked_.load(std::memory_order_relaxed);
-    const Status status = wait(segment_.header()->consumer_parked, until, [this, blocked] {
-        return blocked ? !blocked_.load(std::memory_order_relaxed) : consumer_.has_word();
-    });
+    const Status status = wait(segment_.header()->consumer_parked, until, [this] { return frame_seen(); });
     // Until the first message both sides may sleep on this word, and leaving has just cleared it for both. Set, it costs the
     // sender one wake for nobody; clear, a peer that still sleeps would miss the first message until its slice is over.
     if (mode_.load(std::memory_order_relaxed) == Mode::undecided) {

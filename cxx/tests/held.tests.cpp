@@ -173,3 +173,26 @@ TEST_CASE("another thread releases while this one waits with the whole ring in h
     CHECK(taken == kMessages);
     CHECK(done);
 }
+
+TEST_CASE("a wait that began with the whole ring in hand sees the message that a release makes room for") {
+    int seen = 0;
+    for (int attempt = 0; attempt < 50 && seen == 0;
+         ++attempt) {  // a thread that comes too late for the slice proves nothing
+        BusPair pair = make_pair(256);
+        pair.second->set_polling_mode(true);  // nobody is woken: it has to see it
+        for (std::uint64_t i = 0; i < 4; ++i) REQUIRE(send_one(*pair.first, i) == Status::ok);
+        const std::vector<Frame> frames = hold(*pair.second, 0, 4);
+        Frame frame{};
+        REQUIRE(pair.second->try_peek(frame) == Status::empty);
+        pair.second->prepare_wait();
+        std::thread releaser([&] {
+            sleep_us(2'000);
+            (void)pair.second->release_and_tell(frames[0]);
+            (void)send_one(*pair.first, 4);
+        });
+        seen += pair.second->wait_beside(in_ms(40)) == Status::ok ? 1 : 0;
+        releaser.join();
+        REQUIRE(pair.second->try_peek(frame) == Status::ok);
+    }
+    CHECK(seen == 1);
+}

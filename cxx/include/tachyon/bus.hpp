@@ -5,7 +5,7 @@
 //   close() ends the conversation but keeps the mapping.
 // Ordering: the ring's and wait.hpp's, and one more pair:
 //   [close]  last commit → closed (release)   pairs with   closed (acquire) → one more look at the ring
-//   [unblock] a release → blocked_ = false → exchange in wake()   and   parked → [park-barrier] → blocked_, as in wait.hpp
+//   [unblock] clears of a release → blocked_ = false (release)   pairs with   blocked_ (acquire) → the word at the cursor
 //
 // Either side may turn out to be the producer: the first send decides ([role] in docs/memory-model.md).
 #pragma once
@@ -144,7 +144,8 @@ class Bus {
         consumer_.release(frame);
         return Status::ok;
     }
-    // release, and where no other message is there yet the producer is told at once: for callers who may not look again soon.
+    // release, and where no other message is there yet the producer is told at once: for callers who may not look again soon, or
+    // beside whom another thread waits.
     Status release_and_tell(const Frame& frame) noexcept {
         const Status status = release(frame);
         if (!frame_seen()) hand_back();
@@ -293,12 +294,11 @@ class Bus {
     }
     [[nodiscard]] bool peer_said_closed() const noexcept { return peer_end() != Status::ok; }
     [[nodiscard]] bool frame_seen() const noexcept {
-        return !blocked_.load(std::memory_order_relaxed) && consumer_.has_word();
+        return !blocked_.load(std::memory_order_acquire) && consumer_.has_word();  // [unblock]
     }
     [[nodiscard]] Status release_among_others(const Frame& frame) noexcept;
     [[nodiscard]] Status remember(const Frame& frame) noexcept;
     [[nodiscard]] bool make_room(std::size_t count) noexcept;
-    void unblock() noexcept;
     void say_end(End end) noexcept;
     [[nodiscard]] bool peer_gone_by_clock() noexcept;
     template <class HasWork>
@@ -328,7 +328,7 @@ class Bus {
     std::vector<Run> early_;            // in the order of the ring; no two of them touch
     std::atomic<bool> unusual_{false};  // early_ is not empty, or blocked_
     std::atomic<bool> blocked_{
-        false};  // somebody waits while the whole ring is held: no word is worth a look, only a release
+        false};  // the whole ring was held before this wait: the word at the cursor is that of the oldest frame
     int exceptions_ = std::uncaught_exceptions();  // on their way when this was made: then they are not why it goes
     ForkNode fork_node_{this, [](void* bus) noexcept { static_cast<Bus*>(bus)->disown(); }};
 };

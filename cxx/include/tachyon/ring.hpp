@@ -305,10 +305,7 @@ class Consumer {
         pending_ += bytes;
         if (freed_ != cursor_ && held() == 0) [[unlikely]]
             free_padding(cursor_);
-        // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
-        if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {
-            hand_back();
-        }
+        hand_back_when_due();
     }
 
     // Frees `frames` frames that were let go of before the oldest one was, now that it is their turn: all that lies before
@@ -322,9 +319,7 @@ class Consumer {
         freed_ = until;
         pending_ += bytes;
         if (freed_ != cursor_ && held() == 0) free_padding(cursor_);
-        if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {
-            hand_back();
-        }
+        hand_back_when_due();
     }
 
     // Undoes the last peek: the frame will be the next one again.
@@ -390,6 +385,13 @@ class Consumer {
     }
 
   private:
+    void hand_back_when_due() noexcept {
+        // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
+        if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {
+            hand_back();
+        }
+    }
+
     // A padding frame fills the ring to its end, has no type_id, and never starts at offset 0, where any frame fits.
     [[nodiscard, gnu::noinline]] bool skip_padding(std::uint64_t offset, std::uint64_t word) noexcept {
         const std::uint64_t bytes = memory_.capacity - offset;

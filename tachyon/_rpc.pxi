@@ -401,7 +401,12 @@ cdef class RpcBus:
             return not_this_side(self)
         if not enter_both(self):
             return refused_both(self)
+        cdef uint64_t before = rpc_caller(self).passed()
         cdef Status status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
+        while status == Status.empty and rpc_caller(self).unfinished():  # see is_unseen
+            if rpc_caller(self).passed() - before >= self._replies._capacity:
+                break
+            status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
         if status == Status.ok:
             memcpy(&self._reply, frame, sizeof(Frame))
             hold(self._replies, 1)
@@ -418,6 +423,8 @@ cdef class RpcBus:
             status = wait_for_message(self._replies, timeout_ns, &until)
             if status != <int>Status.ok:
                 return status
+            if rpc_caller(self).unfinished():  # that was no wait
+                after_wait(Status.empty)
 
     cdef int release_reply(self, const Frame* frame) noexcept nogil:
         if self._caller == NULL:

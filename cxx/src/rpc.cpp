@@ -73,7 +73,15 @@ void Caller::keep_or_drop(const Frame& reply) noexcept {
     window_.set(id, CallWindow::State::set_aside);
 }
 
+// A reply that is in the way of the one looked for.
+void Caller::pass(const Frame& reply) noexcept {
+    passed_ += frame_size(reply.size);
+    keep_or_drop(reply);
+    replies_.release(reply);
+}
+
 Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
+    unfinished_ = false;
     if (held_ != 0) return Status::claim_open;
     switch (window_.state(id)) {
         case CallWindow::State::none: return Status::unknown_call;
@@ -86,7 +94,8 @@ Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
         }
         case CallWindow::State::open: break;
     }
-    for (;;) {
+    const std::uint64_t before = passed_;
+    for (std::uint64_t i = 0; i < kMostRepliesPerLook && passed_ - before < kMostBytesPerLook; ++i) {
         const Status status = replies_.try_peek(reply);
         if (status != Status::ok) return status;
         if (reply.correlation_id == id) {
@@ -96,9 +105,10 @@ Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
             held_aside_ = false;
             return Status::ok;
         }
-        keep_or_drop(reply);
-        replies_.release(reply);
+        pass(reply);
     }
+    unfinished_ = true;
+    return Status::empty;
 }
 
 void Caller::release(const Frame& reply) noexcept {
@@ -115,11 +125,14 @@ void Caller::release(const Frame& reply) noexcept {
 }
 
 void Caller::gather() noexcept {
+    unfinished_ = false;
     if (held_ != 0 && !held_aside_) return;  // later frames cannot be freed before the one that is held
     Frame reply;
-    while (replies_.try_peek(reply) == Status::ok) {
-        keep_or_drop(reply);
-        replies_.release(reply);
+    const std::uint64_t before = passed_;
+    std::uint64_t count = 0;
+    while (!unfinished_ && replies_.try_peek(reply) == Status::ok) {
+        pass(reply);
+        unfinished_ = ++count == kMostRepliesPerLook || passed_ - before >= kMostBytesPerLook;
     }
     replies_.hand_back();
 }

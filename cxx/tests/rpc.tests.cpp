@@ -63,6 +63,10 @@ struct Pair {
         caller.release(frame);
         return text;
     }
+    void gather_all() {
+        do caller.gather();
+        while (caller.unfinished());
+    }
     Status look(std::uint64_t id) {
         Frame frame{};
         const Status status = caller.try_wait(id, frame);
@@ -127,6 +131,49 @@ TEST_CASE("the reply waited for is handed over in place, another one from its ow
     CHECK(pair.take(first) == "first");
 }
 
+TEST_CASE("a look goes through so many replies at most, and the next one goes on") {
+    Pair pair(1 << 16, 1 << 24);
+    const std::uint64_t id = pair.call("asked");
+    Frame frame{};
+    SECTION("many") {
+        for (std::uint64_t i = 0; i < 2 * kMostRepliesPerLook; ++i) {
+            REQUIRE(pair.served.replies->try_send("", 0, 2, 1 << 20) == Status::ok);
+        }
+        pair.answer();
+        for (std::uint64_t look = 1; look <= 2; ++look) {
+            if (look == 1) {
+                CHECK(pair.caller.try_wait(id, frame) == Status::empty);
+            } else {
+                pair.caller.gather();
+            }
+            CHECK(pair.caller.unfinished());
+            CHECK(pair.caller.dropped() == look * kMostRepliesPerLook);
+            CHECK(pair.caller.passed() == look * kMostRepliesPerLook * kLine);
+        }
+    }
+    SECTION("large ones") {
+        const std::string large(kMostBytesPerLook / 2, 'x');
+        for (int i = 0; i < 8; ++i) {
+            REQUIRE(pair.served.replies->try_send(large.data(), large.size(), 2, 1 << 20) == Status::ok);
+        }
+        pair.answer();
+        for (std::uint64_t look = 1; look <= 4; ++look) {
+            if (look % 2 == 1) {
+                CHECK(pair.caller.try_wait(id, frame) == Status::empty);
+            } else {
+                pair.caller.gather();
+            }
+            CHECK(pair.caller.unfinished());
+            CHECK(pair.caller.dropped() == look * 2);
+        }
+    }
+    CHECK(pair.take(id) == "asked");
+    CHECK_FALSE(pair.caller.unfinished());
+    CHECK(pair.look(id) == Status::unknown_call);
+    pair.caller.gather();
+    CHECK_FALSE(pair.caller.unfinished());
+}
+
 TEST_CASE("abandoned, unknown and repeated replies are dropped and counted") {
     Pair pair;
     const std::uint64_t gone = pair.call("gone"), kept = pair.call("kept");
@@ -157,7 +204,7 @@ TEST_CASE("a reply that is read from its copy outlives the window") {
         pair.call("x");
         pair.answer();
     }
-    pair.caller.gather();
+    pair.gather_all();
     CHECK(std::string(reinterpret_cast<const char*>(frame.payload), frame.size) == "first");
     pair.caller.release(frame);
     CHECK(pair.caller.set_aside() == kMostCallsInFlight);

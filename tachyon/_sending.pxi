@@ -59,6 +59,8 @@ cdef int send_object(
         raise refuse_payload(data, "send")
     PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
     try:
+        if has_pointers(view.format):
+            raise refuse_pointers(view.format, "send")
         if PyBuffer_IsContiguous(&view, b"C"):
             sent = send_bytes(self, <const char*>view.buf, view.len, NULL, type_id, deadline, wait, quietly, origin)
         else:

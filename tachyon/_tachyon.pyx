@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FULL_RO, PyBUF_WRITABLE,
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -247,7 +247,7 @@ cdef class Bus:
         cdef Py_buffer view
         cdef core.Frame frame
         cdef uint64_t deadline = deadline_after(timeout)
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+        get_target(buffer, &view)
         try:
             expect_frame(self, &frame, deadline, LOOKS_WITH_GIL)
             try:

@@ -7,11 +7,13 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 from tachyon._errors import RpcError
 
 
-def call_and_wait(RpcBus bus not None, data, msg_type, timeout):
+def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None):
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes.
 
+    on_response: gets a reply that is no error reply in place, as a memoryview; (its result,) is returned then.
     A call that is not answered, for whatever reason, is cancelled. Otherwise raises as RpcBus.call and RpcBus.wait.
     """
+    cdef RxGuard guard
     cdef uint32_t kind = as_call_type(msg_type)
     cdef uint64_t deadline = deadline_after(timeout)
     cdef Origin origin
@@ -20,10 +22,16 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout):
     cdef bytes answer = None
     need_caller(bus, "call")
     as_call(bus, &origin)
+    guard = None if on_response is None else RxGuard.__new__(RxGuard)
     send_object(bus._calls, data, kind, deadline, True, False, &origin)
     want_reply(bus, origin.correlation_id, &wanted)
     try:
         expect_frame(bus._replies, &frame, deadline, LOOKS_WITH_GIL, &wanted)
+        if on_response is not None and frame.type_id != MOST_REPLY_TYPE:
+            guard._frame = frame
+            start_guard(guard, bus, bus._replies)
+            with guard, PyMemoryView_FromObject(guard) as view:
+                return (on_response(view),)
         try:
             answer = PyBytes_FromStringAndSize(NULL, frame.size)
             copy_out(<uint8_t*>PyBytes_AS_STRING(answer), frame.payload, frame.size)
@@ -45,7 +53,7 @@ cdef class Unfinished:
     cdef readonly object request     # the memoryview of it that the handler got
     cdef readonly object failure     # what the handler raised, or why its answer could not be sent
     cdef readonly object answer      # that had no room
-    cdef readonly bint answered      # a view of the request is kept, nothing else
+    cdef readonly bint answered      # what is left is a view of the request, or a failure to tell of here
 
 
 def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_for_room):
@@ -76,6 +84,10 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
             raise TypeError(f"{endpoint!r} must return a bytes-like object, not {type(answer).__name__}")
     except BaseException as error:
         failure = error
+    if not rpc_callee(bus).can_reply(guard._frame.correlation_id):
+        answered = True
+        if failure is None:
+            failure = ValueError(f"the handler of msg_type {msg_type} has answered the call itself; its result is dropped")
     if failure is None:
         try:
             # While the request is held, because the answer may be a view of it. No deadlock comes of it: a caller that
@@ -83,11 +95,15 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
             need_callee(bus, "reply")
             as_answer(bus, guard._frame.correlation_id, &origin)
             answered = send_object(bus._replies, answer, msg_type, core.kNever, wait_for_room, False, &origin)
-        except (PeerDeadError, BusClosedError, KeyboardInterrupt):
+        except (PeerDeadError, BusClosedError):
             raise
+        except KeyboardInterrupt as error:
+            if wait_for_room:
+                raise
+            failure = error
         except BaseException as error:  # not a buffer, or too large
             failure = error
-    if answered:
+    if answered and failure is None:
         answer = None
         try:
             request.release()
@@ -103,3 +119,114 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
     left.answer = answer
     left.answered = answered
     return left
+
+
+# ---- loops -----------------------------------------------------------------------------------------------------------
+#
+# What Ctrl-C must not split is here: no signal handler runs between two steps of compiled code that asks for none.
+
+
+# A Ctrl-C that came while a loop was ending belongs to it.
+cdef int swallow_interrupt() except -1:
+    try:
+        PyErr_CheckSignals()
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+cdef class _Dispatching:
+    """What RpcDispatcher is made of: the frame of its loop."""
+
+    cdef public bint _stopping
+
+    def serve_forever(self, RpcBus bus not None):
+        """Serve until the caller closes or dies, stop() is called, or Ctrl-C.
+
+        Failures of handlers are logged, with traceback, and the loop goes on. A handler's SystemExit ends it, once its
+        caller has been answered, and is raised.
+        """
+        try:
+            self._serve_until_stopped(bus)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._stopping = False  # not at the start: a stop() that came a moment too early would be lost
+        swallow_interrupt()
+
+    def stop(self):
+        """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
+        self._stopping = True
+
+
+cdef class _Serving:
+    """What RpcServer is made of: who is inside, and who closes."""
+
+    cdef bint _busy
+    cdef public bint _stopping
+    cdef public bint _closing
+    cdef public dict _pending
+    cdef public object dispatcher
+    cdef public object _waiting
+    cdef public Py_ssize_t _served
+
+    def serve_forever(self):
+        """Serve until stop(), close() or Ctrl-C.
+
+        Failures of handlers are logged, with traceback, and their callers get an error reply. A handler's SystemExit
+        is raised once its caller has been answered. Raises BusBusyError when another thread serves already,
+        BusClosedError after close().
+        """
+        if self._busy:
+            raise BusBusyError("this RpcServer is served by another thread already")
+        self._busy = True
+        try:
+            self._serve_until_stopped()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._stopping = False
+            self._busy = False
+            while self._closing:  # looked at last: close() may have left it to us until just now
+                try:
+                    self.close()
+                    break
+                except KeyboardInterrupt:
+                    pass
+        swallow_interrupt()
+
+    # Serves one call of `bus` whole, without a step at which Ctrl-C could come between; what is unusual is left over.
+    def _answer(self, RpcBus bus not None):
+        cdef object left = answer_one(bus, self.dispatcher._endpoints, 0, False)
+        self._served += 1
+        return left
+
+    def _drop(self, RpcBus bus not None):
+        self._waiting.remove(bus)
+        self._pending.pop(bus, None)
+        bus.close()
+
+    def stop(self):
+        """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler.
+
+        Callers stay connected: serve_forever() may be called again.
+        """
+        self._stopping = True
+
+    def close(self):
+        """Stop, close every caller's bus and the socket. Idempotent; from any thread.
+
+        While another thread serves, that one does it, within 0.1 s.
+        """
+        self._closing = True
+        self._stopping = True
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            self._close()
+        finally:
+            self._busy = False
+
+    def __exit__(self, *exc_info):
+        self.close()

@@ -111,11 +111,16 @@ cdef inline void want_call(RpcBus self, Wanted* wanted) noexcept:
 cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* wanted):
     cdef RxGuard guard = RxGuard.__new__(RxGuard)
     expect_frame(bus, &guard._frame, deadline, LOOKS_WITH_GIL, wanted)
+    start_guard(guard, self, bus)
+    return guard
+
+
+# Between expect_frame and leave, which it does.
+cdef void start_guard(RxGuard guard, RpcBus self, Bus bus) noexcept:
     bus._guards += 1
     leave(bus)
     guard._rpc = self
     guard.start(bus, <uint8_t*>guard._frame.payload, guard._frame.size, True)
-    return guard
 
 
 cdef class RpcBus:
@@ -140,7 +145,7 @@ cdef class RpcBus:
         del callee
 
     @staticmethod
-    def listen(socket_path, cap_fwd, cap_rev, *, timeout=None, mode=0o600):
+    def listen(socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, timeout=None, mode=0o600):
         """Create rings of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until a caller has connected.
 
         Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.

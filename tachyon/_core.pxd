@@ -166,6 +166,8 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
         Status try_wait(uint64_t id, Frame& reply) noexcept
         void release(const Frame& reply) noexcept
         void gather() noexcept
+        cpp_bool unfinished() noexcept
+        uint64_t passed() noexcept
         cpp_bool cancel(uint64_t id) noexcept
         uint64_t in_flight() noexcept
         uint64_t dropped() noexcept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import traceback
@@ -11,10 +12,10 @@ from weakref import WeakKeyDictionary
 
 from tachyon._errors import BusClosedError, BusEmptyError, BusFullError, PeerClosedError, PeerDeadError
 from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
-from tachyon._tachyon import answer_one
+from tachyon._tachyon import _Dispatching, answer_one
 
 if TYPE_CHECKING:
-    from tachyon._tachyon import RpcBus, RxGuard
+    from tachyon._tachyon import RpcBus, RxGuard, Unfinished
 
 log = logging.getLogger("tachyon")
 
@@ -23,7 +24,7 @@ Keep = Callable[["RpcBus", int, Any, int], None]
 STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
 
 
-class RpcDispatcher:
+class RpcDispatcher(_Dispatching):
     """Hands each call to the handler of its msg_type and sends the answer back. The caller always gets one.
 
     send_details: put the type and text of a handler's exception behind the two bytes of an error reply, where
@@ -36,12 +37,13 @@ class RpcDispatcher:
         self._endpoints: dict[int, RpcEndpoint] = {}
         # Answers that had no room yet; a stop() may come before they have, and another serve_forever() after it.
         self._unsent: WeakKeyDictionary[RpcBus, tuple[int, bytes, int]] = WeakKeyDictionary()
-        self._stopping = False  # not an Event, whose lock a signal handler could find taken by what it interrupted
 
     def register(self, endpoint: RpcEndpoint) -> RpcEndpoint:
         """Serve this endpoint. TypeError if it is none; ValueError if its msg_type is taken by another."""
         if not isinstance(endpoint, RpcEndpoint):
             raise TypeError(f"register takes what @tachyon_rpc returns, not {type(endpoint).__name__}")
+        if endpoint.handler is None:
+            raise TypeError(f"{endpoint!r} has no handler to serve with: it is a client's stub")
         taken = self._endpoints.setdefault(endpoint.msg_type, endpoint)
         if taken is not endpoint:
             raise ValueError(f"msg_type {endpoint.msg_type} is served by {taken!r} already")
@@ -66,22 +68,12 @@ class RpcDispatcher:
         if failure is not None:
             raise failure
 
-    def serve_forever(self, bus: RpcBus) -> None:
-        """Serve until the caller closes or dies, stop() is called, or Ctrl-C.
-
-        Failures of handlers are logged, with traceback, and the loop goes on. A handler's SystemExit ends it, once its
-        caller has been answered, and is raised.
-        """
-        try:
-            self._serve_until_stopped(bus)
-        finally:
-            self._stopping = False  # not at the start: a stop() that came a moment too early would be lost
-
     def _serve_until_stopped(self, bus: RpcBus) -> None:
         while not self._stopping:
             try:
                 if (unsent := self._unsent.get(bus)) is not None:
-                    bus.reply(*unsent, timeout=STOP_INTERVAL)
+                    with contextlib.suppress(ValueError):  # a Ctrl-C came between its sending and here
+                        bus.reply(*unsent, timeout=STOP_INTERVAL)
                     del self._unsent[bus]
                 failure = self._serve(bus, STOP_INTERVAL, self._keep)
             except (BusEmptyError, BusFullError):
@@ -95,10 +87,10 @@ class RpcDispatcher:
                 return
             if isinstance(failure, KeyboardInterrupt):
                 return
-            if isinstance(failure, Exception):
-                log.error("a call failed", exc_info=failure)
-            elif failure is not None:
+            if isinstance(failure, SystemExit):
                 raise failure
+            if failure is not None:
+                log.error("a call failed", exc_info=failure)
 
     def _serve(self, bus: RpcBus, timeout: float | None, keep: Keep | None = None) -> BaseException | None:
         """Answer one call. Returns what its handler raised; raises what is wrong with the bus.
@@ -106,11 +98,14 @@ class RpcDispatcher:
         keep: takes an answer that has no room now; without it room is waited for.
         """
         left = answer_one(bus, self._endpoints, timeout, keep is None)
-        if left is None:
-            return None
+        return None if left is None else self._finish(bus, left, keep)
+
+    def _finish(self, bus: RpcBus, left: Unfinished, keep: Keep | None) -> BaseException | None:
         guard, request, failure = left.guard, left.request, left.failure
         try:
-            if failure is not None:
+            if failure is not None and left.answered:  # by the handler
+                clear_frames_of(failure)
+            elif failure is not None:
                 self._answer_failure(bus, guard, failure, keep)
             elif not left.answered and keep is not None:
                 try:
@@ -146,16 +141,14 @@ class RpcDispatcher:
         with memoryview(answer) as view:  # what its buffer holds, as when there is room
             self._unsent[bus] = correlation_id, view.tobytes(), msg_type
 
-    def stop(self) -> None:
-        """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
-        self._stopping = True
-
 
 def describe(failure: BaseException) -> str:
     """Type and text of an exception, whose __str__ may be broken."""
     try:
         return f"{type(failure).__name__}: {failure}"
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
         return type(failure).__name__
 
 

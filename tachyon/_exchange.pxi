@@ -7,11 +7,13 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 from tachyon._errors import RpcError
 
 
-def call_and_wait(RpcBus bus not None, data, msg_type, timeout):
+def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None):
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes.
 
+    on_response: gets a reply that is no error reply in place, as a memoryview; (its result,) is returned then.
     A call that is not answered, for whatever reason, is cancelled. Otherwise raises as RpcBus.call and RpcBus.wait.
     """
+    cdef RxGuard guard
     cdef uint32_t kind = as_call_type(msg_type)
     cdef uint64_t deadline = deadline_after(timeout)
     cdef Origin origin
@@ -20,10 +22,19 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout):
     cdef bytes answer = None
     need_caller(bus, "call")
     as_call(bus, &origin)
+    guard = None
+    if on_response is not None:
+        guard = RxGuard.__new__(RxGuard)
+        expect_guard(bus._replies)
     send_object(bus._calls, data, kind, deadline, True, False, &origin)
     want_reply(bus, origin.correlation_id, &wanted)
     try:
         expect_frame(bus._replies, &frame, deadline, LOOKS_WITH_GIL, &wanted)
+        if on_response is not None and frame.type_id != MOST_REPLY_TYPE:
+            guard._frame = frame
+            start_guard(guard, bus._replies, bus)
+            with guard, PyMemoryView_FromObject(guard) as view:
+                return (on_response(view),)
         try:
             answer = PyBytes_FromStringAndSize(NULL, frame.size)
             copy_out(<uint8_t*>PyBytes_AS_STRING(answer), frame.payload, frame.size)
@@ -45,7 +56,7 @@ cdef class Unfinished:
     cdef readonly object request     # the memoryview of it that the handler got
     cdef readonly object failure     # what the handler raised, or why its answer could not be sent
     cdef readonly object answer      # that had no room
-    cdef readonly bint answered      # a view of the request is kept, nothing else
+    cdef readonly bint answered      # what is left is a view of the request, or a failure to tell of here
 
 
 def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_for_room):
@@ -76,6 +87,10 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
             raise TypeError(f"{endpoint!r} must return a bytes-like object, not {type(answer).__name__}")
     except BaseException as error:
         failure = error
+    if not rpc_callee(bus).can_reply(guard._frame.correlation_id):
+        answered = True
+        if failure is None:
+            failure = ValueError(f"the handler of msg_type {msg_type} has answered the call itself; its result is dropped")
     if failure is None:
         try:
             # While the request is held, because the answer may be a view of it. No deadlock comes of it: a caller that
@@ -83,11 +98,15 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
             need_callee(bus, "reply")
             as_answer(bus, guard._frame.correlation_id, &origin)
             answered = send_object(bus._replies, answer, msg_type, core.kNever, wait_for_room, False, &origin)
-        except (PeerDeadError, BusClosedError, KeyboardInterrupt):
+        except (PeerDeadError, BusClosedError):
             raise
+        except KeyboardInterrupt as error:
+            if wait_for_room:
+                raise
+            failure = error
         except BaseException as error:  # not a buffer, or too large
             failure = error
-    if answered:
+    if answered and failure is None:
         answer = None
         try:
             request.release()

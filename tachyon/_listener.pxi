@@ -228,7 +228,7 @@ cdef class RpcListener(_Listener):
     Otherwise as Listener. RpcServer serves all of them from one thread.
     """
 
-    def __init__(self, socket_path, cap_fwd, cap_rev, *, mode=0o600):
+    def __init__(self, socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, mode=0o600):
         if self._core != NULL or self._closing:
             raise TypeError("an RpcListener is opened once; make a new one")
         self._open(socket_path, Kind.rpc, cap_fwd, cap_rev, mode)
@@ -274,6 +274,7 @@ cdef class WaitSet:
         cdef SetupOutcome outcome
         cdef core.Bus* bus = NULL
         cdef int descriptor = -1
+        self._check()
         if isinstance(member, RpcBus):
             need_callee(member, "waiting for calls")
             bus = tachyon_core((<RpcBus>member)._calls._core)
@@ -309,6 +310,7 @@ cdef class WaitSet:
         """
         cdef uint64_t deadline = deadline_after(timeout)
         cdef uint64_t token = 0
+        self._check()
         cdef Status status = self._core.poll(token)
         while status != Status.ok:
             with nogil:
@@ -319,6 +321,19 @@ cdef class WaitSet:
             if status != Status.ok and core.now_ns() >= deadline:
                 return None
         return self._members[token]
+
+    def close(self):
+        """Forget all members and give the descriptor back. Idempotent. By the thread that waits, or once none does."""
+        cdef core.WaitSet* mine = self._core
+        self._core = NULL
+        self._members.clear()
+        self._tokens.clear()
+        del mine
+
+    cdef int _check(self) except -1:
+        if self._core == NULL:
+            raise BusClosedError("this WaitSet is closed; make a new one")
+        return 0
 
     def __len__(self):
         return len(self._members)

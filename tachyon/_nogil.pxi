@@ -245,14 +245,17 @@ cdef int not_this_side(RpcBus self) noexcept nogil:
 # As wait_for_room. Replies are set aside meanwhile: a callee that waits for room for one would never come to our call.
 cdef int wait_to_call(RpcBus self, uint64_t size, long long timeout_ns, uint64_t* until) except -1 nogil:
     cdef uint64_t slice_end
-    cdef bint more = False
+    cdef bint more = False, unfinished = False
     cdef int status
     if is_late(timeout_ns, until):
         return <int>Status.full
     if enter_both(self):
         rpc_caller(self).gather()
         more = rpc_caller(self).in_flight() != 0
+        unfinished = rpc_caller(self).unfinished()
         leave_both(self)
-    slice_end = min(until[0], core.now_ns() + GATHER_EVERY) if more else until[0]
+    if unfinished:  # the wait that looks at signals is skipped
+        after_wait(Status.full)
+    slice_end = min(until[0], core.now_ns() + (0 if unfinished else GATHER_EVERY)) if more else until[0]
     status = wait_for_room(self._calls, size, -1, &slice_end)
     return <int>Status.ok if status == <int>Status.full else status

@@ -16,10 +16,24 @@ cdef inline Status look(core.Bus* bus, core.Frame* frame, Wanted* wanted) noexce
     return wanted.callee.try_serve(frame[0])
 
 
+# Bytes that looks for a reply have gone past.
+cdef inline uint64_t passed(Wanted* wanted) noexcept:
+    return 0 if wanted == NULL or wanted.caller == NULL else wanted.caller.passed()
+
+
+# The last look stopped before it had seen everything that was there when `before` was taken. A reply that was is found
+# even if the time is up. Not more: a callee may be faster than we are.
+cdef bint is_unseen(Bus self, Wanted* wanted, uint64_t before) noexcept:
+    if wanted == NULL or wanted.caller == NULL or not wanted.caller.unfinished():
+        return False
+    return wanted.caller.passed() - before < self._capacity
+
+
 cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks, Wanted* wanted) except -1:
     """Wait for a frame: ok, or peer_closed. The caller leaves."""
     enter(self)
     cdef core.Bus* bus = tachyon_core(self._core)
+    cdef uint64_t before = passed(wanted)
     cdef Status status = look(bus, frame, wanted)
     if status == Status.ok:
         return <int>status
@@ -38,7 +52,7 @@ cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t loo
             PyErr_CheckSignals()
             if status == Status.ok or status == Status.empty or status == Status.interrupted:
                 status = Status.closed if self._closing else look(bus, frame, wanted)
-                if status == Status.empty and core.now_ns() >= deadline:
+                if status == Status.empty and core.now_ns() >= deadline and not is_unseen(self, wanted, before):
                     raise BusEmptyError("no message within the timeout")
         if status != Status.ok and status != Status.peer_closed:
             raise_status(self, status, 0)
@@ -55,26 +69,28 @@ cdef int expect_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t l
     return 0
 
 
+# Before the wait, not after it: a call that has been taken cannot be put back.
 cdef int expect_guard(Bus self) except -1:
     """One more guard: see that letting go of them needs no memory."""
-    if not tachyon_core(self._core).expect_held(self._guards + 1):
+    if self._core != NULL and not tachyon_core(self._core).expect_held(self._guards + 1):
         raise MemoryError("no memory for one more guard; the message stays the next one")
     return 0
 
 
-cdef RxGuard hold_frame(Bus self, uint64_t deadline, Wanted* wanted):
+cdef RxGuard hold_frame(Bus self, uint64_t deadline, Wanted* wanted, RpcBus rpc=None):
     cdef RxGuard guard = RxGuard.__new__(RxGuard)
+    expect_guard(self)
     expect_frame(self, &guard._frame, deadline, LOOKS_WITH_GIL, wanted)
-    try:
-        expect_guard(self)
-        self._guards += 1
-    except BaseException:
-        tachyon_core(self._core).put_back(guard._frame)
-        raise
-    finally:
-        leave(self)
-    guard.start(self, <uint8_t*>guard._frame.payload, guard._frame.size, True)
+    start_guard(guard, self, rpc)
     return guard
+
+
+# Between expect_frame and leave, which it does.
+cdef void start_guard(RxGuard guard, Bus self, RpcBus rpc) noexcept:
+    self._guards += 1
+    leave(self)
+    guard._rpc = rpc
+    guard.start(self, <uint8_t*>guard._frame.payload, guard._frame.size, True)
 
 
 cdef Message take(Bus self, core.Frame* frame):

@@ -117,9 +117,7 @@ cdef int end_both(RpcBus self, core.End how) except -1:
 
 
 cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* wanted):
-    cdef RxGuard guard = hold_frame(bus, deadline, wanted)
-    guard._rpc = self
-    return guard
+    return hold_frame(bus, deadline, wanted, self)
 
 
 cdef class RpcBus:
@@ -144,7 +142,7 @@ cdef class RpcBus:
         del callee
 
     @staticmethod
-    def listen(socket_path, cap_fwd, cap_rev, *, timeout=None, mode=0o600):
+    def listen(socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, timeout=None, mode=0o600):
         """Create rings of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until a caller has connected.
 
         Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.
@@ -407,7 +405,14 @@ cdef class RpcBus:
             return not_this_side(self)
         if not enter_both(self):
             return refused_both(self)
-        cdef Status status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
+        cdef uint64_t before = rpc_caller(self).passed()
+        cdef Status status = Status.claim_open  # nogil code holds one at a time
+        if self._replies._held == 0:
+            status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
+        while status == Status.empty and rpc_caller(self).unfinished():  # see is_unseen
+            if rpc_caller(self).passed() - before >= self._replies._capacity:
+                break
+            status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
         if status == Status.ok:
             memcpy(&self._reply, frame, sizeof(Frame))
             hold(self._replies, 1)
@@ -424,6 +429,8 @@ cdef class RpcBus:
             status = wait_for_message(self._replies, timeout_ns, &until)
             if status != <int>Status.ok:
                 return status
+            if rpc_caller(self).unfinished():  # that was no wait
+                after_wait(Status.empty)
 
     cdef int release_reply(self, const Frame* frame) noexcept nogil:
         if self._caller == NULL:

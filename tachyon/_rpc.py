@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import struct
-import time
 from collections.abc import Callable
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -39,28 +38,47 @@ def _decode_detail(payload: bytes | memoryview) -> str | None:
 class RpcEndpoint:
     """A handler bound to a msg_type.
 
-    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus.
+    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus. Without a
+    handler, RpcEndpoint(msg_type), it is a client's stub: `call` is all it does.
     """
 
-    def __init__(self, handler: Handler, msg_type: int) -> None:
+    @overload
+    def __init__(self, handler: Handler, msg_type: int) -> None: ...
+
+    @overload
+    def __init__(self, msg_type: int, /) -> None: ...
+
+    @overload
+    def __init__(self, *, msg_type: int) -> None: ...
+
+    def __init__(self, handler: Any = None, msg_type: Any = None) -> None:
         """Bind `handler`, which takes a read-only memoryview and returns a buffer, to `msg_type`, 0 … 65534."""
-        if not callable(handler):
+        if msg_type is None:
+            handler, msg_type = None, handler
+            if callable(msg_type) or msg_type is None:
+                raise TypeError("an RpcEndpoint needs a msg_type: RpcEndpoint(handler, msg_type), or RpcEndpoint(msg_type)")
+        if handler is not None and not callable(handler):
             raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
         number = index(msg_type)
         if not 0 <= number <= 0xFFFF:
             raise OverflowError(f"msg_type must be between 0 and 65534, not {number}")
         if number == MSG_TYPE_ERROR:
             raise ValueError("msg_type 65535 means a failed call; choose another")
-        functools.update_wrapper(self, handler)  # first: it copies the handler's own attributes over ours
-        self.handler = handler
+        if handler is not None:
+            functools.update_wrapper(self, handler)  # first: it copies the handler's own attributes over ours
+        self.handler: Handler | None = handler
         self.msg_type = number
 
     def __call__(self, payload: Any) -> Any:
         """Call the handler locally."""
+        if self.handler is None:
+            raise TypeError(f"{self!r} has no handler here; .call(bus, payload) calls the other side's")
         return self.handler(payload)
 
     def __repr__(self) -> str:
         """Name the handler and its msg_type."""
+        if self.handler is None:
+            return f"<RpcEndpoint msg_type={self.msg_type}>"
         return f"<RpcEndpoint {getattr(self.handler, '__qualname__', self.handler)!s} msg_type={self.msg_type}>"
 
     @overload
@@ -87,24 +105,12 @@ class RpcEndpoint:
         Raises RpcError if the handler failed or there is none; BusFullError, BusEmptyError, PeerDeadError and so on as
         RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
         """
-        if on_response is None:
-            message = call_and_wait(bus, payload, self.msg_type, timeout)
-            if message.type_id == MSG_TYPE_ERROR:
-                raise self._failure(message.data)
-            return message.data
-        deadline = None if timeout is None else time.monotonic() + timeout
-        correlation_id = bus.call(payload, self.msg_type, timeout=timeout)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        try:
-            guard = bus.wait(correlation_id, timeout=left)
-        except BaseException:
-            if not bus.closed:
-                bus.cancel(correlation_id)
-            raise
-        with guard, memoryview(guard) as answer:
-            if guard.type_id == MSG_TYPE_ERROR:
-                raise self._failure(answer)
-            return on_response(answer)
+        answer = call_and_wait(bus, payload, self.msg_type, timeout, on_response)
+        if isinstance(answer, tuple):
+            return answer[0]
+        if answer.type_id == MSG_TYPE_ERROR:
+            raise self._failure(answer.data)
+        return answer.data
 
     def _failure(self, answer: bytes | memoryview) -> RpcError:
         detail = _decode_detail(answer)

@@ -59,6 +59,8 @@ cdef int send_object(
         raise refuse_payload(data, "send")
     PyObject_GetBuffer(data, &view, PyBUF_FULL_RO)
     try:
+        if has_pointers(view.format):
+            raise refuse_pointers(view.format, "send")
         if PyBuffer_IsContiguous(&view, b"C"):
             sent = send_bytes(self, <const char*>view.buf, view.len, NULL, type_id, deadline, wait, quietly, origin)
         else:
@@ -155,7 +157,7 @@ cdef int await_room(Bus self, uint64_t size, uint64_t deadline, Origin* origin) 
     if bus.spin_writable(size, LOOKS_WITH_GIL):
         return 0
     if origin.caller != NULL and gather_replies(<Bus><object>origin.replies, origin.caller):
-        until = min(deadline, core.now_ns() + GATHER_EVERY)
+        until = min(deadline, core.now_ns() + (0 if origin.caller.unfinished() else GATHER_EVERY))
     with nogil:
         status = bus.wait_writable(size, until)
     PyErr_CheckSignals()
@@ -169,7 +171,7 @@ cdef int await_room(Bus self, uint64_t size, uint64_t deadline, Origin* origin) 
     return 0
 
 
-# Takes what has arrived for a caller out of the ring. True if replies may still come.
+# Takes what has arrived for a caller out of the ring, or some of it. True if replies may still come.
 cdef bint gather_replies(Bus replies, core.Caller* caller) except -1:
     if replies._held == 0 and not replies._closing and tachyon_enter(&replies._in_use):
         caller.gather()

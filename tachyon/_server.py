@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tachyon._dispatcher import STOP_INTERVAL, RpcDispatcher
 from tachyon._errors import (
-    BusBusyError,
     BusClosedError,
     BusEmptyError,
     BusFullError,
@@ -18,11 +16,10 @@ from tachyon._errors import (
     PeerDeadError,
     TachyonError,
 )
-from tachyon._tachyon import RpcBus, RpcListener, WaitSet
+from tachyon._tachyon import RpcBus, RpcListener, WaitSet, _Serving
 
 if TYPE_CHECKING:
     import os
-    from types import TracebackType
 
 log = logging.getLogger("tachyon")
 
@@ -38,7 +35,7 @@ class _Pending:
     msg_type: int
 
 
-class RpcServer:
+class RpcServer(_Serving):
     """Serves any number of callers at one path from one thread. A context manager.
 
     Each caller that connects, with RpcBus.connect, has a pair of rings of its own. They are served in turn, one call at
@@ -51,8 +48,8 @@ class RpcServer:
         self,
         socket_path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         dispatcher: RpcDispatcher,
-        cap_fwd: int = 1 << 16,
-        cap_rev: int = 1 << 16,
+        cap_fwd: int = 1 << 20,
+        cap_rev: int = 1 << 20,
         *,
         mode: int = 0o600,
     ) -> None:
@@ -69,62 +66,8 @@ class RpcServer:
         self._waiting.add(self._listener)
         self._listen_again: float | None = None  # time.monotonic(), while the listener is not a member
         self._pending: dict[RpcBus, _Pending | None] = {}  # of every caller
-        self._stopping = False  # no Event: see RpcDispatcher
-        self._closing = False
-        self._in_use = threading.Lock()
-        self._served = 0
         self._failed = 0
         self._accepted = 0
-
-    def serve_forever(self) -> None:
-        """Serve until stop(), close() or Ctrl-C.
-
-        Failures of handlers are logged, with traceback, and their callers get an error reply. A handler's SystemExit
-        is raised once its caller has been answered. Raises BusBusyError when another thread serves already,
-        BusClosedError after close().
-        """
-        if not self._in_use.acquire(blocking=False):
-            raise BusBusyError("this RpcServer is served by another thread already")
-        try:
-            if self._closing or self._listener.closed:
-                raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
-            while not self._stopping:
-                member = self._waiting.wait(STOP_INTERVAL)
-                if isinstance(member, RpcBus):
-                    self._attend(member)
-                elif member is not None:
-                    self._accept()
-                if self._listen_again is not None and time.monotonic() >= self._listen_again:
-                    self._listen_again = None
-                    self._waiting.add(self._listener)
-                    self._accept()  # who has spoken already does not show as something to read
-        except KeyboardInterrupt:
-            return
-        finally:
-            self._stopping = False
-            self._in_use.release()
-            if self._closing:  # looked at last: close() may have left it to us until just now
-                self.close()
-
-    def stop(self) -> None:
-        """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler.
-
-        Callers stay connected: serve_forever() may be called again.
-        """
-        self._stopping = True
-
-    def close(self) -> None:
-        """Stop, close every caller's bus and the socket. Idempotent; from any thread.
-
-        While another thread serves, that one does it, within 0.1 s.
-        """
-        self._closing = True
-        self.stop()
-        if self._in_use.acquire(blocking=False):
-            try:
-                self._close()
-            finally:
-                self._in_use.release()
 
     def stats(self) -> dict[str, int]:
         """Return counters: callers now, callers ever, calls served, of those the failed ones."""
@@ -146,18 +89,27 @@ class RpcServer:
             raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
     def __repr__(self) -> str:
         """Name the path and the number of callers."""
         state = "closed" if self.closed else f"{len(self._pending)} callers"
         return f"<tachyon.RpcServer {self._listener.path!r} {state}>"
 
     # ---- inside ----
+
+    def _serve_until_stopped(self) -> None:
+        if self._closing or self._listener.closed:
+            raise BusClosedError(f"this RpcServer ({self._listener.path!r}) is closed; make a new one")
+        while not self._stopping:
+            member = self._waiting.wait(STOP_INTERVAL)
+            if isinstance(member, RpcBus):
+                self._attend(member)
+            elif member is not None:
+                self._accept()
+            if self._listen_again is not None and time.monotonic() >= self._listen_again:
+                self._waiting.remove(self._listener)  # a Ctrl-C may have come after the next line
+                self._waiting.add(self._listener)
+                self._listen_again = None
+                self._accept()  # who has spoken already does not show as something to read
 
     def _accept(self) -> None:
         try:
@@ -171,13 +123,8 @@ class RpcServer:
                     raise
         except (TachyonError, MemoryError) as error:
             log.error("a caller could not be let in: %s", error)
-            self._waiting.remove(self._listener)
             self._listen_again = time.monotonic() + _PAUSE
-
-    def _drop(self, bus: RpcBus) -> None:
-        self._waiting.remove(bus)
-        self._pending.pop(bus, None)
-        bus.close()
+            self._waiting.remove(self._listener)
 
     def _attend(self, bus: RpcBus) -> None:
         """Serve one call of this caller, or bring it the answer that is waiting for room."""
@@ -185,8 +132,9 @@ class RpcServer:
         try:
             pending = self._pending[bus]
             if pending is None:
-                failure = self.dispatcher._serve(bus, 0, self._keep)
-                self._served += 1
+                left = self._answer(bus)
+                if left is not None:
+                    failure = self.dispatcher._finish(bus, left, self._keep)
             else:
                 self._deliver(bus, pending)
         except (BusEmptyError, BusFullError):
@@ -205,7 +153,7 @@ class RpcServer:
         if failure is None:
             return
         self._failed += 1
-        if not isinstance(failure, Exception):  # KeyboardInterrupt, SystemExit
+        if isinstance(failure, (KeyboardInterrupt, SystemExit)):
             raise failure
         log.error("a call failed", exc_info=failure)
 
@@ -225,3 +173,4 @@ class RpcServer:
             self._drop(bus)
         self._waiting.remove(self._listener)
         self._listener.close()
+        self._waiting.close()

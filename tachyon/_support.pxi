@@ -67,6 +67,48 @@ cdef object refuse_payload(object data, str verb):
     return TypeError(f"{verb} takes bytes-like objects, not {type(data).__name__}")
 
 
+# Does a buffer's format, in the words of struct, PEP 3118 and ctypes, hold an address? Names stand between colons.
+cdef bint has_pointers(const char* format) noexcept:
+    cdef bint in_name = False
+    if format == NULL:  # plain bytes
+        return False
+    while format[0] != 0:
+        if format[0] == b":":
+            in_name = not in_name
+        elif in_name:
+            pass
+        elif format[0] in (b"O", b"P", b"&", b"X", b"z"):
+            return True
+        elif format[0] == b"Z" and format[1] not in (b"f", b"d", b"g"):  # those are complex numbers
+            return True
+        format += 1
+    return False
+
+
+cdef object refuse_pointers(const char* format, str verb):
+    shown = (<bytes>format).decode("utf-8", "replace")
+    return TypeError(
+        f"{verb} takes no buffer whose format has pointers in it ({shown!r}): they mean nothing in another process; "
+        "convert it to plain values, or serialize the objects"
+    )
+
+
+# What recv_into fills.
+cdef int get_target(object buffer, Py_buffer* view) except -1:
+    try:
+        PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    except ValueError:  # a NumPy dtype that has no format, such as datetime64
+        if getattr(getattr(buffer, "dtype", None), "hasobject", False):
+            raise refuse_pointers(b"O", "recv_into") from None
+        PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+        return 0
+    if has_pointers(view.format):
+        refused = refuse_pointers(view.format, "recv_into")
+        PyBuffer_Release(view)
+        raise refused
+    return 0
+
+
 # ---- arguments -------------------------------------------------------------------------------------------------------
 
 

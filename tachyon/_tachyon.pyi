@@ -1,6 +1,6 @@
 """What _tachyon.pyx offers, for type checkers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, final, overload
@@ -161,8 +161,8 @@ class RpcBus:
     @staticmethod
     def listen(
         socket_path: _Path,
-        cap_fwd: SupportsIndex,
-        cap_rev: SupportsIndex,
+        cap_fwd: SupportsIndex = 1048576,
+        cap_rev: SupportsIndex = 1048576,
         *,
         timeout: _Seconds | None = None,
         mode: SupportsIndex = 0o600,
@@ -235,7 +235,12 @@ class Listener(_Listener):
 @final
 class RpcListener(_Listener):
     def __init__(
-        self, socket_path: _Path, cap_fwd: SupportsIndex, cap_rev: SupportsIndex, *, mode: SupportsIndex = 0o600
+        self,
+        socket_path: _Path,
+        cap_fwd: SupportsIndex = 1048576,
+        cap_rev: SupportsIndex = 1048576,
+        *,
+        mode: SupportsIndex = 0o600,
     ) -> None: ...
     def accept(self, *, timeout: _Seconds | None = None) -> RpcBus: ...
     def try_accept(self) -> RpcBus | None: ...
@@ -249,9 +254,45 @@ class WaitSet:
     def await_call(self, bus: RpcBus) -> None: ...
     def await_room(self, bus: RpcBus, size: SupportsIndex) -> None: ...
     def wait(self, timeout: _Seconds | None = None) -> RpcBus | RpcListener | None: ...
+    def close(self) -> None: ...
     def __len__(self) -> int: ...
 
-def call_and_wait(bus: RpcBus, data: ReadableBuffer, msg_type: SupportsIndex, timeout: _Seconds | None) -> Message: ...
+@disjoint_base
+class _Loop:
+    _stopping: bool
+    def stop(self) -> None: ...
+
+@disjoint_base
+class _Dispatching(_Loop):
+    def serve_forever(self, bus: RpcBus) -> None: ...
+
+@disjoint_base
+class _Serving(_Loop):
+    _closing: bool
+    _pending: dict[RpcBus, Any]
+    dispatcher: Any
+    _waiting: WaitSet
+    _served: int
+    def serve_forever(self) -> None: ...
+    def _answer(self, bus: RpcBus) -> Unfinished | None: ...
+    def _drop(self, bus: RpcBus) -> None: ...
+    def close(self) -> None: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+@overload
+def call_and_wait(
+    bus: RpcBus, data: ReadableBuffer, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
+) -> Message: ...
+@overload
+def call_and_wait(
+    bus: RpcBus,
+    data: ReadableBuffer,
+    msg_type: SupportsIndex,
+    timeout: _Seconds | None,
+    on_response: Callable[[memoryview], Any] | None,
+) -> Message | tuple[Any]: ...
 
 @final
 class Unfinished:

@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FULL_RO, PyBUF_WRITABLE,
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -279,7 +279,7 @@ cdef class Bus(_Abortable):
         cdef Py_buffer view
         cdef core.Frame frame
         cdef uint64_t deadline = deadline_after(timeout)
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+        get_target(buffer, &view)
         try:
             expect_frame(self, &frame, deadline, LOOKS_WITH_GIL)
             try:
@@ -323,9 +323,9 @@ cdef class Bus(_Abortable):
         cdef size_t limit = min(most, MAX_CAPACITY // 64)
         cdef RxBatchGuard batch = RxBatchGuard.__new__(RxBatchGuard)
         cdef core.Frame frame
+        expect_guard(self)
         expect_frame(self, &frame, deadline_after(timeout), min(looks, 1 << 20))
         try:
-            expect_guard(self)
             batch._frames.push_back(frame)
             batch._frames.reserve(64)
             while batch._frames.size() < limit and tachyon_core(self._core).try_peek(frame) == Status.ok:
@@ -631,4 +631,5 @@ cdef class Bus(_Abortable):
 
 include "_rpc.pxi"
 include "_exchange.pxi"
+include "_loops.pxi"
 include "_listener.pxi"

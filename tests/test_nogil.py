@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from downstream import build, load, need_compiler
+from hostile import FLOOD
 
 import tachyon
 
@@ -1005,6 +1006,60 @@ def test_a_handler_may_close_the_bus_that_is_waited_for(user, pair, way):
 @pytest.fixture
 def rpc_hands(user, rpc):
     return lambda *capacities: tuple(user.RpcHand(bus) for bus in rpc(*capacities))
+
+
+@pytest.mark.parametrize(
+    ("use", "ends"),
+    [
+        ("peek_reply(1, 500_000_000)", EMPTY),
+        ("try_peek_reply(1)", EMPTY),
+        ("peek_reply(1, -1)", None),
+        ("call(b'', 1, 500_000_000)", FULL),
+        ("claim_call(0, 500_000_000)", FULL),
+        ("call(b'', 1, -1)", None),
+    ],
+)
+def test_a_flood_of_replies_that_nobody_asked_for_stops_neither_the_clock_nor_signals(folder, spawn, path, use, ends):
+    callee = spawn(FLOOD, path, 64, 1 << 28, 30)
+    caller = spawn(
+        f"""
+        import threading
+        sys.path.insert(0, sys.argv[2])
+        import nogil_user
+        bus = tachyon.RpcBus.connect(path, timeout=60)
+        hand = nogil_user.RpcHand(bus)
+        bus.call(b"", 1)  # there is no room for a second one
+        say("called")
+        hear()
+        say("waiting")
+        try: say(hand.{use})
+        except KeyboardInterrupt: say(None)
+        """,
+        path,
+        folder,
+    )
+    caller.says("called")
+    callee.says("full")
+    caller.tell()
+    caller.says("waiting")
+    if ends is None:
+        time.sleep(0.3)
+        caller.send_signal(signal.SIGINT)
+    caller.says(str(ends))
+    callee.tell()
+    callee.says("flooding")
+
+
+def test_a_reply_that_is_there_is_found_at_once_whatever_is_before_it(rpc_hands):
+    caller, callee = rpc_hands(1 << 20, 1 << 20)
+    for _ in range(3000):
+        assert caller.try_call(b"", 1) == OK
+        assert callee.try_peek_call() == OK
+        assert callee.try_reply(callee.frame_id, b"%d" % callee.frame_id, 2) == OK
+        assert callee.release_call() == OK
+    assert caller.try_peek_reply(3000) == OK
+    assert caller.read() == (2, b"3000")
+    assert caller.release_reply() == OK
 
 
 def test_calls_and_replies_by_copy(rpc_hands):

@@ -7,9 +7,11 @@ import pickle
 import random
 import signal
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hostile import FLOOD
 
 import tachyon
 from tachyon import (
@@ -612,6 +614,72 @@ def test_after_close_everything_is_refused(rpc):
     ):
         with pytest.raises(BusClosedError):
             use()
+
+
+@pytest.mark.parametrize(
+    ("use", "ends"),
+    [
+        ("bus.wait(cid, timeout=0.5)", "BusEmptyError"),
+        ("bus.wait(cid, timeout=0)", "BusEmptyError"),
+        ("bus.wait(cid)", "KeyboardInterrupt"),
+        ("bus.call(b'', 1, timeout=0.5)", "BusFullError"),
+        ("bus.call_zero_copy(0, 1, timeout=0.5)", "BusFullError"),
+        ("bus.call(b'', 1)", "KeyboardInterrupt"),
+        ("tachyon.RpcEndpoint(bytes, 1).call(bus, b'', timeout=0.5)", "BusFullError"),
+        ("first.call(bus, b'', timeout=0.5)", "BusEmptyError"),
+        ("first.call(bus, b'', bytes, timeout=0.5)", "BusEmptyError"),
+        ("first.call(bus, b'')", "KeyboardInterrupt"),
+    ],
+)
+def test_a_flood_of_replies_that_nobody_asked_for_stops_neither_the_clock_nor_signals_nor_threads(
+    path, spawn, use, ends
+):
+    callee = spawn(FLOOD, path, 64, 1 << 28, 30)
+    caller = spawn(
+        f"""
+        import threading
+        bus = tachyon.RpcBus.connect(path, timeout=60)
+        first = tachyon.RpcEndpoint(bytes, 1)
+        if {not use.startswith("first")}: cid = bus.call(b"", 1)  # there is no room for a second one
+        say("called")
+        hear()
+        def count():
+            global ticks
+            while True:
+                ticks += 1
+                time.sleep(0.001)
+        ticks = 0
+        threading.Thread(target=count, daemon=True).start()
+        say("waiting")
+        before = ticks
+        try:
+            {use}
+        except (KeyboardInterrupt, tachyon.TachyonError) as error:
+            say(type(error).__name__, {use.endswith("=0)")} or ticks - before > 20)
+        """,
+        path,
+    )
+    caller.says("called")
+    callee.says("full")
+    caller.tell()
+    caller.says("waiting")
+    if ends == "KeyboardInterrupt":
+        time.sleep(0.5)
+        caller.send_signal(signal.SIGINT)
+    caller.says(f"{ends} True")
+    callee.tell()
+    callee.says("flooding")
+
+
+def test_a_reply_that_is_there_is_found_at_once_whatever_is_before_it(rpc):
+    caller, callee = rpc(1 << 22, 1 << 22)
+    ids = [caller.call(b"", 1, timeout=30) for _ in range(10_000)]
+    for cid in ids:
+        assert answer(callee, lambda _, cid=cid: b"%d" % cid) == cid
+    assert result(caller, ids[-1], timeout=0) == b"10000"
+    assert caller.stats()["set_aside"] == 9_999
+    for cid in ids[:-1]:
+        assert result(caller, cid, timeout=0) == b"%d" % cid
 
 
 @pytest.mark.parametrize("use", ["callee.serve()", "caller.wait(cid)"])

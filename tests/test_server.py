@@ -1,5 +1,6 @@
 """RpcServer: many callers at one path, served by one thread."""
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -531,7 +532,7 @@ def test_close_at_any_moment_of_serve_forever_closes_the_server(spawn, path):
         closing = 0
         def trace(frame, event, _):  # close() at the n-th line, from another thread or from a signal handler
             global lines
-            if frame.f_code.co_name in ("serve_forever", "close", "_close") and event == "line":
+            if frame.f_code.co_name in ("_serve_until_stopped", "_close") and event == "line":
                 lines += 1
                 if lines == at and not server._closing:
                     close()
@@ -558,7 +559,7 @@ def test_close_at_any_moment_of_serve_forever_closes_the_server(spawn, path):
             if reached and os.path.exists(path):
                 say("open after a close at line", at)
             server.close()
-        say("lines" if at > 5 else at)
+        say("lines" if at > 2 else at)
         """,
         path,
     )
@@ -622,7 +623,7 @@ def test_ctrl_c_between_any_two_steps_leaves_no_caller_waiting_for_what_never_co
             global lines
             if not frame.f_code.co_filename.endswith(("_server.py", "_dispatcher.py")):
                 return None
-            if event == "line" and frame.f_code.co_name not in ("serve_forever", "close", "_close"):
+            if event == "line" and frame.f_code.co_name != "_close":
                 lines += 1
                 if lines == at:
                     raise KeyboardInterrupt
@@ -660,6 +661,93 @@ def test_ctrl_c_between_any_two_steps_leaves_no_caller_waiting_for_what_never_co
     )
     child.says("answered told")
     child.ends()
+
+
+def test_ctrl_c_at_any_opcode_leaves_a_server_that_serves_again_and_closes(spawn, path):
+    child = spawn(
+        """
+        import logging, threading
+        logging.disable(logging.CRITICAL)
+        dispatcher = tachyon.RpcDispatcher()
+        dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
+        dispatcher.register(tachyon.tachyon_rpc(2)(len))
+        def trace(frame, event, _):
+            global count
+            if not frame.f_code.co_filename.endswith(("_server.py", "_dispatcher.py")):
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                count += 1
+                if count == at:
+                    raise KeyboardInterrupt
+            return trace
+        def use():
+            try:
+                with tachyon.RpcBus.connect(path, timeout=60) as bus:
+                    for kind in (1, 2):
+                        with bus.wait(bus.call(b"x", kind), timeout=30): pass
+            except tachyon.PeerClosedError:
+                pass
+            except BaseException as error:
+                say(f"{error!r} after a Ctrl-C at {at}")
+            ended.set()
+            server.stop()
+        at, reached = 0, True
+        while reached:
+            at, count, ended = at + 1, 0, threading.Event()
+            server = tachyon.RpcServer(path, dispatcher)
+            caller = threading.Thread(target=use)
+            caller.start()
+            sys.settrace(trace)
+            try:
+                while not ended.is_set():
+                    server.serve_forever()
+                server.stop()
+                server.serve_forever()
+                for _ in range(2):
+                    try: server.close()
+                    except KeyboardInterrupt: pass
+            except KeyboardInterrupt:
+                say("came out at", at)
+            sys.settrace(None)
+            caller.join()
+            reached = count >= at
+            if os.path.exists(path) or not server.closed: say("open after a Ctrl-C at", at); break
+        say("opcodes" if at > 50 else at)
+        """,
+        path,
+    )
+    child.says("opcodes")
+    child.ends()
+
+
+def test_a_closed_server_has_no_descriptor_left(path):
+    RpcServer(path, RpcDispatcher()).close()
+    before = descriptors()
+    server = RpcServer(path, RpcDispatcher())
+    server.close()
+    assert descriptors() == before
+
+
+def test_a_handler_that_raises_anything_costs_its_call_and_nobody_else(serve, caplog):
+    class Own(BaseException):
+        def __str__(self):
+            raise GeneratorExit
+
+    errors = [asyncio.CancelledError, GeneratorExit, Own, BaseException]
+
+    @tachyon_rpc(msg_type=5)
+    def anything(payload):
+        raise errors[payload[0]]
+
+    server = serve(echo, anything, send_details=True)
+    with connect(server) as caller, connect(server) as other:
+        for n, error in enumerate(errors):
+            with pytest.raises(RpcError, match=error.__name__):
+                anything.call(caller, bytes([n]), timeout=30)
+            assert echo.call(other, b"x", timeout=30) == b"x"
+            assert echo.call(caller, b"x", timeout=30) == b"x"
+    assert [record.exc_info[0] for record in caplog.records] == errors
 
 
 def test_without_descriptors_for_one_more_caller_the_others_are_served(spawn, path):

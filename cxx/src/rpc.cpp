@@ -1,5 +1,6 @@
 #include "tachyon/rpc.hpp"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -31,9 +32,7 @@ void Caller::called(std::uint64_t id) noexcept {
         const std::uint64_t old = id - kMostCallsInFlight;
         switch (window_.state(old)) {
             case CallWindow::State::open: --in_flight_; break;  // its reply will find nobody, and be dropped
-            case CallWindow::State::set_aside:
-                if (old != held_) forget(aside_.find(old));  // else it is being read, and goes with its release
-                break;
+            case CallWindow::State::set_aside: forget(aside_.find(old)); break;
             case CallWindow::State::none: break;
         }
     }
@@ -58,13 +57,12 @@ void Caller::keep_or_drop(const Frame& reply) noexcept {
     --in_flight_;
     window_.set(id, CallWindow::State::none);
     while (bytes_aside_ + reply.size > kMostBytesSetAside) {
-        auto oldest = aside_.begin();
-        if (oldest != aside_.end() && oldest->first == held_) ++oldest;  // somebody reads it now
+        const auto oldest = std::ranges::find_if(aside_, [](const auto& each) { return !each.second.held; });
         if (oldest == aside_.end()) break;
         forget(oldest);
     }
     try {
-        aside_.insert_or_assign(id, Aside{{reply.payload, reply.payload + reply.size}, reply.type_id});
+        aside_.insert_or_assign(id, Aside{{reply.payload, reply.payload + reply.size}, reply.type_id, false});
     } catch (const std::bad_alloc&) {
         ++dropped_;
         return;
@@ -73,53 +71,60 @@ void Caller::keep_or_drop(const Frame& reply) noexcept {
     window_.set(id, CallWindow::State::set_aside);
 }
 
+// A reply that is in the way of the one looked for.
+void Caller::pass(const Frame& reply) noexcept {
+    passed_ += frame_size(reply.size);
+    keep_or_drop(reply);
+    replies_.release(reply);
+}
+
 Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
-    if (held_ != 0) return Status::claim_open;
+    unfinished_ = false;
     switch (window_.state(id)) {
         case CallWindow::State::none: return Status::unknown_call;
         case CallWindow::State::set_aside: {
-            const Aside& aside = aside_.find(id)->second;
-            reply = {aside.payload.data(), 0, id, static_cast<std::uint32_t>(aside.payload.size()), aside.type_id};
-            held_ = id;
-            held_aside_ = true;
+            Aside& aside = aside_.find(id)->second;
+            reply = {aside.payload.data(), kNotInRing, id, static_cast<std::uint32_t>(aside.payload.size()), aside.type_id};
+            aside.held = true;
+            window_.set(id, CallWindow::State::none);
             return Status::ok;
         }
         case CallWindow::State::open: break;
     }
-    for (;;) {
+    const std::uint64_t before = passed_;
+    for (std::uint64_t i = 0; i < kMostRepliesPerLook && passed_ - before < kMostBytesPerLook; ++i) {
         const Status status = replies_.try_peek(reply);
         if (status != Status::ok) return status;
         if (reply.correlation_id == id) {
             window_.set(id, CallWindow::State::none);
             --in_flight_;
-            held_ = id;
-            held_aside_ = false;
             return Status::ok;
         }
-        keep_or_drop(reply);
-        replies_.release(reply);
+        pass(reply);
     }
+    unfinished_ = true;
+    return Status::empty;
 }
 
 void Caller::release(const Frame& reply) noexcept {
-    if (held_ != reply.correlation_id || held_ == 0) return;
-    if (held_aside_) {
-        if (const auto entry = aside_.find(held_); entry != aside_.end()) {
-            forget(entry);
-            --dropped_;  // it was read
-        }
-    } else {
-        replies_.release(reply);
+    if (reply.position != kNotInRing) {
+        replies_.release_and_tell(reply);
+        return;
     }
-    held_ = 0;
+    const auto entry = aside_.find(reply.correlation_id);
+    if (entry == aside_.end() || !entry->second.held) return;
+    bytes_aside_ -= entry->second.payload.size();
+    aside_.erase(entry);
 }
 
 void Caller::gather() noexcept {
-    if (held_ != 0 && !held_aside_) return;  // later frames cannot be freed before the one that is held
+    unfinished_ = false;
     Frame reply;
-    while (replies_.try_peek(reply) == Status::ok) {
-        keep_or_drop(reply);
-        replies_.release(reply);
+    const std::uint64_t before = passed_;
+    std::uint64_t count = 0;
+    while (!unfinished_ && replies_.try_peek(reply) == Status::ok) {
+        pass(reply);
+        unfinished_ = ++count == kMostRepliesPerLook || passed_ - before >= kMostBytesPerLook;
     }
     replies_.hand_back();
 }
@@ -132,7 +137,6 @@ bool Caller::cancel(std::uint64_t id) noexcept {
             --in_flight_;
             return true;
         case CallWindow::State::set_aside:
-            if (held_ == id) return false;
             forget(aside_.find(id));
             return true;
     }

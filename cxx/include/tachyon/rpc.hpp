@@ -24,6 +24,10 @@ namespace tachyon {
 
 inline constexpr std::uint64_t kMostCallsInFlight = 1 << 16;
 inline constexpr std::uint64_t kMostBytesSetAside = 64 << 20;  // or one reply, if that is larger
+// One look goes through so much at most. A callee may put replies there faster than they are gone through, and whoever looks
+// may hold something that others wait for.
+inline constexpr std::uint64_t kMostRepliesPerLook = 1024;
+inline constexpr std::uint64_t kMostBytesPerLook = 1 << 20;  // and the one reply that goes beyond it
 
 // One side's ends of the two rings. They close together: [close] of both, then the hang-up.
 struct RpcRings {
@@ -76,13 +80,19 @@ class Caller {
         return status;
     }
 
-    // The reply to `id`: ok, empty, unknown_call, claim_open (another reply is held), or as Bus::try_peek. Replies to others
-    // that are found on the way are set aside, or dropped if nobody can ask for them.
+    // The reply to `id`: ok, empty, unknown_call, or as Bus::try_peek. Several may be held at a time. Replies to others
+    // that are found on the way are set aside, or dropped if nobody can ask for them. After so many of them that it had to stop
+    // it is empty too, and unfinished() says so: wait_readable() returns at once then, and the next look goes on.
     [[nodiscard]] Status try_wait(std::uint64_t id, Frame& reply) noexcept;
-    // Frees the reply that try_wait handed over.
+    // Frees a reply that try_wait handed over, once, in any order; as Bus::release_and_tell.
     void release(const Frame& reply) noexcept;
-    // Takes every reply that is there out of the ring, so that a callee that waits for room goes on.
+    // Takes replies out of the ring, so that a callee that waits for room goes on: all that are there, or as many as a look
+    // goes through.
     void gather() noexcept;
+    // The last look stopped before it had seen everything.
+    [[nodiscard]] bool unfinished() const noexcept { return unfinished_; }
+    // Bytes of ring that looks have gone past. Once they are a whole ring more, everything that was there has been seen.
+    [[nodiscard]] std::uint64_t passed() const noexcept { return passed_; }
     // Nobody will ask for it any more: its reply is, or will be, dropped. False: there is no such call.
     bool cancel(std::uint64_t id) noexcept;
 
@@ -95,8 +105,11 @@ class Caller {
     struct Aside {
         std::vector<std::uint8_t> payload;
         std::uint32_t type_id;
+        bool held;  // handed over, and not released yet
     };
+    static constexpr std::uint64_t kNotInRing = ~std::uint64_t{0};  // position of a reply that was set aside
 
+    void pass(const Frame& reply) noexcept;
     void keep_or_drop(const Frame& reply) noexcept;
     void forget(std::map<std::uint64_t, Aside>::iterator entry) noexcept;
 
@@ -107,8 +120,8 @@ class Caller {
     std::uint64_t bytes_aside_ = 0;
     std::uint64_t in_flight_ = 0;
     std::uint64_t dropped_ = 0;
-    std::uint64_t held_ = 0;  // id of the reply handed over, 0: none
-    bool held_aside_ = false;
+    bool unfinished_ = false;
+    std::uint64_t passed_ = 0;
 };
 
 class Callee {

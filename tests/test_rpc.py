@@ -162,17 +162,25 @@ def test_a_reply_may_be_the_request_while_that_is_held(rpc):
     assert result(caller, cid) == b"rorrim"
 
 
-def test_a_caller_may_call_while_it_holds_a_reply(rpc):
+def test_a_caller_may_call_and_wait_while_it_holds_replies(rpc):
     caller, callee = rpc()
-    first = caller.call(b"1", 1)
+    ids = [caller.call(b"%d" % i, 1) for i in range(4)]
+    held = []
+    for each in (ids[2], ids[0]):  # one that was set aside meanwhile, one that was not
+        while callee.stats()["calls"]["messages"] < 4:
+            answer(callee)
+        held.append(caller.wait(each, timeout=30))
+    later = caller.call(b"later", 1)
+    with pytest.raises(ValueError, match="no such call"):
+        caller.wait(ids[0], timeout=0)
     answer(callee)
-    with caller.wait(first, timeout=30) as rx:
-        second = caller.call(b"2", 1)
-        with pytest.raises(BusBusyError):
-            caller.wait(second, timeout=0)
-        assert bytes(rx) == b"1"
-    answer(callee)
-    assert result(caller, second) == b"2"
+    for each, data in ((later, b"later"), (ids[3], b"3"), (ids[1], b"1")):
+        with caller.wait(each, timeout=30) as rx:
+            assert bytes(rx) == data
+    assert [bytes(guard) for guard in held] == [b"2", b"0"]
+    for guard in held:
+        guard.release()
+    assert caller.stats()["set_aside"] == caller.stats()["dropped"] == caller.stats()["in_flight"] == 0
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------

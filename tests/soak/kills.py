@@ -99,9 +99,10 @@ class Campaign:
             "second": None,
         }
         if kind in ("handshake", "half a listener"):
+            plan |= {"capacity": 1024, "most": 48}
             orders |= {"delay": source.random() * 0.006, "second": plan | {"last": LEFT, "closes": True, "role": "produce"}}
             if kind == "handshake":
-                orders["when"], plan["capacity"], plan["most"] = "start", 1024, 48
+                orders["when"] = "start"
         return kind, source, plan, orders
 
     def round(self, n: int) -> None:
@@ -116,7 +117,7 @@ class Campaign:
             stray.close()
         through_server = kind == "call" and source.random() < 0.4
         if through_server:
-            plan["path"] = f"{self.folder}/server"
+            plan |= {"path": f"{self.folder}/server", "most": min(plan["most"], 1008)}
         self.zygote.tell(orders)
         heard = False
         try:
@@ -298,6 +299,7 @@ class Campaign:
 
     def close(self) -> None:
         self.watchdog.round("closing")
+        self.slots[ROUND] += 1  # the last heirs
         self.zygote.close()
         self.listener.close()
         self.server.close()

@@ -29,7 +29,15 @@ import tachyon
 PRESENT = 0.12  # seconds that a hostile peer stays
 NEWCOMER = 30.0  # seconds within which one gets in, whoever stalls
 STALLERS = 200
-ROUNDS = {"connector": 30, "listener": 30, "half a connector": 15, "half a listener": 20, "flood": 2, "handlers": 2, "stallers": 1}
+ROUNDS = {
+    "connector": 30,
+    "listener": 30,
+    "half a connector": 15,
+    "half a listener": 20,
+    "flood": 2,
+    "handlers": 2,
+    "stallers": 1,
+}
 
 
 class Target:
@@ -162,7 +170,9 @@ def odd_descriptors(greeting: Greeting, source: random.Random, right: int, capac
         elif kind == 2:
             made.append(greeting.segment(capacity, seals=source.randrange(32)))
         elif kind == 3:
-            made.append(greeting.segment(capacity, size=source.choice([0, 1, 4096, PAGE + capacity - 1, PAGE + 2 * capacity])))
+            made.append(
+                greeting.segment(capacity, size=source.choice([0, 1, 4096, PAGE + capacity - 1, PAGE + 2 * capacity]))
+            )
         else:
             made.append(greeting.segment(capacity))
     return made
@@ -279,7 +289,7 @@ class Campaign:
         """Replies that nobody asked for, or calls, as fast as they can be written, until the target has answered."""
         capacity = 1 << 24
         with self.listening() as server:
-            self.tell("connect", True, source.randrange(1 << 32))
+            self.tell("wait", True, source.randrange(1 << 32), 5)
             peer = raw.shake_as_listener(server, self.greeting, True, capacity)
             with contextlib.closing(peer):
                 block = frame(0, 1, 1 << 40) * (capacity // LINE)
@@ -289,12 +299,14 @@ class Campaign:
                     begin = at % capacity
                     memory[PAGE + begin : PAGE + begin + (1 << 20)] = block[: 1 << 20]
                     at += 1 << 20
-                assert self.target.heard(), "hang: as long as replies come that nobody asked for, the target is not back"
+                assert self.target.heard(), (
+                    "hang: as long as replies come that nobody asked for, the target is not back"
+                )
         self.judge()
 
     def as_handlers(self, source: random.Random, _: bool) -> None:
         """A handler that raises what is no Exception costs its call, not the other callers."""
-        self.tell("server", True, 0, 0.4)
+        self.tell("server", True, 0, 2)
         path = f"{self.folder}/server"
         fail, echo = (tachyon.tachyon_rpc(number)(bytes) for number in (2, 1))
         with tachyon.RpcBus.connect(path, timeout=5) as one, tachyon.RpcBus.connect(path, timeout=5) as other:

@@ -100,7 +100,10 @@ class Campaign:
         }
         if kind in ("handshake", "half a listener"):
             plan |= {"capacity": 1024, "most": 48}
-            orders |= {"delay": source.random() * 0.006, "second": plan | {"last": LEFT, "closes": True, "role": "produce"}}
+            orders |= {
+                "delay": source.random() * 0.006,
+                "second": plan | {"last": LEFT, "closes": True, "role": "produce"},
+            }
             if kind == "handshake":
                 orders["when"] = "start"
         return kind, source, plan, orders
@@ -210,7 +213,9 @@ class Campaign:
             if type(error) is not expected:
                 raise AssertionError(f"{error!r} is not {expected.__name__}")
         if kind != "blink":
-            self.report.latency("notice of a close" if plan["closes"] else "notice of a death", (noticed - killed) / 1e9)
+            self.report.latency(
+                "notice of a close" if plan["closes"] else "notice of a death", (noticed - killed) / 1e9
+            )
 
     def serve_many(self, source: random.Random) -> None:
         """The victim is one caller of a server, which goes on."""
@@ -274,7 +279,9 @@ class Campaign:
             raise AssertionError(f"lost: {done} messages of {LEFT}, then {error!r}")
         if type(error) is tachyon.PeerDeadError and self.slots[KILLED_AT] == 0:
             raise AssertionError(f"declared dead while it lived: {error!r}")
-        self.report.count("handshakes that ended with the second" if done == LEFT else "handshakes that the first ended")
+        self.report.count(
+            "handshakes that ended with the second" if done == LEFT else "handshakes that the first ended"
+        )
 
     # ---- all of them ----
 

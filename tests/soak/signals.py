@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from common import HANG, Options, Payloads, Report, Watchdog, check
@@ -21,13 +22,13 @@ SENDS = ["send", "many", "claim"]
 CALLS = ["listen", "connect", *RECEIVES, *SENDS, "call", "serve"]
 
 
-def feed(path: str, seed: int, rpc: bool, seconds: float) -> None:
+def feed(path: str, seed: int, rpc: bool, seconds: float, enough: Callable[[], bool] = bool) -> None:
     """The calm side of what receives: sends for so long, resting now and then, and closes."""
     source = random.Random(seed)
     payloads, number, end = Payloads(source, 200), 0, time.monotonic() + seconds
     kind: Any = tachyon.RpcBus if rpc else tachyon.Bus
     with kind.connect(path, timeout=HANG) as bus:
-        while time.monotonic() < end:
+        while time.monotonic() < end and not enough():
             if rpc:
                 with bus.wait(bus.call(payloads.make(number), 1, timeout=HANG), timeout=HANG) as rx:
                     check(bytes(rx), number)

@@ -208,7 +208,9 @@ def run(options: Options) -> Report:
             values = sorted(report.latencies.get(f"woken by {case}", [0.0]))
             if values[len(values) // 4] > LATE * 1000:
                 report.count("left to the end of a slice", sum(value > LATE * 1000 for value in values))
-                report.fail(f"nobody wakes who sleeps for {case}: a quarter of them slept on for {values[len(values) // 4]:.0f} ms or more")
+                report.fail(
+                    f"nobody wakes who sleeps for {case}: a quarter of them slept on for {values[len(values) // 4]:.0f} ms or more"
+                )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     watchdog.over()

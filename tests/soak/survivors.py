@@ -95,7 +95,9 @@ def send_all(bus: Any, way: str, payloads: Payloads, source: random.Random, time
         return number, error
 
 
-def call_all(bus: Any, payloads: Payloads, source: random.Random, timeout: float | None) -> tuple[int, Exception | None, int]:
+def call_all(
+    bus: Any, payloads: Payloads, source: random.Random, timeout: float | None
+) -> tuple[int, Exception | None, int]:
     """Calls with several in flight, waited for in any order; afterwards every answer that was committed has to be there.
 
     The third number: 1 if it was a call that told of the end. It has no id, so its answer, should there be one, is nobody's.

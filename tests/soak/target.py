@@ -19,7 +19,6 @@ import tachyon
 
 EACH = 0.03  # seconds: the timeout of a call
 BEYOND = 5.0  # seconds beyond its timeout that a call may take on a busy machine
-GATHER = 3  # RpcBus.wait and serve need an id
 
 
 def operations(bus: Any, source: random.Random) -> list[Callable[[], object]]:
@@ -117,6 +116,8 @@ def obey(order: dict[str, Any], listeners: dict[str, Any], told: dict[str, Any])
     else:
         bus = kind.connect(path, timeout=seconds)
     with bus:
+        if what == "wait":
+            bus.wait(bus.call(b"", 1, timeout=EACH), timeout=0.3)
         use(bus, source, seconds, told)
 
 

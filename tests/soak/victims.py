@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from common import DONE, KILLED_AT, PHASE, ROUND, WRONG, HEAD, Payloads, Slots, check
+from common import DONE, HEAD, KILLED_AT, PHASE, ROUND, WRONG, Payloads, Slots, check
 
 import tachyon
 

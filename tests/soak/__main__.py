@@ -44,6 +44,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--victim", default=str(VICTIM), help="the C++ victim")
     parser.add_argument("--json", help="write the result to this file too")
     parser.add_argument("--prove", action="store_true", help="break the library in a copy, and see that it is noticed")
+    parser.add_argument("--mutant", action="append", default=[], help="with --prove: a part of the name of one")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
@@ -153,7 +154,7 @@ def main() -> int:
     if arguments.prove:
         import prove
 
-        return prove.main()
+        return prove.main(arguments.mutant)
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().randrange(1 << 32)
     print(f"soak: seed {arguments.seed}", flush=True)

@@ -12,6 +12,7 @@ import shutil
 import struct
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,8 @@ def child(body: Callable[[], None]) -> int:
         code = 0
     except (tachyon.PeerDeadError, tachyon.TachyonTimeoutError):
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
     return 0

@@ -141,7 +141,7 @@ def sleep_for_room(path: str, times: int, source: random.Random) -> list[float]:
             while True:
                 pause(source)
                 now = NOW.pack(time.monotonic())
-                bus.recv(timeout=0)
+                bus.recv(timeout=HANG)
                 times_of.send(now)
                 while bus.try_recv() is not None:
                     pass

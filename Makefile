@@ -14,9 +14,11 @@ CTEST := $(IN_VENV) ctest
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-CXX_SOURCES = $(shell find cxx examples cmake tests/consumer_cmake tests/consumer_pkgconfig -name '*.hpp' -o -name '*.cpp')
+SOAK_ARGS ?=
+SOAK_SHORT = --kills 600 --hostile-minutes 0.5 --interrupts 650 --signal-seconds 11 --sleeps 280 --most-minutes 0.7
+CXX_SOURCES = $(shell find cxx examples cmake tests/consumer_cmake tests/consumer_pkgconfig tests/soak -name '*.hpp' -o -name '*.cpp')
 
-.PHONY: help demo test test-cxx test-python lint format bench sanitize sanitize-python wheels check-wheel check-macos clean
+.PHONY: help demo test test-cxx test-python lint format bench soak soak-short sanitize sanitize-python wheels check-wheel check-macos clean
 
 help:
 	@echo 'make demo      see it work: a stream and round trips between two processes'
@@ -24,6 +26,7 @@ help:
 	@echo 'make lint      formatting, clang-tidy, ruff, cython-lint, mypy, stubtest'
 	@echo 'make format    put the formatting right'
 	@echo 'make bench     measure, and compare with the targets'
+	@echo 'make soak      kill, attack, interrupt for hours (SOAK_ARGS="--only kills --kills 1000"); make soak-short: two minutes'
 	@echo 'make sanitize  the C++ tests under ASan + UBSan, then under TSan'
 	@echo 'make sanitize-python  the Python tests about memory under ASan + UBSan (PYTEST_ARGS=tests: all)'
 	@echo 'make wheels    a source distribution and wheels for every CPython found (ARCHS="x86_64 aarch64")'
@@ -57,6 +60,7 @@ lint:
 	$(VENV)/ruff format --check
 	$(IN_VENV) cython-lint tachyon
 	$(VENV)/mypy
+	$(VENV)/mypy tests/soak
 	$(VENV)/stubtest tachyon --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
 
 format:
@@ -71,6 +75,16 @@ bench:
 	$(CMAKE) --preset release -DTACHYON_WERROR=$(TACHYON_WERROR)
 	$(CMAKE) --build --preset release --target tachyon_bench -j $(JOBS)
 	$(VENV)/python bench/targets.py $(BENCH_ARGS)
+
+soak:
+	@$(SETUP) core
+	@$(SETUP) test
+	$(CMAKE) --preset release -DTACHYON_WERROR=$(TACHYON_WERROR)
+	$(CMAKE) --build --preset release --target soak_victim -j $(JOBS)
+	$(VENV)/python tests/soak $(SOAK_ARGS)
+
+soak-short:
+	@$(MAKE) soak SOAK_ARGS="$(SOAK_SHORT) $(SOAK_ARGS)"
 
 # TSan maps its shadow at fixed places, which some kernels' address randomisation is too strong for; hence setarch.
 sanitize:

@@ -1,0 +1,166 @@
+"""The library under attack: does what it is told over a bus, with timeouts, and says how it went. Watched by hostile_peer.py."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import logging
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from common import die_with_parent, held
+
+import tachyon
+
+EACH = 0.03  # seconds: the timeout of a call
+BEYOND = 5.0  # seconds beyond its timeout that a call may take on a busy machine
+
+
+def operations(bus: Any, source: random.Random) -> list[Callable[[], object]]:
+    ids = [1]
+
+    def drop(guard: Any) -> None:
+        with guard, memoryview(guard) as view:
+            bytes(view[:100])
+
+    def drain() -> None:
+        with bus.drain_batch(source.randrange(1, 2000), timeout=EACH) as batch:
+            for each in batch:
+                with memoryview(each) as view:
+                    bytes(view[:100])
+
+    def claim() -> None:
+        with bus.send_zero_copy(source.randrange(bus.max_message_size + 1), timeout=EACH) as tx:
+            tx.actual_size = source.randrange(tx.actual_size + 1)
+
+    def call() -> None:
+        ids.append(bus.call(bytes(source.randrange(300)), 1, timeout=EACH))
+
+    def serve() -> None:
+        with bus.serve(timeout=EACH) as rx:
+            ids.append(rx.correlation_id)
+
+    if isinstance(bus, tachyon.RpcBus):
+        if source.random() < 0.3:
+            dispatcher = tachyon.RpcDispatcher()
+            dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
+            return [lambda: dispatcher.serve_once(bus, timeout=EACH)]
+        return [
+            call,
+            lambda: drop(bus.wait(source.choice(ids[-9:]), timeout=EACH)),
+            lambda: bus.cancel(source.choice(ids)),
+            serve,
+            lambda: bus.reply(source.choice(ids[-9:]), bytes(source.randrange(300)), timeout=EACH),
+        ]
+    receives = [
+        lambda: bus.recv(timeout=EACH),
+        bus.try_recv,
+        lambda: bus.recv_into(bytearray(bus.max_message_size), timeout=EACH),
+        lambda: drop(bus.recv_zero_copy(timeout=EACH)),
+        drain,
+    ]
+    sends = [
+        lambda: bus.send(bytes(source.randrange(bus.max_message_size + 1)), timeout=EACH),
+        lambda: bus.try_send(b"x"),
+        lambda: bus.send_many([b"x"] * 9, timeout=EACH),
+        claim,
+    ]
+    return source.choice([receives, sends, receives + sends])
+
+
+def use(bus: Any, source: random.Random, seconds: float, told: dict[str, Any]) -> None:
+    end = time.monotonic() + seconds
+    choice = operations(bus, source)
+    while time.monotonic() < end:
+        begin = time.monotonic()
+        try:
+            source.choice(choice)()
+        except (tachyon.PeerDeadError, tachyon.BusClosedError) as error:
+            told["ended"] = type(error).__name__
+            break
+        except (tachyon.TachyonError, ValueError):  # full, empty, the wrong side; an id that is none
+            pass
+        finally:
+            told["longest"] = max(told["longest"], time.monotonic() - begin)
+    bus.stats()
+
+
+def serve(server: tachyon.RpcServer, seconds: float) -> None:
+    def enough(*_: object) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGALRM, enough)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    server.serve_forever()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def obey(order: dict[str, Any], listeners: dict[str, Any], told: dict[str, Any]) -> None:
+    source = random.Random(order["seed"])
+    rpc, path, seconds = order["rpc"], order["path"], order["seconds"]
+    kind: Any = tachyon.RpcBus if rpc else tachyon.Bus
+    capacities = [order["capacity"]] * (2 if rpc else 1)
+    what = order["do"]
+    if what == "server":
+        serve(listeners["server"], seconds)
+        return
+    if what == "accept":
+        bus = listeners["rpc" if rpc else "bus"].accept(timeout=seconds)
+    elif what == "listen":
+        bus = kind.listen(path, *capacities, timeout=seconds)
+    else:
+        bus = kind.connect(path, timeout=seconds)
+    with bus:
+        if what == "wait":
+            bus.wait(bus.call(b"", 1, timeout=EACH), timeout=0.3)
+        use(bus, source, seconds, told)
+
+
+def main() -> None:
+    die_with_parent()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    logging.getLogger("tachyon").addHandler(logging.NullHandler())
+    logging.getLogger("tachyon").propagate = False
+    folder = sys.argv[1]
+    dispatcher = tachyon.RpcDispatcher()
+    dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
+
+    class Odd(BaseException):
+        pass
+
+    @dispatcher.handler(2)
+    def fail(payload: memoryview) -> bytes:
+        raise [asyncio.CancelledError, GeneratorExit, Odd][len(payload) % 3]
+
+    listeners = {
+        "bus": tachyon.Listener(f"{folder}/bus", 4096),
+        "rpc": tachyon.RpcListener(f"{folder}/rpc", 4096, 4096),
+        "server": tachyon.RpcServer(f"{folder}/server", dispatcher, 4096, 4096),
+    }
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        told: dict[str, Any] = {"ended": "", "longest": 0.0}
+        try:
+            obey(order, listeners, told)
+        except tachyon.TachyonError as error:
+            told["ended"] = type(error).__name__
+        except MemoryError:
+            told["ended"] = "MemoryError"
+        except BaseException as error:
+            told["wrong"] = f"an error that is not ours: {error!r}"
+        if told["longest"] > BEYOND:
+            told["wrong"] = f"a call took {told['longest']:.1f} s, its timeout was {EACH} s"
+        if order["count"]:
+            told["held"] = held()
+        print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,7 @@ struct Listener::Client {
     Client(const Client&) = delete;
     Client& operator=(const Client&) = delete;
     ~Client() {
-        if (connection.socket() < 0 || listener.forked()) return;
+        if (connection.socket() < 0) return;  // let in, or another process's
         // A forked child may hold this socket open: by its closing alone neither the queue nor the client would learn of it.
         listener.events_.remove(connection.socket());
         connection.shut_down();

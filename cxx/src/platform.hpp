@@ -46,12 +46,18 @@ struct Peer {
     pid_t pid = 0;  // 0: in a PID namespace that we cannot see
     uid_t uid = 0;
     Descriptor process;  // readable once the process has ended, for poll and EventQueue; none where none can be had
+    Descriptor record;   // only then: what the system writes down about it, for has_hung_up alone
+    bool ended = false;  // it is gone already
 };
 Peer identify_peer(int socket);  // SetupError (handshake)
 // In a forked child.
 void disown_process(Descriptor& process) noexcept;
 
-// The peer has hung up, whatever it left unread, or its process (a descriptor, or -1) has ended.
-bool has_hung_up(int socket, int process) noexcept;
+// The peer has hung up, whatever it left unread, or its process (by either descriptor, or -1) has ended. Where poll refuses, as
+// it does for a process that has lowered its limit on descriptors, something else is asked: no failure means that it lives.
+bool has_hung_up(int socket, int process, int record) noexcept;
+
+// There is something to read, or to accept; or nobody can tell.
+bool is_readable(int descriptor) noexcept;
 
 }  // namespace tachyon

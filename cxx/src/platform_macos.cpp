@@ -144,19 +144,27 @@ Peer identify_peer(int socket) {
     set_cloexec(peer.process.get());
     struct kevent exit{};
     EV_SET(&exit, peer.pid, EVFILT_PROC, EV_ADD, NOTE_EXIT, 0, nullptr);
-    // ESRCH: it has ended, and the socket says so.
-    if (::kevent(peer.process.get(), &exit, 1, nullptr, 0, nullptr) != 0) peer.process.reset();
+    if (::kevent(peer.process.get(), &exit, 1, nullptr, 0, nullptr) != 0) {
+        peer.ended = errno == ESRCH;
+        peer.process.reset();
+    }
     return peer;
 }
 
 // A child has no copy of a kqueue: its number may be another's there (bsd/kern/kern_event.c).
 void disown_process(Descriptor& process) noexcept { process.forget(); }
 
-bool has_hung_up(int socket, int process) noexcept {
+bool has_hung_up(int socket, int process, int) noexcept {
     // Without an event asked for, poll would not look at the socket at all (poll_nocancel in bsd/kern/sys_generic.c).
     std::array<pollfd, 2> entries{{{socket, POLLHUP, 0}, {process, POLLIN, 0}}};
-    if (::poll(entries.data(), entries.size(), 0) <= 0) return false;
-    return (entries[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0 || entries[1].revents != 0;
+    const int count = ::poll(entries.data(), entries.size(), 0);
+    if (count < 0) return errno != EINTR && errno != EAGAIN;
+    return count > 0 && ((entries[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0 || entries[1].revents != 0);
+}
+
+bool is_readable(int descriptor) noexcept {
+    pollfd entry{descriptor, POLLIN, 0};
+    return ::poll(&entry, 1, 0) != 0;
 }
 
 // ---- events --------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include <cstdint>
 #include <string>
@@ -33,6 +34,10 @@ int bind_memory_to_node(const void* memory, std::uint64_t bytes, unsigned node) 
 // Non-blocking, closed on exec, and without a SIGPIPE. Empty: see errno.
 Descriptor open_stream_socket() noexcept;
 Descriptor accept_stream_socket(int listener) noexcept;
+
+// Makes the socket file, with this mode whatever the umask: never by chmod, which could hit what somebody else puts at the path
+// meanwhile. 0, or an errno.
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept;
 
 // A number that arrived by SCM_RIGHTS, received with kReceive: closed on exec.
 Descriptor own_received(int number) noexcept;

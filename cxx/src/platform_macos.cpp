@@ -122,6 +122,15 @@ Descriptor open_stream_socket() noexcept { return make_ours(::socket(AF_UNIX, SO
 
 Descriptor accept_stream_socket(int listener) noexcept { return make_ours(::accept(listener, nullptr, nullptr)); }
 
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept {
+    // The umask is the whole process's, and there is no other way: what other threads make meanwhile has no more than this.
+    const mode_t before = ::umask(~mode & 0777);
+    const int rc = ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    const int error_number = errno;
+    ::umask(before);
+    return rc == 0 ? 0 : error_number;
+}
+
 Descriptor own_received(int number) noexcept {
     set_cloexec(number);
     return Descriptor(number);

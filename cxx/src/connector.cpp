@@ -86,7 +86,7 @@ class Connector {
         }
         std::vector<Segment> segments;
         for (std::size_t i = 0; i < options_.segments; ++i) {
-            segments.push_back(Segment::attach(std::move(reader.descriptors()[i]), theirs.capacity[i]));
+            segments.push_back(Segment::attach(std::move(reader.descriptors()[i]), theirs.capacity[i], {options_.deadline == 0 ? kNever : options_.deadline, interrupt_}));
             segments.back().close_descriptor();
         }
         connection.set_barrier(agreed_barrier(membarrier, theirs));

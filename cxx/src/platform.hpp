@@ -15,9 +15,13 @@ namespace tachyon {
 
 // ---- memory --------------------------------------------------------------------------------------------------------------
 
-// `bytes` of shared memory, all zero, reserved as far as the system can, whose size nobody can change any more. SetupError:
-// memory; handshake where there is no free descriptor.
+// `bytes` of shared memory, all zero, whose size nobody can change any more. SetupError: memory; handshake where there is no
+// free descriptor.
 Descriptor make_shared_memory(std::uint64_t bytes);
+// Reserves a piece of `total` bytes, as far as the system can. SetupError (memory).
+void reserve_memory(int descriptor, std::uint64_t begin, std::uint64_t size, std::uint64_t total);
+// Maps a piece's pages now, so that nobody has to wait for that later.
+void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept;
 
 // Why what a peer passed must not be mapped; empty if it is memory of that kind, writable, and of this size. Anything else
 // could shrink under us, which is a SIGBUS.

@@ -100,22 +100,28 @@ void check_available(std::uint64_t bytes) {
 }
 
 // In pieces, because a signal makes the kernel give up and undo the whole call.
-void reserve(int descriptor, std::uint64_t bytes) {
+}  // namespace
+
+void reserve_memory(int descriptor, std::uint64_t begin, std::uint64_t size, std::uint64_t total) {
     constexpr std::uint64_t kMostAtOnce = 1 << 20, kLeastAtOnce = 4096;
     std::uint64_t piece = kMostAtOnce;
-    for (std::uint64_t done = 0; done < bytes;) {
-        const std::uint64_t next = std::min(piece, bytes - done);
-        if (::fallocate(descriptor, 0, static_cast<off_t>(done), static_cast<off_t>(next)) == 0) {
+    for (std::uint64_t done = 0; done < size;) {
+        const std::uint64_t next = std::min(piece, size - done);
+        if (::fallocate(descriptor, 0, static_cast<off_t>(begin + done), static_cast<off_t>(next)) == 0) {
             done += next;
         } else if (errno == EINTR) {
             piece = std::max(kLeastAtOnce, piece / 2);
         } else {
-            fail_memory(errno, bytes, "fallocate");
+            fail_memory(errno, total, "fallocate");
         }
     }
 }
 
-}  // namespace
+void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
+    constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, from Linux 5.14
+    if (::madvise(begin, size, kPopulateWrite) == 0) return;
+    for (std::uint64_t at = 0; at < size; at += 4096) (void)static_cast<const volatile std::uint8_t*>(begin)[at];
+}
 
 Descriptor make_shared_memory(std::uint64_t bytes) {
     check_available(bytes);
@@ -125,7 +131,6 @@ Descriptor make_shared_memory(std::uint64_t bytes) {
         fail_memory(errno, bytes, "memfd_create");
     }
     if (::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) fail_memory(errno, bytes, "ftruncate");
-    reserve(memory.get(), bytes);
     if (::fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) fail_memory(errno, bytes, "sealing");
     return memory;
 }
@@ -149,7 +154,7 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
 }
 
 void* map_shared_memory(int descriptor, std::uint64_t bytes) {
-    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");
     return address;
 }

@@ -89,11 +89,14 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
 void* map_shared_memory(int descriptor, std::uint64_t bytes) {
     void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");
-    const auto page = static_cast<std::uint64_t>(::getpagesize());
-    for (std::uint64_t at = 0; at < bytes; at += page) {  // as MAP_POPULATE does
-        (void)static_cast<const volatile char*>(address)[at];
-    }
     return address;
+}
+
+void reserve_memory(int, std::uint64_t, std::uint64_t, std::uint64_t) {}
+
+void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
+    const auto page = static_cast<std::uint64_t>(::getpagesize());
+    for (std::uint64_t at = 0; at < size; at += page) (void)static_cast<const volatile std::uint8_t*>(begin)[at];
 }
 
 int bind_memory_to_node(const void*, std::uint64_t, unsigned) noexcept { return 0; }

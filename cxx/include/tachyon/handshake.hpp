@@ -121,7 +121,7 @@ class Listener {
     struct Client;
     Listener(std::string path, ListenOptions options, Clients clients, const Interrupt& interrupt);
 
-    [[nodiscard]] std::vector<Segment> make_segments() const;
+    [[nodiscard]] std::vector<Segment> make_segments(const Patience& patience) const;
     void watch(int descriptor);
     void watch_file(bool wanted) noexcept;
     void expect_more() noexcept;

@@ -3,6 +3,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -20,13 +21,21 @@ struct NotNow {
     std::string what;
 };
 
-// False once `deadline` has passed.
-bool wait_for(int socket, short events, std::uint64_t deadline, const Interrupt& interrupt) {
+enum class Waited { readable, gone, late };
+
+// For something to read. gone: the peer is, and has said what it will ever say; not all of it may have been read.
+Waited wait_for(const Connection& peer, std::uint64_t deadline, const Interrupt& interrupt) {
     for (;;) {
         if (interrupt()) throw_interrupted();
-        pollfd entry{socket, events, 0};
-        if (::poll(&entry, 1, poll_timeout(deadline)) > 0) return true;
-        if (now_ns() >= deadline) return false;
+        // Its process too: a child that it forked may hold its socket open.
+        std::array<pollfd, 2> entries{{{peer.socket(), POLLIN, 0}, {peer.process(), POLLIN, 0}}};
+        const int count = ::poll(entries.data(), entries.size(), poll_timeout(deadline));
+        if (count < 0 && errno != EINTR) {
+            fail_handshake(errno, std::string("cannot wait for the listener: ") + std::strerror(errno));
+        }
+        if (entries[0].revents != 0) return Waited::readable;
+        if (peer.hung_up()) return Waited::gone;
+        if (now_ns() >= deadline) return Waited::late;
     }
 }
 
@@ -67,7 +76,7 @@ class Connector {
         // A listener that refuses this user says so and hangs up without listening: its answer tells more than this failure.
         if (!send_hello(connection.socket(), ours, {}) && errno != EPIPE && errno != ECONNRESET) hung_up();
         HelloReader reader(options_.segments);
-        receive(connection.socket(), reader);
+        receive(connection, reader);
         const Hello& theirs = reader.hello();
         check(theirs);
         if (theirs.segments != options_.segments || reader.descriptors().size() != options_.segments) {
@@ -77,13 +86,13 @@ class Connector {
         }
         std::vector<Segment> segments;
         for (std::size_t i = 0; i < options_.segments; ++i) {
-            segments.push_back(Segment::attach(std::move(reader.descriptors()[i]), theirs.capacity[i]));
+            segments.push_back(Segment::attach(std::move(reader.descriptors()[i]), theirs.capacity[i], {options_.deadline == 0 ? kNever : options_.deadline, interrupt_}));
             segments.back().close_descriptor();
         }
         connection.set_barrier(agreed_barrier(membarrier, theirs));
         patience_ = std::max(patience_, now_ns() + kMillisecond * 1000);  // mapping may have used it up
         if (!send_ready(connection.socket())) hung_up();
-        receive_ready(connection.socket());
+        receive_ready(connection);
         return {std::move(connection), std::move(segments)};
     }
 
@@ -125,12 +134,13 @@ class Connector {
         }
     }
 
-    void receive(int socket, HelloReader& reader) const {
+    void receive(const Connection& listener, HelloReader& reader) const {
         for (;;) {
-            if (!wait_for(socket, POLLIN, patience_, interrupt_)) silent();
-            const auto progress = reader.advance(socket);
+            const Waited waited = wait_for(listener, patience_, interrupt_);
+            if (waited == Waited::late) silent();
+            const auto progress = reader.advance(listener.socket());
             if (progress == HelloReader::Progress::complete) return;
-            if (progress == HelloReader::Progress::more) continue;
+            if (progress == HelloReader::Progress::more && waited == Waited::readable) continue;
             if (reader.misbehaved()) {
                 fail_handshake(EPROTO, "the listener at " + path_ + " passed more descriptors than were asked for");
             }
@@ -141,13 +151,15 @@ class Connector {
         }
     }
 
-    void receive_ready(int socket) const {
+    void receive_ready(const Connection& listener) const {
         for (;;) {
-            if (!wait_for(socket, POLLIN, patience_, interrupt_)) silent();
+            const Waited waited = wait_for(listener, patience_, interrupt_);
+            if (waited == Waited::late) silent();
             char byte = 0;
-            const ssize_t n = ::recv(socket, &byte, 1, MSG_DONTWAIT);
+            const ssize_t n = ::recv(listener.socket(), &byte, 1, MSG_DONTWAIT);
             if (n == 1 && byte == kReady) return;
-            if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0 && errno == EAGAIN && waited == Waited::readable) continue;
             if (n == 1) fail_handshake(EPROTO, "the listener at " + path_ + " did not end the handshake as it should");
             hung_up();
         }

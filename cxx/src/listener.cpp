@@ -36,7 +36,7 @@ struct Listener::Client {
     Client(const Client&) = delete;
     Client& operator=(const Client&) = delete;
     ~Client() {
-        if (connection.socket() < 0 || listener.forked()) return;
+        if (connection.socket() < 0) return;  // let in, or another process's
         // A forked child may hold this socket open: by its closing alone neither the queue nor the client would learn of it.
         listener.events_.remove(connection.socket());
         connection.shut_down();
@@ -61,7 +61,7 @@ Listener::Listener(std::string path, ListenOptions options, Clients clients, con
       membarrier_(register_membarrier()),
       events_("watch for clients") {
     make_address(path_);  // a bad path before a large reservation
-    spare_ = make_segments();
+    spare_ = make_segments({options_.deadline, interrupt});
     if (!once_) events_.set_timer(kNever);  // one's accept() keeps the time by itself, and nobody sees its descriptor
     file_ = std::make_unique<SocketFile>(path_, options_.mode, interrupt);
     watch_file(true);
@@ -69,10 +69,10 @@ Listener::Listener(std::string path, ListenOptions options, Clients clients, con
 
 Listener::~Listener() = default;
 
-std::vector<Segment> Listener::make_segments() const {
+std::vector<Segment> Listener::make_segments(const Patience& patience) const {
     std::vector<Segment> segments;
     segments.reserve(options_.capacities.size());
-    for (const std::uint64_t capacity : options_.capacities) segments.push_back(Segment::create(capacity));
+    for (const std::uint64_t capacity : options_.capacities) segments.push_back(Segment::create(capacity, patience));
     return segments;
 }
 
@@ -256,7 +256,7 @@ void Listener::offer_next() {
         if (next == clients_.end()) return;
         Client& client = **next;
         try {
-            client.segments = spare_.empty() ? make_segments() : std::exchange(spare_, {});
+            client.segments = spare_.empty() ? make_segments({}) : std::exchange(spare_, {});
         } catch (const SetupError&) {
             drop(client);
             throw;

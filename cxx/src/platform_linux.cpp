@@ -2,14 +2,19 @@
 #include <fcntl.h>
 #include <linux/mempolicy.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
@@ -17,7 +22,10 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <memory>
+#include <new>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "platform.hpp"
@@ -92,22 +100,28 @@ void check_available(std::uint64_t bytes) {
 }
 
 // In pieces, because a signal makes the kernel give up and undo the whole call.
-void reserve(int descriptor, std::uint64_t bytes) {
+}  // namespace
+
+void reserve_memory(int descriptor, std::uint64_t begin, std::uint64_t size, std::uint64_t total) {
     constexpr std::uint64_t kMostAtOnce = 1 << 20, kLeastAtOnce = 4096;
     std::uint64_t piece = kMostAtOnce;
-    for (std::uint64_t done = 0; done < bytes;) {
-        const std::uint64_t next = std::min(piece, bytes - done);
-        if (::fallocate(descriptor, 0, static_cast<off_t>(done), static_cast<off_t>(next)) == 0) {
+    for (std::uint64_t done = 0; done < size;) {
+        const std::uint64_t next = std::min(piece, size - done);
+        if (::fallocate(descriptor, 0, static_cast<off_t>(begin + done), static_cast<off_t>(next)) == 0) {
             done += next;
         } else if (errno == EINTR) {
             piece = std::max(kLeastAtOnce, piece / 2);
         } else {
-            fail_memory(errno, bytes, "fallocate");
+            fail_memory(errno, total, "fallocate");
         }
     }
 }
 
-}  // namespace
+void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
+    constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, from Linux 5.14
+    if (::madvise(begin, size, kPopulateWrite) == 0) return;
+    for (std::uint64_t at = 0; at < size; at += 4096) (void)static_cast<const volatile std::uint8_t*>(begin)[at];
+}
 
 Descriptor make_shared_memory(std::uint64_t bytes) {
     check_available(bytes);
@@ -117,7 +131,6 @@ Descriptor make_shared_memory(std::uint64_t bytes) {
         fail_memory(errno, bytes, "memfd_create");
     }
     if (::ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) fail_memory(errno, bytes, "ftruncate");
-    reserve(memory.get(), bytes);
     if (::fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) fail_memory(errno, bytes, "sealing");
     return memory;
 }
@@ -141,7 +154,7 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
 }
 
 void* map_shared_memory(int descriptor, std::uint64_t bytes) {
-    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");
     return address;
 }
@@ -168,6 +181,57 @@ Descriptor accept_stream_socket(int listener) noexcept {
     return Descriptor(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
+namespace {
+
+struct Binding {
+    int socket;
+    const sockaddr_un& address;
+    int error_number = 0;
+};
+
+int bind_without_umask(void* argument) {
+    auto& binding = *static_cast<Binding*>(argument);
+    ::umask(0);
+    const auto* const address = reinterpret_cast<const sockaddr*>(&binding.address);
+    if (::bind(binding.socket, address, sizeof binding.address) != 0) binding.error_number = errno;
+    return 0;
+}
+
+bool umask_takes_from(mode_t mode) {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        unsigned mask = 0;
+        if (std::sscanf(line.c_str(), "Umask: %o", &mask) == 1) return (mode & mask) != 0;
+    }
+    return true;
+}
+
+}  // namespace
+
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept {
+    if (::fchmod(socket, mode) != 0) return errno;  // what bind gives the file, less the umask
+    Binding binding{socket, address};
+    if (!umask_takes_from(mode)) {
+        return ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
+    }
+    // The umask is the whole process's. A child that shares all but that, and the current folder, has one of its own. As vfork,
+    // it runs alone until it ends; it has no exit signal, so that nobody else's wait() finds it.
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    alignas(16) std::array<char, 65536> stack;
+    const pid_t child = ::clone(bind_without_umask, stack.data() + stack.size(),
+                                CLONE_VM | CLONE_VFORK | CLONE_FILES, &binding);
+    int status = -1;
+    if (child < 0) {
+        binding.error_number = errno;
+    } else if (::waitpid(child, &status, __WCLONE) != child || status != 0) {
+        binding.error_number = ECHILD;  // it was killed
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return binding.error_number;
+}
+
 Descriptor own_received(int number) noexcept { return Descriptor(number); }
 
 void name_connector(int socket) noexcept {
@@ -185,6 +249,48 @@ void name_connector(int socket) noexcept {
     (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), static_cast<socklen_t>(length));
 }
 
+namespace {
+
+// select goes by the table of open files, where poll goes by RLIMIT_NOFILE: even with a limit of 0 it answers.
+bool is_readable_by_select(int descriptor) noexcept {
+    constexpr int kBits = 8 * sizeof(unsigned long);
+    const auto words = static_cast<std::size_t>(descriptor / kBits) + 1;  // a fd_set ends at 1024
+    const std::unique_ptr<unsigned long[]> bits(new (std::nothrow) unsigned long[words]());
+    if (!bits) return true;
+    for (;;) {
+        bits[words - 1] = 1ul << (descriptor % kBits);
+        timeval at_once{};
+        const int count = ::select(descriptor + 1, reinterpret_cast<fd_set*>(bits.get()), nullptr, nullptr, &at_once);
+        if (count >= 0 || errno != EINTR) return count != 0;
+    }
+}
+
+// An empty send fails once nobody is left to read, whatever may still be read here.
+bool has_hung_up_by_other_means(int socket, int process) noexcept {
+    if (::send(socket, "", 0, kSend) < 0 && errno != EAGAIN && errno != EINTR) return true;
+    return process >= 0 && is_readable_by_select(process);
+}
+
+// /proc/PID/stat, "PID (name) state …", is of that process for ever, whoever gets its number. A process whose first thread has
+// ended before the others looks like a zombie too, but has more than one thread, field 20.
+Descriptor open_record(pid_t pid) {
+    return Descriptor(::open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+}
+
+bool has_ended(int record) noexcept {
+    std::array<char, 1024> text;
+    const ssize_t n = ::pread(record, text.data(), text.size(), 0);
+    if (n < 0) return errno != EINTR && errno != ENOMEM;  // ESRCH: it has been reaped
+    std::string_view rest(text.data(), static_cast<std::size_t>(n));
+    rest.remove_prefix(std::min(rest.size(), rest.rfind(')') + 2));  // a name may have anything in it
+    if (rest.empty()) return true;
+    if (rest[0] != 'Z' && rest[0] != 'X') return false;
+    for (int field = 3; field < 20; ++field) rest.remove_prefix(std::min(rest.size(), rest.find(' ') + 1));
+    return rest.substr(0, rest.find(' ')) == "1";
+}
+
+}  // namespace
+
 Peer identify_peer(int socket) {
     ucred credentials{};
     socklen_t length = sizeof credentials;
@@ -192,23 +298,43 @@ Peer identify_peer(int socket) {
         fail_handshake(errno, std::string("cannot learn who the peer is: ") + std::strerror(errno));
     }
     // The socket's own pidfd cannot be of another process that got the same pid; older kernels (< 6.5) have only the pid.
+    Peer peer{credentials.pid, credentials.uid, {}, {}};
     int number = -1;
     length = sizeof number;
-    if (::getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &number, &length) != 0) {
-        if (errno != EMFILE && credentials.pid > 0) {
-            number = static_cast<int>(::syscall(SYS_pidfd_open, credentials.pid, 0));
-        }
-        if (number < 0 && (errno == EMFILE || errno == ENFILE)) fail_descriptor(errno, "cannot watch the peer");
+    if (::getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &number, &length) == 0) {
+        peer.process = Descriptor(number);
+        return peer;
     }
-    return {credentials.pid, credentials.uid, Descriptor(number)};
+    if (errno == ESRCH || errno == EINVAL) {  // the kernel knows the question: there is no such process any more
+        peer.ended = true;
+        return peer;
+    }
+    const auto starved = [] { return errno == EMFILE || errno == ENFILE; };
+    if (!starved() && peer.pid > 0) peer.process = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, peer.pid, 0)));
+    if (peer.process) return peer;
+    peer.ended = errno == ESRCH;
+    if (peer.ended) return peer;
+    if (!starved() && peer.pid > 0) peer.record = open_record(peer.pid);  // a sandbox may forbid both of the above
+    if (peer.record) return peer;
+    if (starved()) fail_descriptor(errno, "cannot watch the peer");
+    peer.ended = peer.pid > 0 && ::kill(peer.pid, 0) != 0 && errno == ESRCH;
+    return peer;
 }
 
 void disown_process(Descriptor& process) noexcept { process.reset(); }
 
-bool has_hung_up(int socket, int process) noexcept {
+bool has_hung_up(int socket, int process, int record) noexcept {
     // Hang-up is reported whether or not the peer left bytes in the socket.
     std::array<pollfd, 2> entries{{{socket, POLLRDHUP, 0}, {process, POLLIN, 0}}};
-    return ::poll(entries.data(), entries.size(), 0) > 0;
+    const int count = ::poll(entries.data(), entries.size(), 0);
+    if (count > 0 || (count < 0 && has_hung_up_by_other_means(socket, process))) return true;
+    return record >= 0 && has_ended(record);
+}
+
+bool is_readable(int descriptor) noexcept {
+    pollfd entry{descriptor, POLLIN, 0};
+    const int count = ::poll(&entry, 1, 0);
+    return count < 0 ? is_readable_by_select(descriptor) : count > 0;
 }
 
 // ---- events --------------------------------------------------------------------------------------------------------------

@@ -89,11 +89,14 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
 void* map_shared_memory(int descriptor, std::uint64_t bytes) {
     void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");
-    const auto page = static_cast<std::uint64_t>(::getpagesize());
-    for (std::uint64_t at = 0; at < bytes; at += page) {  // as MAP_POPULATE does
-        (void)static_cast<const volatile char*>(address)[at];
-    }
     return address;
+}
+
+void reserve_memory(int, std::uint64_t, std::uint64_t, std::uint64_t) {}
+
+void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
+    const auto page = static_cast<std::uint64_t>(::getpagesize());
+    for (std::uint64_t at = 0; at < size; at += page) (void)static_cast<const volatile std::uint8_t*>(begin)[at];
 }
 
 int bind_memory_to_node(const void*, std::uint64_t, unsigned) noexcept { return 0; }
@@ -122,6 +125,15 @@ Descriptor open_stream_socket() noexcept { return make_ours(::socket(AF_UNIX, SO
 
 Descriptor accept_stream_socket(int listener) noexcept { return make_ours(::accept(listener, nullptr, nullptr)); }
 
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept {
+    // The umask is the whole process's, and there is no other way: what other threads make meanwhile has no more than this.
+    const mode_t before = ::umask(~mode & 0777);
+    const int rc = ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    const int error_number = errno;
+    ::umask(before);
+    return rc == 0 ? 0 : error_number;
+}
+
 Descriptor own_received(int number) noexcept {
     set_cloexec(number);
     return Descriptor(number);
@@ -144,19 +156,27 @@ Peer identify_peer(int socket) {
     set_cloexec(peer.process.get());
     struct kevent exit{};
     EV_SET(&exit, peer.pid, EVFILT_PROC, EV_ADD, NOTE_EXIT, 0, nullptr);
-    // ESRCH: it has ended, and the socket says so.
-    if (::kevent(peer.process.get(), &exit, 1, nullptr, 0, nullptr) != 0) peer.process.reset();
+    if (::kevent(peer.process.get(), &exit, 1, nullptr, 0, nullptr) != 0) {
+        peer.ended = errno == ESRCH;
+        peer.process.reset();
+    }
     return peer;
 }
 
 // A child has no copy of a kqueue: its number may be another's there (bsd/kern/kern_event.c).
 void disown_process(Descriptor& process) noexcept { process.forget(); }
 
-bool has_hung_up(int socket, int process) noexcept {
+bool has_hung_up(int socket, int process, int) noexcept {
     // Without an event asked for, poll would not look at the socket at all (poll_nocancel in bsd/kern/sys_generic.c).
     std::array<pollfd, 2> entries{{{socket, POLLHUP, 0}, {process, POLLIN, 0}}};
-    if (::poll(entries.data(), entries.size(), 0) <= 0) return false;
-    return (entries[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0 || entries[1].revents != 0;
+    const int count = ::poll(entries.data(), entries.size(), 0);
+    if (count < 0) return errno != EINTR && errno != EAGAIN;
+    return count > 0 && ((entries[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0 || entries[1].revents != 0);
+}
+
+bool is_readable(int descriptor) noexcept {
+    pollfd entry{descriptor, POLLIN, 0};
+    return ::poll(&entry, 1, 0) != 0;
 }
 
 // ---- events --------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 #include <string>
@@ -24,12 +25,39 @@ void check_capacity(std::uint64_t capacity) {
                          std::to_string(kMaxCapacity) + " bytes, not " + std::to_string(capacity));
 }
 
-Segment Segment::create(std::uint64_t capacity) {
+void Patience::check() const {
+    if (interrupt()) throw SetupError(SetupFailure::interrupted, EINTR, "interrupted");
+    if (now_ns() >= deadline) {
+        throw SetupError(SetupFailure::timed_out, ETIMEDOUT, "the timeout ran out while memory was being reserved");
+    }
+}
+
+namespace {
+
+constexpr std::uint64_t kPiece = 16 << 20;  // a hundredth of a second or so
+
+// Calls each(begin, size) for one piece after another.
+template <class Each>
+void in_pieces(std::uint64_t bytes, const Patience& patience, Each each) {
+    for (std::uint64_t done = 0; done < bytes; done += kPiece) {
+        if (done != 0) patience.check();
+        each(done, std::min(kPiece, bytes - done));
+    }
+}
+
+}  // namespace
+
+Segment Segment::create(std::uint64_t capacity, const Patience& patience) {
     check_capacity(capacity);
     Segment segment;
     segment.capacity_ = capacity;
     segment.descriptor_ = make_shared_memory(segment.bytes());
     segment.mapping_ = map_shared_memory(segment.descriptor(), segment.bytes());
+    auto* const memory = static_cast<std::uint8_t*>(segment.mapping_);
+    in_pieces(segment.bytes(), patience, [&](std::uint64_t begin, std::uint64_t size) {
+        reserve_memory(segment.descriptor(), begin, size, segment.bytes());
+        populate_memory(memory + begin, size);
+    });
     auto* const header = new (segment.mapping_) SegmentHeader{};
     header->magic = kSegmentMagic;
     header->version = kProtocolVersion;
@@ -38,7 +66,7 @@ Segment Segment::create(std::uint64_t capacity) {
     return segment;
 }
 
-Segment Segment::attach(Descriptor descriptor, std::uint64_t capacity) {
+Segment Segment::attach(Descriptor descriptor, std::uint64_t capacity, const Patience& patience) {
     if (!is_valid_capacity(capacity)) refuse("capacity " + std::to_string(capacity));
     Segment segment;
     segment.capacity_ = capacity;
@@ -50,6 +78,9 @@ Segment Segment::attach(Descriptor descriptor, std::uint64_t capacity) {
         header->capacity != capacity) {
         refuse("its header page does not say what the handshake said");
     }
+    auto* const memory = static_cast<std::uint8_t*>(segment.mapping_);
+    in_pieces(segment.bytes(), patience,
+              [&](std::uint64_t begin, std::uint64_t size) { populate_memory(memory + begin, size); });
     return segment;
 }
 

@@ -102,12 +102,10 @@ Descriptor make_stream_socket() {
 SocketFile::SocketFile(const std::string& path, mode_t mode, const Interrupt& interrupt) : path_(path) {
     const sockaddr_un address = make_address(path);
     socket_ = make_stream_socket();
-    // The file gets its mode when it is made; until listen() nobody can connect in any case.
-    ::fchmod(socket_.get(), mode);
     const FolderLock lock(path, interrupt);
     remove_stale(path, address);
-    if (::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-        fail_handshake(errno, "cannot make the socket " + path + ": " + std::strerror(errno));
+    if (const int error_number = bind_with_mode(socket_.get(), address, mode); error_number != 0) {
+        fail_handshake(error_number, "cannot make the socket " + path + ": " + std::strerror(error_number));
     }
     struct stat status{};
     if (::lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) {
@@ -115,7 +113,6 @@ SocketFile::SocketFile(const std::string& path, mode_t mode, const Interrupt& in
     }
     device_ = status.st_dev;
     inode_ = status.st_ino;
-    if ((status.st_mode & 0777) != mode) ::chmod(path.c_str(), mode);  // what the umask took away
     if (::listen(socket_.get(), 64) != 0) {
         const int error_number = errno;
         ::unlink(path.c_str());

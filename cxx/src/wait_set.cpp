@@ -122,7 +122,19 @@ int WaitSet::look_at_descriptors(int timeout) noexcept {
             connection->hear();
         }
     }
+    look_at_unwatched();
     return count;
+}
+
+// Whose process shows at no descriptor: somebody who inherited its socket keeps that silent.
+void WaitSet::look_at_unwatched() noexcept {
+    const std::uint64_t now = now_ns();
+    if (now - last_look_unwatched_ < kSlice) return;
+    last_look_unwatched_ = now;
+    for (const auto& member : members_) {
+        const Connection* const connection = member->bus != nullptr ? member->bus->connection() : nullptr;
+        if (connection != nullptr && connection->process() < 0 && connection->hung_up()) member->ready = true;
+    }
 }
 
 Status WaitSet::poll(Token& token) noexcept {

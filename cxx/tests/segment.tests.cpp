@@ -112,6 +112,31 @@ TEST_CASE("a capacity that is not a power of two within the bounds is named and 
     CHECK(Held{} == before);
 }
 
+TEST_CASE("reserving and mapping much memory look at the deadline and ask for an interrupt, and leave nothing") {
+    constexpr std::uint64_t kLarge = 1 << 28;
+    const Held before;
+    const auto failure_of = [](auto call) -> int {
+        try {
+            call();
+        } catch (const SetupError& error) {
+            return static_cast<int>(error.failure());
+        }
+        return -1;
+    };
+    const Interrupt at_once{[](void*) { return true; }, nullptr};
+    {
+        Segment whole = Segment::create(kLarge);
+        CHECK(failure_of([&] { (void)Segment::attach(copy_of(whole.descriptor()), kLarge, {1, {}}); }) ==
+              static_cast<int>(SetupFailure::timed_out));
+        CHECK(failure_of([&] { (void)Segment::attach(copy_of(whole.descriptor()), kLarge, {kNever, at_once}); }) ==
+              static_cast<int>(SetupFailure::interrupted));
+    }
+    CHECK(failure_of([&] { (void)Segment::create(kLarge, {1, {}}); }) == static_cast<int>(SetupFailure::timed_out));
+    CHECK(failure_of([&] { (void)Segment::create(kLarge, {kNever, at_once}); }) ==
+          static_cast<int>(SetupFailure::interrupted));
+    CHECK(Held{} == before);
+}
+
 // ---- what a peer may pass ------------------------------------------------------------------------------------------------
 
 TEST_CASE("what is not a memfd is refused") {

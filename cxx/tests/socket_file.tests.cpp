@@ -3,6 +3,13 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <cstddef>
+
 #include "catch.hpp"
 #include "support.hpp"
 #include "tachyon/handshake.hpp"
@@ -83,6 +90,40 @@ TEST_CASE("a socket file has exactly the mode asked for, whatever the umask") {
         }
     }
 }
+
+#if !TACHYON_TEST_TSAN
+TEST_CASE("a socket file gets its mode with no name's help: whoever replaces it changes nobody else's mode") {
+    const Folder folder;
+    Child child([&] {
+        // chmod and its like by path do nothing in this process; all of them are still there for what is open.
+        constexpr auto kNumber = static_cast<std::uint32_t>(offsetof(seccomp_data, nr));
+        std::array<sock_filter, 7> code{{
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNumber),
+#ifdef SYS_chmod
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_chmod, 3, 0),
+#else
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fchmodat, 3, 0),
+#endif
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fchmodat, 2, 0),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 452, 1, 0),  // fchmodat2
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        }};
+        sock_fprog program{code.size(), code.data()};
+        TACHYON_CHILD_CHECK(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+        TACHYON_CHILD_CHECK(::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+        ::umask(0077);
+        TACHYON_CHILD_CHECK(::chmod(folder.path().c_str(), 0700) != 0);
+        const SocketFile file(folder.file(), 0666, kPatient);
+        TACHYON_CHILD_CHECK((status_of(folder.file()).st_mode & 0777) == 0666);
+        TACHYON_CHILD_CHECK(::umask(0) == 0077);
+        TACHYON_CHILD_CHECK(::waitpid(-1, nullptr, __WALL) < 0 && errno == ECHILD);
+        return 0;
+    });
+    CHECK(child.wait() == 0);
+}
+#endif
 
 TEST_CASE("a live listener is refused and goes on listening") {
     const Folder folder;

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "tachyon/event_queue.hpp"
+#include "tachyon/fork.hpp"
 #include "tachyon/layout.hpp"
 #include "tachyon/segment.hpp"
 #include "tachyon/socket_file.hpp"
@@ -38,6 +39,11 @@ class Connection {
   public:
     Connection() noexcept = default;
     Connection(Descriptor socket, Side side);  // reads the peer's credentials; SetupError (handshake)
+    Connection(Connection&& other) noexcept;
+    Connection& operator=(Connection&& other) noexcept;
+    Connection(const Connection&) = delete;
+    Connection& operator=(const Connection&) = delete;
+    ~Connection() = default;
 
     // The peer's process has ended, or it has hung up. Stays true. One system call, never blocks.
     [[nodiscard]] bool hung_up() const noexcept;
@@ -48,7 +54,7 @@ class Connection {
 
     // Tells the peer, and lets go. What happens to descriptors that a forked child inherited: nothing but close.
     void shut_down() noexcept;
-    void abandon() noexcept;  // in a forked child: close without telling anybody
+    void abandon() noexcept;  // close without telling anybody; a forked child has done so before it knows
 
     [[nodiscard]] int socket() const noexcept { return socket_.get(); }
     [[nodiscard]] int process() const noexcept { return process_.get(); }  // pidfd, or -1
@@ -61,10 +67,13 @@ class Connection {
   private:
     Descriptor socket_;
     Descriptor process_;  // pidfd: a forked child of the peer may hold its socket open, but not its life
+    Descriptor record_;   // where there is no pidfd: its entry in /proc
+    bool ended_ = false;  // known from the start
     pid_t peer_pid_ = 0;
     uid_t peer_uid_ = 0;
     Side side_ = Side::undecided;
     Barrier barrier_ = Barrier::locked;
+    ForkNode fork_node_{this, [](void* connection) noexcept { static_cast<Connection*>(connection)->abandon(); }};
 };
 
 struct Established {
@@ -112,7 +121,7 @@ class Listener {
     struct Client;
     Listener(std::string path, ListenOptions options, Clients clients, const Interrupt& interrupt);
 
-    [[nodiscard]] std::vector<Segment> make_segments() const;
+    [[nodiscard]] std::vector<Segment> make_segments(const Patience& patience) const;
     void watch(int descriptor);
     void watch_file(bool wanted) noexcept;
     void expect_more() noexcept;

@@ -8,16 +8,25 @@
 
 #include "tachyon/descriptor.hpp"
 #include "tachyon/ring.hpp"
+#include "tachyon/wait.hpp"
 
 namespace tachyon {
 
+// For how long to go on with what takes long, a GiB a second or so.
+struct Patience {
+    std::uint64_t deadline = kNever;
+    Interrupt interrupt{};
+    void check() const;  // SetupError: timed_out, interrupted
+};
+
 class Segment {
   public:
-    // A new, empty ring of `capacity` bytes, its memory reserved. SetupError: capacity, memory.
-    static Segment create(std::uint64_t capacity);
+    // A new, empty ring of `capacity` bytes, its memory reserved. SetupError: capacity, memory; timed_out, interrupted.
+    static Segment create(std::uint64_t capacity, const Patience& patience = {});
 
-    // A ring that the peer made. Its size, seals and header are checked before anything is touched. SetupError: handshake, memory.
-    static Segment attach(Descriptor descriptor, std::uint64_t capacity);
+    // A ring that the peer made. Its size, seals and header are checked before anything is touched. SetupError: handshake, memory;
+    // timed_out, interrupted.
+    static Segment attach(Descriptor descriptor, std::uint64_t capacity, const Patience& patience = {});
 
     Segment() noexcept = default;
     Segment(Segment&& other) noexcept;

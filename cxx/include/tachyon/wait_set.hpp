@@ -54,12 +54,14 @@ class WaitSet {
     [[nodiscard]] Member* next_ready() noexcept;
     bool park() noexcept;
     int look_at_descriptors(int timeout) noexcept;
+    void look_at_unwatched() noexcept;
 
     std::vector<std::unique_ptr<Member>> members_;
     std::size_t next_ = 0;  // whose turn it is
     EventQueue events_;
     SpinBudget budget_;
-    std::uint64_t last_look_ = 0;  // at the descriptors; ticks()
+    std::uint64_t last_look_ = 0;            // at the descriptors; ticks()
+    std::uint64_t last_look_unwatched_ = 0;  // now_ns()
     std::uint64_t parks_ = 0;
     // The kernel's list of what is watched is one for both processes.
     ForkNode fork_node_{this, [](void* set) noexcept { static_cast<WaitSet*>(set)->events_.disown(); }};

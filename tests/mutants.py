@@ -32,6 +32,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PYX = "tachyon/_tachyon.pyx"
+STUBS = "tachyon/_tachyon.pyi"
 SUPPORT = "tachyon/_support.pxi"
 OPEN = "tachyon/_open.pxi"
 IN_USE = "tachyon/_in_use.pxi"
@@ -2193,6 +2194,10 @@ PROMISES = {
       ((NOGIL, "# Included by _tachyon.pyx: what", "# Included by _tachyon.pyx, linked anew: what"),)),
 ],
 "Packaging": [
+    M("a guard is no buffer for mypy before 3.12", STUBS, "    class _Buffer(mmap):\n", "    class _Buffer:\n",
+      ("test_stubs_exports.py::test_a_guard_is_a_buffer_for_mypy_and_nothing_more[3.11]",)),
+    M("for mypy before 3.12 a guard is a file", STUBS, "        read: None  # type: ignore[assignment]\n", "",
+      ("test_stubs_exports.py::test_a_guard_is_a_buffer_for_mypy_and_nothing_more[3.11]",)),
     M("free-threaded Python is not refused", "setup.py", '''if sysconfig.get_config_var("Py_GIL_DISABLED") and''',
       "if False and", ("test_packaging.py::test_free_threaded_python_is_refused_with_a_reason",)),
     M("those who insist are refused too", "setup.py", ''' and os.environ.get("TACHYON_FREE_THREADED") != "1":''', ":",

@@ -100,8 +100,8 @@ class Bus:
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
 
-# Before Python 3.12 stubs of functions that take buffers list classes, as that of np.frombuffer does: a guard passes for
-# one of them, without what that one can do and a guard cannot.
+# Before Python 3.12 stubs of functions that take buffers list classes, as that of np.frombuffer does: a guard passes
+# for one of them, without what that one can do and a guard cannot.
 if sys.version_info >= (3, 12):
     @type_check_only
     class _Buffer: ...

@@ -2194,6 +2194,8 @@ PROMISES = {
       ((NOGIL, "# Included by _tachyon.pyx: what", "# Included by _tachyon.pyx, linked anew: what"),)),
 ],
 "Packaging": [
+    M("the README says a build without a lower bound", "README.md", "asks for `tachyon-ipc>=1.0.0.dev0`", "asks for `tachyon-ipc>=0`",
+      ("test_install.py::test_a_project_that_is_built_with_ours_gets_ours",)),
     M("a guard is no buffer for mypy before 3.12", STUBS, "    class _Buffer(mmap):\n", "    class _Buffer:\n",
       ("test_stubs_exports.py::test_a_guard_is_a_buffer_for_mypy_and_nothing_more[3.11]",)),
     M("for mypy before 3.12 a guard is a file", STUBS, "        read: None  # type: ignore[assignment]\n", "",

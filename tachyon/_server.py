@@ -18,7 +18,7 @@ from tachyon._errors import (
     PeerDeadError,
     TachyonError,
 )
-from tachyon._tachyon import RpcBus, RpcListener, WaitSet
+from tachyon._tachyon import _OWNER_ONLY, RpcBus, RpcListener, WaitSet
 
 if TYPE_CHECKING:
     import os
@@ -54,7 +54,7 @@ class RpcServer:
         cap_fwd: int = 1 << 16,
         cap_rev: int = 1 << 16,
         *,
-        mode: int = 0o600,
+        mode: int = _OWNER_ONLY,
     ) -> None:
         """Listen at `socket_path`; callers may connect from now on, and are served by serve_forever().
 

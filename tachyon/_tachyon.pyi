@@ -38,6 +38,7 @@ class _Stats(TypedDict):
 __version__: Final[str]
 MIN_CAPACITY: Final[int]
 MAX_CAPACITY: Final[int]
+_OWNER_ONLY: Final[int]
 
 @final
 class Message:

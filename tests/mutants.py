@@ -321,7 +321,7 @@ PROMISES = {
       "status.st_dev == device_) {", ("test_open.py::test_another_file_that_took_the_path_meanwhile_survives",)),
 ],
 "mode": [
-    M("others are let in by default", PYX, 'mode=0o600):\n        """Create a ring of',
+    M("others are let in by default", PYX, 'mode=_OWNER_ONLY):\n        """Create a ring of',
       'mode=0o666):\n        """Create a ring of', ("test_open.py::test_the_socket_file_has_the_mode_asked_for",)),
     M("it is ignored", OPEN, "    options.mode = as_mode(mode)\n", "    as_mode(mode)\n",
       ("test_open.py::test_the_socket_file_has_the_mode_asked_for",)),
@@ -2194,7 +2194,7 @@ PROMISES = {
       ((NOGIL, "# Included by _tachyon.pyx: what", "# Included by _tachyon.pyx, linked anew: what"),)),
 ],
 "Packaging": [
-    M("the README says a build without a lower bound", "README.md", "asks for `tachyon-ipc>=1.0.0.dev0`", "asks for `tachyon-ipc>=0`",
+    M("the README has no lower bound", "README.md", "asks for `tachyon-ipc>=1.0.0.dev0`", "asks for `tachyon-ipc>=0`",
       ("test_install.py::test_a_project_that_is_built_with_ours_gets_ours",)),
     M("a guard is no buffer for mypy before 3.12", STUBS, "    class _Buffer(mmap):\n", "    class _Buffer:\n",
       ("test_stubs_exports.py::test_a_guard_is_a_buffer_for_mypy_and_nothing_more[3.11]",)),

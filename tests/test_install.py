@@ -88,7 +88,7 @@ def pip(clone, command, requirement):
 def test_the_readme_says_first_that_the_name_in_the_index_is_another_project():
     section, _ = blocks(README, "Install")
     assert section.strip().startswith("Not published yet: `pip install tachyon-ipc` installs an older project")
-    assert "pip install tachyon-ipc\n" not in README + CYTHON
+    assert "pip install tachyon-ipc\n" not in README + CYTHON + (ROOT / "docs" / "cpp.md").read_text()
     assert "README.md#install" in blocks(CYTHON, "Building")[0]
 
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -108,6 +109,17 @@ def test_everything_public_says_what_it_does(name):
     for member in dir(kind):
         if not member.startswith("_") and f"{name}.{member}" not in ("Message.type_id", "Message.data"):
             assert inspect.getdoc(inspect.getattr_static(kind, member)), f"{name}.{member}"
+
+
+@pytest.mark.parametrize(
+    "callee",
+    [tachyon.Bus.listen, tachyon.RpcBus.listen, tachyon.Listener, tachyon.RpcListener, tachyon.RpcServer],
+    ids=["Bus", "RpcBus", "Listener", "RpcListener", "RpcServer"],
+)
+def test_help_shows_a_mode_as_one_writes_it(callee):
+    text = pydoc.plain(pydoc.render_doc(callee))
+    assert re.search(r"mode(: int)? ?= ?0o600", text), text
+    assert "384" not in text
 
 
 def test_every_error_says_what_it_is():

@@ -23,3 +23,4 @@ cdef enum Status:
     UNKNOWN_CALL = 13  # no such correlation_id: never issued or served, answered already, cancelled, or dropped
     BUSY = 14          # in use by another thread, or lent
     BAD_TYPE = 15      # a msg_type out of its bounds
+    PEER_ABORTED = 16  # the peer gave up on purpose, in the middle; all that it had committed has been read

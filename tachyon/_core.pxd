@@ -27,6 +27,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         unknown_call
         busy
         bad_type
+        peer_aborted
 
     cdef enum class SetupFailure(int):
         handshake
@@ -39,6 +40,10 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
 cdef extern from "tachyon/layout.hpp" namespace "tachyon" nogil:
     const uint64_t kMinCapacity
     const uint64_t kMaxCapacity
+
+    cdef enum class End(uint32_t):
+        closed
+        aborted
 
 
 cdef extern from "tachyon/wait.hpp" namespace "tachyon" nogil:
@@ -114,11 +119,19 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         Status commit(uint32_t size, uint32_t type_id, uint64_t correlation_id, Look look) noexcept
         Status abort() noexcept
         Status wait_writable(uint64_t size, uint64_t until) noexcept
+        Status check_read() noexcept
+        Status wait_read(uint64_t until) noexcept
+        Status finish() noexcept
+        Status wait_left(uint64_t until) noexcept
         Status try_peek(Frame& frame) noexcept
         Status release(const Frame& frame) noexcept
+        Status release_and_tell(const Frame& frame) noexcept
+        cpp_bool expect_held(size_t count) noexcept
         void put_back(const Frame& frame) noexcept
         void hand_back() noexcept
         Status wait_readable(uint64_t until) noexcept
+        void prepare_wait() noexcept
+        Status wait_beside(uint64_t until) noexcept
         Status lend_producer(Producer*& producer) noexcept
         Status lend_consumer(Consumer*& consumer) noexcept
         void give_back() noexcept
@@ -126,7 +139,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         Status release_checked(const Frame& frame) noexcept
         cpp_bool spin_readable(uint64_t looks) noexcept
         cpp_bool spin_writable(uint64_t size, uint64_t looks) noexcept
-        void close() noexcept
+        void close(End end) noexcept
         void request_close() noexcept
         void set_polling_mode(cpp_bool pure_spin) noexcept
         int set_numa_node(unsigned int node) noexcept

@@ -30,16 +30,17 @@ class HandshakeError(TachyonError, ConnectionError):
 class PeerDeadError(TachyonError, ConnectionError):
     """The peer is gone for good: it died, or wrote something impossible.
 
-    All that it had committed has been handed out before this is raised. `reason` is "died", "corrupt" or "closed".
+    All that it had committed has been handed out before this is raised. `reason` is "died", "aborted" (it gave up on
+    purpose, in the middle: abort(), or an exception left its `with` block), "corrupt" or "closed".
     """
 
-    reason: Literal["died", "corrupt", "closed"] = "died"
+    reason: Literal["died", "aborted", "corrupt", "closed"] = "died"
 
 
 class PeerClosedError(PeerDeadError, EOFError):
     """The peer closed on purpose, and everything that it sent has been read. Iteration ends without it."""
 
-    reason: Literal["died", "corrupt", "closed"] = "closed"
+    reason: Literal["died", "aborted", "corrupt", "closed"] = "closed"
 
 
 class TachyonTimeoutError(TachyonError, TimeoutError):
@@ -69,7 +70,7 @@ class CapacityError(TachyonError, ValueError):
 
 
 class BusBusyError(TachyonError, RuntimeError):
-    """Used from two threads at once, against its direction, or while a guard is open."""
+    """Used from two threads at once, against its direction, or while a claim is open."""
 
 
 class RpcError(TachyonError):

@@ -84,6 +84,10 @@ cdef class _Window:
     def __len__(self):
         return self._size
 
+    def __repr__(self):
+        state = state_of(not self.released, self._leaving, self._views)
+        return f"<tachyon.{type(self).__name__} {self.actual_size} bytes type_id={self.type_id} {state}>"
+
     def __getbuffer__(self, Py_buffer* view, int flags):
         self._usable()
         PyBuffer_FillInfo(view, self, self._payload, self._size, self._readonly, flags)
@@ -124,6 +128,12 @@ cdef class _Window:
 
     def __reduce__(self):
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it is a window into shared memory")
+
+
+cdef str state_of(bint held, bint leaving, Py_ssize_t views):
+    if not held:
+        return "released"
+    return f"held by {views} view{'' if views == 1 else 's'}" if leaving else "open"
 
 
 # Deleters may be called by a consumer that does not hold the GIL.
@@ -213,8 +223,13 @@ cdef class RxGuard(_Window):
         cdef core.Bus* bus = tachyon_core(self._bus._core)
         if self._rpc is not None and self._rpc._caller != NULL:
             rpc_caller(self._rpc).release(self._frame)
-            return <int>Status.ok
-        return <int>(bus.release(self._frame) if bus != NULL else Status.closed)
+        elif bus != NULL:
+            bus.release_and_tell(self._frame)
+        return <int>Status.ok
+
+    def release(self):
+        """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
+        self.__exit__(None, None, None)
 
     @property
     def actual_size(self):
@@ -331,8 +346,17 @@ cdef class RxBatchGuard:
                 "Its frames are held until they are gone"
             )
 
+    def release(self):
+        """Do what leaving the block does: free the frames. Once is enough; a view that is alive is a BufferError."""
+        self.__exit__(None, None, None)
+
     def __len__(self):
         return self._frames.size()
+
+    def __repr__(self):
+        count = self._frames.size()
+        state = state_of(self._open, self._leaving, self._views)
+        return f"<tachyon.RxBatchGuard {count} message{'' if count == 1 else 's'} {state}>"
 
     cdef RxView _view(self, size_t i):
         cdef RxView view = RxView.__new__(RxView)

@@ -31,18 +31,15 @@ cdef int check_open(Bus self) except -1:
 
 
 cdef inline int enter(Bus self) except -1:
-    if self._core == NULL or self._guards != 0 or not tachyon_enter(&self._in_use):
+    if self._core == NULL or self._held != 0 or not tachyon_enter(&self._in_use):
         return refuse_use(self)
     return 0
 
 
 cdef int refuse_use(Bus self) except -1:
     check_open(self)
-    if self._guards != 0:
-        raise BusBusyError(
-            "a guard of this bus is still open, or a view of one still lives; leave its block and drop the view"
-            if self._held == 0 else "nogil code holds a claim or a frame of this bus; commit, abort or release it"
-        )
+    if self._held != 0:
+        raise BusBusyError("nogil code holds a claim or a frame of this bus; commit, abort or release it")
     if is_lent(self):
         raise BusBusyError("the ring of this bus is lent to code that inlines it; give it back first")
     raise BusBusyError(
@@ -69,5 +66,31 @@ cdef void finish_close(Bus self) noexcept:
 
 cdef void guard_ended(Bus self) noexcept:
     self._guards -= 1
-    if self._closing:
-        finish_close(self)
+    # Received guards may end while another thread is inside; then that one finishes.
+    if self._closing and tachyon_enter(&self._in_use):
+        leave(self)
+
+
+cdef int end(Bus self, core.End how) except -1:
+    """close() and abort(): the first of them says which it is."""
+    if self._core == NULL:
+        return 0
+    if not self._closing:
+        tachyon_set(<int*>&self._closing, <int>how)
+    tachyon_heavy_barrier()
+    if tachyon_enter(&self._in_use):
+        leave(self)
+    else:
+        tachyon_core(self._core).request_close()  # whoever is in there finishes the job
+    return 0
+
+
+# How a `with` block was left. SystemExit without an error and GeneratorExit are ways to leave it in good order.
+cdef core.End end_of_block(object raised) noexcept:
+    if raised is None or isinstance(raised, GeneratorExit):
+        return core.End.closed
+    if isinstance(raised, SystemExit):
+        code = (<object>raised).code
+        if code is None or (isinstance(code, int) and code == 0):
+            return core.End.closed
+    return core.End.aborted

@@ -104,7 +104,7 @@ cdef inline void leave_nogil(Bus self) noexcept nogil:
 
 cdef void close_core(Bus self) noexcept nogil:
     if tachyon_begin_close(&self._closed):
-        tachyon_core(self._core).close()
+        tachyon_core(self._core).close(<core.End><int>self._closing)
         tachyon_end_close(&self._closed)
 
 

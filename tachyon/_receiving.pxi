@@ -27,12 +27,14 @@ cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t loo
         if status == Status.empty and bus.spin_readable(min(looks, <uint64_t>LOOKS_WITH_GIL)):
             status = look(bus, frame, wanted)
         if status == Status.empty and looks > LOOKS_WITH_GIL:
+            bus.prepare_wait()
             with nogil:
                 bus.spin_readable(looks)
             status = look(bus, frame, wanted)
         while status == Status.empty:
+            bus.prepare_wait()  # beside the wait other threads may let go of frames, with the GIL
             with nogil:
-                status = bus.wait_readable(deadline)
+                status = bus.wait_beside(deadline)
             PyErr_CheckSignals()
             if status == Status.ok or status == Status.empty or status == Status.interrupted:
                 status = Status.closed if self._closing else look(bus, frame, wanted)
@@ -53,6 +55,28 @@ cdef int expect_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t l
     return 0
 
 
+cdef int expect_guard(Bus self) except -1:
+    """One more guard: see that letting go of them needs no memory."""
+    if not tachyon_core(self._core).expect_held(self._guards + 1):
+        raise MemoryError("no memory for one more guard; the message stays the next one")
+    return 0
+
+
+cdef RxGuard hold_frame(Bus self, uint64_t deadline, Wanted* wanted):
+    cdef RxGuard guard = RxGuard.__new__(RxGuard)
+    expect_frame(self, &guard._frame, deadline, LOOKS_WITH_GIL, wanted)
+    try:
+        expect_guard(self)
+        self._guards += 1
+    except BaseException:
+        tachyon_core(self._core).put_back(guard._frame)
+        raise
+    finally:
+        leave(self)
+    guard.start(self, <uint8_t*>guard._frame.payload, guard._frame.size, True)
+    return guard
+
+
 cdef Message take(Bus self, core.Frame* frame):
     """Copy a frame out, free it, leave."""
     cdef bytes data = None
@@ -66,7 +90,7 @@ cdef Message take(Bus self, core.Frame* frame):
         if data is None:  # no memory for it: the message stays the next one
             tachyon_core(self._core).put_back(frame[0])
         else:
-            tachyon_core(self._core).release(frame[0])
+            tachyon_core(self._core).release_and_tell(frame[0])
         leave(self)
     return new_message(frame.type_id, data)
 

@@ -108,13 +108,17 @@ cdef inline void want_call(RpcBus self, Wanted* wanted) noexcept:
     wanted.correlation_id = 0
 
 
+cdef int end_both(RpcBus self, core.End how) except -1:
+    if self._calls is not None:
+        end(self._calls, how)
+    if self._replies is not None:
+        end(self._replies, how)
+    return 0
+
+
 cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* wanted):
-    cdef RxGuard guard = RxGuard.__new__(RxGuard)
-    expect_frame(bus, &guard._frame, deadline, LOOKS_WITH_GIL, wanted)
-    bus._guards += 1
-    leave(bus)
+    cdef RxGuard guard = hold_frame(bus, deadline, wanted)
     guard._rpc = self
-    guard.start(bus, <uint8_t*>guard._frame.payload, guard._frame.size, True)
     return guard
 
 
@@ -306,17 +310,19 @@ cdef class RpcBus:
     def close(self):
         """Close both rings. Idempotent, never waits; allowed from any thread, and ends its waits with
         BusClosedError."""
-        if self._calls is not None:
-            self._calls.close()
-        if self._replies is not None:
-            self._replies.close()
+        end_both(self, core.End.closed)
+
+    def abort(self):
+        """Give up: as close(), but the peer gets PeerDeadError, whose `reason` is "aborted". So does leaving a `with`
+        block by an exception."""
+        end_both(self, core.End.aborted)
 
     def __enter__(self):
         check_open(self._calls)
         return self
 
-    def __exit__(self, *exc_info):
-        self.close()
+    def __exit__(self, exc_type, exc, traceback):
+        end_both(self, end_of_block(exc))
 
     def __repr__(self):
         if self.closed:

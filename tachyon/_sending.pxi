@@ -171,7 +171,36 @@ cdef int await_room(Bus self, uint64_t size, uint64_t deadline, Origin* origin) 
 
 # Takes what has arrived for a caller out of the ring. True if replies may still come.
 cdef bint gather_replies(Bus replies, core.Caller* caller) except -1:
-    if replies._guards == 0 and not replies._closing and tachyon_enter(&replies._in_use):
+    if replies._held == 0 and not replies._closing and tachyon_enter(&replies._in_use):
         caller.gather()
         leave(replies)
     return caller.in_flight() != 0
+
+
+cdef int await_consumer(Bus self, uint64_t deadline, bint until_it_left) except -1:
+    """Wait until the consumer has read everything; or end the stream, and wait until it has closed besides."""
+    enter(self)
+    cdef core.Bus* bus = tachyon_core(self._core)
+    cdef Status status = Status.ok
+    try:
+        if until_it_left:
+            status = bus.finish()
+            if status != Status.ok:
+                raise_status(self, status, 0)
+        while True:
+            with nogil:
+                status = bus.wait_left(deadline) if until_it_left else bus.wait_read(deadline)
+            PyErr_CheckSignals()
+            if self._closing:
+                status = Status.closed
+            if status == Status.ok:
+                return 0
+            if status != Status.full and status != Status.interrupted:
+                raise_status(self, status, 0)
+            if core.now_ns() >= deadline:
+                raise TachyonTimeoutError(
+                    "the consumer has not " + ("read everything and closed" if until_it_left else "read everything")
+                    + " within the timeout"
+                )
+    finally:
+        leave(self)

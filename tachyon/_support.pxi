@@ -20,11 +20,21 @@ cdef int raise_status(Bus self, Status status, uint64_t size) except -1:
             "one side sends and the other receives, as the first send decided; open a second bus for the way back"
         )
     if status == Status.claim_open or status == Status.no_claim:
-        raise BusBusyError("a claim of this bus is open where none may be, or none is where one must be")
+        raise BusBusyError(
+            "a claim of this bus is open; leave its block, and drop the views of it, before you send"
+            if status == Status.claim_open else "there is no claim, or no frame, to give back; open one first"
+        )
     if status == Status.peer_closed:
         raise PeerClosedError(f"the peer (pid {self._peer_pid}) has closed this bus ({self._path})")
     if status == Status.peer_dead:
         raise PeerDeadError(f"the peer (pid {self._peer_pid}) of this bus ({self._path}) died; open a new one")
+    if status == Status.peer_aborted:
+        error = PeerDeadError(
+            f"the peer (pid {self._peer_pid}) of this bus ({self._path}) gave up in the middle; "
+            "what it sent is not the whole, look at its own error"
+        )
+        error.reason = "aborted"
+        raise error
     if status == Status.corrupt:
         error = PeerDeadError(
             f"the peer (pid {self._peer_pid}) of this bus ({self._path}) corrupted the ring; open a new one"

@@ -11,6 +11,8 @@
 # raises (KeyboardInterrupt) comes out of them as an exception. The others never wait, except for wait_readable and
 # wait_writable: at most 50 ms, and INTERRUPTED when a signal came.
 #
+# Where PEER_CLOSED may come, PEER_ABORTED may too.
+#
 # timeout_ns: nanoseconds; negative: as long as the peer lives; 0: do not wait.
 #
 # One thread at a time, Python methods of the same object included. BUSY: another one was found inside. That is looked
@@ -27,8 +29,13 @@ cdef struct Frame:
     unsigned int type_id
 
 
+# Where Python finds Bus.abort(), which ends the conversation: `abort` of a typed Bus is the C method below.
+cdef class _Abortable:
+    pass
+
+
 # Got from tachyon.Bus.listen or tachyon.Bus.connect.
-cdef class Bus:
+cdef class Bus(_Abortable):
     cdef void* _core
     cdef object _path
     cdef unsigned long long _capacity
@@ -88,8 +95,8 @@ cdef class Bus:
 
     # -- either --
 
-    # How the peer is: OK, PEER_CLOSED, PEER_DEAD (a consumer: only once it has read everything), CORRUPT, CLOSED,
-    # FORKED.
+    # How the peer is: OK, PEER_CLOSED, PEER_ABORTED, PEER_DEAD (a consumer: only once it has read everything), CORRUPT,
+    # CLOSED, FORKED.
     cdef int check(self) noexcept nogil
     # The ring itself, for code that inlines it: use borrow_producer, borrow_consumer and give_back of
     # tachyon.libtachyon. `layout` is the ring_layout() of the headers the caller was compiled with.

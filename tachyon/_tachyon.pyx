@@ -79,7 +79,19 @@ cdef object role_of(Bus self):
     return "producer" if stats.producer == stats.side else "consumer"
 
 
-cdef class Bus:
+cdef class _Abortable:
+    """What Bus has under a name that its C methods have too."""
+
+    def abort(self):
+        """Give up: as close(), but the peer learns that what it got is not the whole.
+
+        It reads what was sent, then gets PeerDeadError, whose `reason` is "aborted". Leaving a `with` block by an
+        exception does the same. Without effect on a bus that is closed already.
+        """
+        end(<Bus?>self, core.End.aborted)
+
+
+cdef class Bus(_Abortable):
     """One direction between two processes. Made by Bus.listen and Bus.connect; a context manager.
 
     Either side may be the producer: the first send decides. One thread at a time; a second one gets BusBusyError,
@@ -195,12 +207,32 @@ cdef class Bus:
         """Claim room for `size` bytes, to be written in place within a `with` block.
 
         Returns a TxGuard with a writable buffer. Leaving the block sends the message, cut to `actual_size`; an
-        exception in the block gives the room back. Until then every other use of this bus raises BusBusyError. Raises
-        as send.
+        exception in the block gives the room back. One claim at a time: until then nothing else can be sent
+        (BusBusyError). Raises as send.
         """
         cdef Origin origin
         as_message(&origin)
         return claim_frame(self, size, as_type_id(type_id), deadline_after(timeout), &origin)
+
+    def wait_read(self, *, timeout=None):
+        """Wait until the consumer has let go of everything sent so far: copied it, or left its guards.
+
+        timeout: seconds; None waits as long as the consumer lives. Raises TachyonTimeoutError; PeerClosedError or
+        PeerDeadError if the consumer is gone and left something unread; BusBusyError, BusClosedError. The consumer may
+        still be at work on what it copied; only an answer, or finish(), tells more.
+        """
+        await_consumer(self, deadline_after(timeout), False)
+
+    def finish(self, *, timeout=None):
+        """End the stream, wait until the consumer has read everything and closed its end, then close ours.
+
+        The consumer sees the end as after close(). Returning means that it left in good order: by close(), or by
+        leaving its `with` block without an exception. timeout: seconds; None waits as long as the consumer lives.
+        Raises TachyonTimeoutError (the stream has been ended all the same; wait again, or close), PeerClosedError if it
+        closed and left something unread, PeerDeadError if it died or aborted, BusBusyError, BusClosedError.
+        """
+        await_consumer(self, deadline_after(timeout), True)
+        end(self, core.End.closed)
 
     # -- receiving --
 
@@ -258,7 +290,7 @@ cdef class Bus:
                         "pass a larger one, the message waits"
                     )
                 copy_out(<uint8_t*>view.buf, frame.payload, frame.size)
-                tachyon_core(self._core).release(frame)
+                tachyon_core(self._core).release_and_tell(frame)
             finally:
                 leave(self)
         finally:
@@ -268,14 +300,12 @@ cdef class Bus:
     def recv_zero_copy(self, *, timeout=None):
         """Wait for the next message and return it in place, as an RxGuard with a read-only buffer, for a `with` block.
 
-        Leaving the block frees the frame. Until then every other use of this bus raises BusBusyError. Raises as recv.
+        Leaving the block, or release(), frees the frame. Several may be held at once, as many as the ring holds, and
+        let go of in any order and by any thread; the producer gets the room back in order, behind the oldest that is
+        held. Who holds all that the ring can hold and waits for more waits for one of them to be let go of. Raises as
+        recv.
         """
-        cdef RxGuard guard = RxGuard.__new__(RxGuard)
-        expect_frame(self, &guard._frame, deadline_after(timeout), LOOKS_WITH_GIL)
-        self._guards += 1
-        leave(self)
-        guard.start(self, <uint8_t*>guard._frame.payload, guard._frame.size, True)
-        return guard
+        return hold_frame(self, deadline_after(timeout), NULL)
 
     def drain_batch(self, max_msgs=1024, spin_threshold=10000, *, timeout=None):
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block.
@@ -295,6 +325,7 @@ cdef class Bus:
         cdef core.Frame frame
         expect_frame(self, &frame, deadline_after(timeout), min(looks, 1 << 20))
         try:
+            expect_guard(self)
             batch._frames.push_back(frame)
             batch._frames.reserve(64)
             while batch._frames.size() < limit and tachyon_core(self._core).try_peek(frame) == Status.ok:
@@ -391,21 +422,14 @@ cdef class Bus:
         What was sent can still be read by the peer. A wait in another thread ends with BusClosedError. The memory
         stays mapped as long as a guard or a view of one lives; where nogil code was using this bus, as long as the bus.
         """
-        if self._core == NULL:
-            return
-        tachyon_set(<int*>&self._closing, True)
-        tachyon_heavy_barrier()
-        if tachyon_enter(&self._in_use):
-            leave(self)
-        else:
-            tachyon_core(self._core).request_close()  # whoever is in there finishes the job
+        end(self, core.End.closed)
 
     def __enter__(self):
         check_open(self)
         return self
 
-    def __exit__(self, *exc_info):
-        self.close()
+    def __exit__(self, exc_type, exc, traceback):
+        end(self, end_of_block(exc))
 
     def __repr__(self):
         if self.closed:
@@ -581,6 +605,11 @@ cdef class Bus:
                 f"(ring layout {layout:#x}, not {core.ring_layout():#x}); rebuild it"
             )
         enter(self)
+        if self._guards != 0:
+            leave(self)
+            raise BusBusyError(
+                "a guard of this bus is still open, or a view of one still lives; leave its block and drop the view"
+            )
         if producer:
             status = tachyon_core(self._core).lend_producer(its_producer)
         else:

@@ -28,6 +28,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         unknown_call
         busy
         bad_type
+        peer_aborted
 
 
 cdef extern from "tachyon/wait.hpp" namespace "tachyon" nogil:

@@ -354,7 +354,7 @@ def test_ctrl_c_ends_a_consumer_and_its_cpp_producer_with_one_line_each(produce,
     consumer.line()
     consumer.send_signal(signal.SIGINT)
     assert complaint(consumer) == "consumer: interrupted\n"
-    assert complaint(producer) == "producer: the consumer has closed\n"
+    assert complaint(producer) == "producer: the consumer has given up\n"
 
 
 @with_numpy
@@ -425,4 +425,4 @@ def test_a_consumer_without_torch_says_so(produce, run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     producer = produce()
     assert complaint(run("cpp_to_python", "consumer", "--torch")) == "consumer: No module named 'torch'\n"
-    assert complaint(producer) == "producer: the consumer has closed\n"
+    assert complaint(producer) == "producer: the consumer has given up\n"

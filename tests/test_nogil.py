@@ -15,7 +15,7 @@ import tachyon
 need_compiler()
 
 OK, EMPTY, FULL, INTERRUPTED, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM = range(8)
-PEER_CLOSED, PEER_DEAD, CORRUPT, CLOSED, FORKED, UNKNOWN_CALL, BUSY, BAD_TYPE = range(8, 16)
+PEER_CLOSED, PEER_DEAD, CORRUPT, CLOSED, FORKED, UNKNOWN_CALL, BUSY, BAD_TYPE, PEER_ABORTED = range(8, 17)
 SECOND = 1_000_000_000
 
 SOURCE = """\
@@ -340,7 +340,7 @@ def statuses():
         ("no_claim", Status.NO_CLAIM), ("peer_closed", Status.PEER_CLOSED), ("peer_dead", Status.PEER_DEAD),
         ("corrupt", Status.CORRUPT), ("closed", Status.CLOSED), ("forked", Status.FORKED),
         ("unknown_call", Status.UNKNOWN_CALL), ("busy", Status.BUSY),
-        ("bad_type", Status.BAD_TYPE),
+        ("bad_type", Status.BAD_TYPE), ("peer_aborted", Status.PEER_ABORTED),
     )}
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import open_pair
 
-from tachyon import BusBusyError, BusClosedError, Message
+from tachyon import BusBusyError, BusClosedError, BusFullError, Message
 
 
 def new_numpy():
@@ -38,8 +38,7 @@ def test_a_view_of_a_received_frame_holds_it(pair, make):
     for _ in range(3):  # nothing comes into the frame
         assert not producer.try_send(b"late")
         assert bytes(view) == kept
-    with pytest.raises(BusBusyError, match="view of one still lives"):
-        consumer.try_recv()
+    assert consumer.try_recv() is None  # a later receive works; there is no room for a message yet
     with pytest.raises(BusClosedError, match="is over"):
         memoryview(rx)
     del view
@@ -56,7 +55,7 @@ def test_a_view_of_a_claim_holds_it_and_then_it_is_given_back_unsent(pair, make)
             view = make(tx)
             np.frombuffer(view, dtype=np.uint8)[:] = 0xAB
     assert consumer.try_recv() is None
-    with pytest.raises(BusBusyError, match="view of one still lives"):
+    with pytest.raises(BusBusyError, match="a claim of this bus is open.* drop the views"):
         producer.send(b"x")
     np.frombuffer(view, dtype=np.uint8)[:] = 0xCD  # harms nobody
     assert consumer.try_recv() is None
@@ -80,8 +79,7 @@ def test_a_view_of_a_batch_holds_all_of_it(pair, make):
     kept = bytes(view)
     assert not producer.try_send(b"late")
     assert bytes(view) == kept
-    with pytest.raises(BusBusyError):
-        consumer.try_recv()
+    assert consumer.try_recv() is None
     with pytest.raises(BusClosedError, match="is over"):
         batch[0]
     del view
@@ -135,11 +133,9 @@ def test_an_exception_in_the_block_is_the_one_that_is_seen(pair, side):
         with guard:
             view = memoryview(guard[0] if side == "batch" else guard)
             1 / 0
-    bus = producer if side == "tx" else consumer
-    with pytest.raises(BusBusyError):
-        bus.flush()
+    with pytest.raises(BusBusyError if side == "tx" else BusFullError):  # the room is held until the view goes
+        producer.send(b"late", timeout=0)
     view.release()
-    bus.flush()
     producer.send(b"late", timeout=0)
     assert consumer.recv().data == b"late"
 

@@ -1,6 +1,8 @@
 #include "tachyon/bus.hpp"
 
 #include <algorithm>
+#include <exception>
+#include <iterator>
 
 namespace tachyon {
 
@@ -40,7 +42,7 @@ Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)
         mode_.store(producer == side_ ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
 }
 
-Bus::~Bus() { close(); }
+Bus::~Bus() { close(std::uncaught_exceptions() > exceptions_ ? End::aborted : End::closed); }
 
 // ---- roles ---------------------------------------------------------------------------------------------------------------
 
@@ -48,6 +50,7 @@ Status Bus::ended(Mode mode) const noexcept {
     switch (mode) {
         case Mode::producer_gone: return gone_;
         case Mode::corrupt: return Status::corrupt;
+        case Mode::finished:
         case Mode::closed: return Status::closed;
         case Mode::forked: return Status::forked;
         default: return Status::wrong_side;
@@ -60,7 +63,7 @@ Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
     if (mode == Mode::producer) return producer_.claim_open() ? Status::claim_open : check_consumer();
     if (mode != Mode::undecided) return ended(mode);
     if (size > max_size_) return Status::too_large;  // a message that cannot be sent decides nothing
-    if (peer_said_closed()) return Status::peer_closed;
+    if (const Status end = peer_end(); end != Status::ok) return end;
     // [role] release: whoever sees our first commit sees who made it. The value is looked at once and then kept.
     auto expected = static_cast<std::uint32_t>(Side::undecided);
     const bool first = segment_.header()->producer_side.compare_exchange_strong(
@@ -104,9 +107,12 @@ bool Bus::peer_gone_by_clock() noexcept {
 
 // Is there still somebody to read?
 Status Bus::check_consumer() noexcept {
-    const bool closed = peer_said_closed();
-    if (!closed && !peer_gone_by_clock()) return Status::ok;
-    gone_ = closed || peer_said_closed() ? Status::peer_closed : Status::peer_dead;
+    Status end = peer_end();
+    if (end == Status::ok) {
+        if (!peer_gone_by_clock()) return Status::ok;
+        end = peer_end();  // it said so before it hung up
+    }
+    gone_ = end != Status::ok ? end : Status::peer_dead;
     mode_.store(Mode::producer_gone, std::memory_order_relaxed);
     return gone_;
 }
@@ -127,13 +133,13 @@ Status Bus::no_room() noexcept {
 Status Bus::nothing_to_peek(Status status, Frame& frame) noexcept {
     if (status == Status::corrupt) return poison();
     const bool gone = peer_gone_by_clock();
-    const bool closed = peer_said_closed();
-    if (!gone && !closed) return Status::empty;
+    const Status end = peer_end();
+    if (!gone && end == Status::ok) return Status::empty;
     status = mode_.load(std::memory_order_relaxed) == Mode::consumer ? Status::ok : begin_receive();
     if (status == Status::ok) status = consumer_.peek(frame);
     if (status == Status::corrupt) return poison();
     if (status != Status::empty) return status;
-    return closed ? Status::peer_closed : Status::peer_dead;
+    return end != Status::ok ? end : Status::peer_dead;
 }
 
 // ---- claims --------------------------------------------------------------------------------------------------------------
@@ -152,6 +158,56 @@ Status Bus::abort() noexcept {
     if (mode != Mode::producer) return ended(mode);
     if (!producer_.claim_open()) return Status::no_claim;
     producer_.abort();
+    return Status::ok;
+}
+
+// ---- releasing before one's turn -----------------------------------------------------------------------------------------
+
+bool Bus::make_room(std::size_t count) noexcept {
+    try {
+        early_.reserve(std::max({2 * early_.capacity(), count, std::size_t{16}}));
+    } catch (const std::exception&) {
+        return false;
+    }
+    return true;
+}
+
+Status Bus::release_among_others(const Frame& frame) noexcept {
+    if (consumer_.held() == 0) return Status::no_claim;
+    if (frame.position != consumer_.oldest()) return remember(frame);
+    consumer_.release(frame);
+    auto run = early_.begin();
+    for (; run != early_.end() && run->position == consumer_.oldest(); ++run)
+        consumer_.release_run(run->end, run->frames);
+    early_.erase(early_.begin(), run);
+    unusual_.store(!early_.empty(), std::memory_order_relaxed);
+    blocked_.store(false, std::memory_order_release);  // [unblock]
+    return Status::ok;
+}
+
+// Into early_, grown together with its neighbours: there are never more runs than frames that are held between them.
+Status Bus::remember(const Frame& frame) noexcept {
+    const std::uint64_t end = frame.position + frame_size(frame.size);
+    if (frame.position < consumer_.oldest() || end > consumer_.cursor()) return Status::no_claim;
+    const auto next = std::ranges::upper_bound(early_, frame.position, {}, &Run::position);
+    const bool has_previous = next != early_.begin();
+    if (has_previous && frame.position < std::prev(next)->end) return Status::no_claim;
+    const bool joins_previous = has_previous && consumer_.after(std::prev(next)->end) == frame.position;
+    const bool joins_next = next != early_.end() && consumer_.after(end) == next->position;
+    if (joins_previous) {
+        Run& previous = *std::prev(next);
+        previous.end = joins_next ? next->end : end;
+        previous.frames += joins_next ? next->frames + 1 : 1;
+        if (joins_next) early_.erase(next);
+    } else if (joins_next) {
+        next->position = frame.position;
+        next->frames += 1;
+    } else {
+        const auto index = next - early_.begin();
+        if (!expect_held(early_.size() + 1)) return Status::claim_open;
+        early_.insert(early_.begin() + index, Run{frame.position, end, 1});
+    }
+    unusual_.store(true, std::memory_order_relaxed);
     return Status::ok;
 }
 
@@ -183,9 +239,9 @@ Status Bus::check() noexcept {
     if (mode == Mode::producer) return producer_.corrupt() ? poison() : check_consumer();
     if (mode != Mode::consumer && mode != Mode::undecided) return ended(mode);
     const bool gone = peer_gone_by_clock();
-    const bool closed = peer_said_closed();
-    if ((!gone && !closed) || consumer_.has_frame()) return Status::ok;
-    return closed ? Status::peer_closed : Status::peer_dead;
+    const Status end = peer_end();
+    if ((!gone && end == Status::ok) || consumer_.has_frame()) return Status::ok;
+    return end != Status::ok ? end : Status::peer_dead;
 }
 
 // ---- waiting -------------------------------------------------------------------------------------------------------------
@@ -218,13 +274,19 @@ Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWor
     }
 }
 
-Status Bus::wait_readable(std::uint64_t until) noexcept {
+void Bus::prepare_wait() noexcept {
+    consumer_.hand_back();
+    const bool blocked = consumer_.holds_whole_ring();
+    blocked_.store(blocked, std::memory_order_relaxed);
+    if (blocked) unusual_.store(true, std::memory_order_relaxed);
+}
+
+Status Bus::wait_beside(std::uint64_t until) noexcept {
     if (mode_.load(std::memory_order_relaxed) != Mode::consumer) {
         if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return status;
     }
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
-    consumer_.hand_back();
-    const Status status = wait(segment_.header()->consumer_parked, until, [this] { return consumer_.has_frame(); });
+    const Status status = wait(segment_.header()->consumer_parked, until, [this] { return frame_seen(); });
     // Until the first message both sides may sleep on this word, and leaving has just cleared it for both. Set, it costs the
     // sender one wake for nobody; clear, a peer that still sleeps would miss the first message until its slice is over.
     if (mode_.load(std::memory_order_relaxed) == Mode::undecided) {
@@ -235,17 +297,72 @@ Status Bus::wait_readable(std::uint64_t until) noexcept {
     return status;
 }
 
-Status Bus::wait_writable(std::uint64_t size, std::uint64_t until) noexcept {
-    if (const Status status = begin_send(size); status != Status::ok) return status;
+// One slice of a producer's wait: full when it is over and nothing has come of it.
+template <class HasWork>
+Status Bus::wait_as_producer(std::uint64_t until, HasWork has_work) noexcept {
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
-    const Status status =
-        wait(segment_.header()->producer_parked, until, [this, size] { return producer_.can_advance(size); });
+    const Status status = wait(segment_.header()->producer_parked, until, has_work);
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
     if (status == Status::empty) {
         last_check_ = 0;
         return Status::full;
     }
     return status;
+}
+
+Status Bus::wait_writable(std::uint64_t size, std::uint64_t until) noexcept {
+    if (const Status status = begin_send(size); status != Status::ok) return status;
+    return wait_as_producer(until, [this, size] { return producer_.can_advance(size); });
+}
+
+// ---- has it been read? ---------------------------------------------------------------------------------------------------
+
+Status Bus::check_read() noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode == Mode::undecided) return peer_end();  // nothing sent: nothing unread
+    if (mode != Mode::producer && mode != Mode::producer_gone) return ended(mode);
+    if (mode == Mode::producer && producer_.claim_open()) return Status::claim_open;
+    if (producer_.all_read()) return Status::ok;
+    const Status gone = mode == Mode::producer ? check_consumer() : gone_;
+    if (gone == Status::ok) return Status::full;
+    return producer_.all_read() ? Status::ok : gone;  // it may have read on before it left
+}
+
+Status Bus::wait_read(std::uint64_t until) noexcept {
+    if (const Status status = check_read(); status != Status::full) return status;
+    const Status status = wait_as_producer(until, [this] { return producer_.all_read(); });
+    return status == Status::ok || status == Status::full ? check_read() : status;
+}
+
+Status Bus::finish() noexcept {
+    if (mode_.load(std::memory_order_relaxed) == Mode::finished) return Status::ok;
+    // A consumer that is gone already may have read everything: check_left() tells.
+    if (const Status status = begin_send(0); status != Status::ok && status != Status::peer_closed &&
+                                             status != Status::peer_aborted && status != Status::peer_dead)
+        return status;
+    say_end(End::closed);
+    mode_.store(Mode::finished, std::memory_order_relaxed);
+    wake(segment_.header()->consumer_parked, doorbell_of(connection_.get()));  // its exchange is the full barrier
+    return Status::ok;
+}
+
+Status Bus::check_left() noexcept {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode != Mode::finished) return mode == Mode::producer ? Status::no_claim : ended(mode);
+    Status end = peer_end();
+    if (end == Status::ok) {
+        if (!peer_gone_by_clock()) return Status::full;
+        end = peer_end();
+        if (end == Status::ok) return Status::peer_dead;
+    }
+    return end == Status::peer_closed && producer_.all_read() ? Status::ok : end;
+}
+
+Status Bus::wait_left(std::uint64_t until) noexcept {
+    if (const Status status = check_left(); status != Status::full) return status;
+    const Status status =
+        wait_as_producer(until, [] { return false; });  // wait itself looks whether the peer has closed
+    return status == Status::ok || status == Status::full ? check_left() : status;
 }
 
 // ---- closing -------------------------------------------------------------------------------------------------------------
@@ -259,12 +376,19 @@ void Bus::request_close() noexcept {
     wake(segment_.header()->producer_parked);
 }
 
-void Bus::close() noexcept {
+// [close] The first word counts: what comes later is no news.
+void Bus::say_end(End end) noexcept {
+    if (closed_->load(std::memory_order_relaxed) == static_cast<std::uint32_t>(End::open)) {
+        closed_->store(static_cast<std::uint32_t>(end), std::memory_order_release);
+    }
+}
+
+void Bus::close(End end) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode == Mode::closed || mode == Mode::forked) return;
-    if (mode == Mode::consumer && consumer_.held() == 0) consumer_.hand_back();
+    if (mode == Mode::consumer) consumer_.hand_back();
     mode_.store(Mode::closed, std::memory_order_relaxed);
-    closed_->store(1, std::memory_order_release);  // [close]
+    say_end(end);
     request_close();
     // The socket's hang-up must come after the `closed` of every ring that shares it, or it would look like a death.
     if (connection_.use_count() == 1) connection_->shut_down();

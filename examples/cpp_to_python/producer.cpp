@@ -47,6 +47,7 @@ const char* failure(Status status) {
         case Status::ok:
         case Status::full: return nullptr;
         case Status::peer_closed: return "the consumer has closed";
+        case Status::peer_aborted: return "the consumer has given up";
         case Status::peer_dead: return "the consumer has died";
         case Status::corrupt: return "the consumer has damaged the ring";
         default: return "a mistake in this program";

@@ -1,18 +1,22 @@
 // Purpose: one direction, whole: a segment, the ring over it, waiting, and the life of the peer.
-// Threads: one at a time, like the ring; only request_close() may be called by another thread while one waits.
+// Threads: one at a time, like the ring; only request_close() may be called by another thread while one waits. Beside
+//   wait_beside() another thread may release frames, if something else (the GIL) keeps it out while the waiter does not wait.
 // Lifetime: payloads of frames and claims are valid until they are given back, and in any case only as long as the Bus lives:
 //   close() ends the conversation but keeps the mapping.
 // Ordering: the ring's and wait.hpp's, and one more pair:
 //   [close]  last commit → closed (release)   pairs with   closed (acquire) → one more look at the ring
+//   [unblock] clears of a release → blocked_ = false (release)   pairs with   blocked_ (acquire) → the word at the cursor
 //
 // Either side may turn out to be the producer: the first send decides ([role] in docs/memory-model.md).
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "tachyon/error.hpp"
 #include "tachyon/fork.hpp"
@@ -53,7 +57,7 @@ class Bus {
     Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer = Side::undecided);
     Bus(const Bus&) = delete;
     Bus& operator=(const Bus&) = delete;
-    ~Bus();
+    ~Bus();  // closes; where an exception is on its way through, as End::aborted
 
     // ---- producer: ok, full, too_large, wrong_side, claim_open, peer_closed, peer_dead, corrupt, closed, forked ----
 
@@ -100,6 +104,18 @@ class Bus {
     }
     [[nodiscard]] Status abort() noexcept;
 
+    // Has the consumer let go of everything committed so far? ok, full (not yet), peer_closed, peer_aborted, peer_dead, …
+    [[nodiscard]] Status check_read() noexcept;
+    // Until it has: as check_read, or interrupted; waits as wait_writable does.
+    [[nodiscard]] Status wait_read(std::uint64_t until) noexcept;
+
+    // The end of the stream, as close() tells it, but this side stays to see how the consumer leaves. Sends say closed from now on.
+    [[nodiscard]] Status finish() noexcept;
+    // After finish(): ok once the consumer has read everything and closed; full: it has not left yet; peer_closed: it left
+    // something unread; peer_aborted, peer_dead.
+    [[nodiscard]] Status check_left() noexcept;
+    [[nodiscard]] Status wait_left(std::uint64_t until) noexcept;
+
     // Until there may be room for `size` bytes: ok, full (look at the clock and at signals, then wait on), interrupted, or how
     // it ended. Spins, then sleeps, for at most one slice of 50 ms, and not past `until` (now_ns() scale).
     [[nodiscard]] Status wait_writable(std::uint64_t size, std::uint64_t until) noexcept;
@@ -116,14 +132,28 @@ class Bus {
         const Status status = consumer_.peek(frame);
         return status == Status::ok ? status : nothing_to_peek(status, frame);
     }
-    // Oldest first. After close() there is nothing to give back: closed, which is no failure.
+    // In any order; the ring frees in order behind the oldest that is held. Each frame once, as it was peeked. After close()
+    // there is nothing to give back: closed, which is no failure. claim_open: no memory to remember that it came before its
+    // turn, unless expect_held() had seen to that; release the older ones first.
     Status release(const Frame& frame) noexcept {
         if (const Mode mode = mode_.load(std::memory_order_relaxed); mode != Mode::consumer) [[unlikely]]
             return ended(mode);
-        if (consumer_.held() == 0) [[unlikely]]
-            return Status::no_claim;
+        if (unusual_.load(std::memory_order_relaxed) || consumer_.held() == 0 || frame.position != consumer_.oldest())
+            [[unlikely]]
+            return release_among_others(frame);
         consumer_.release(frame);
         return Status::ok;
+    }
+    // release, and where no other message is there yet the producer is told at once: for callers who may not look again soon, or
+    // beside whom another thread waits.
+    Status release_and_tell(const Frame& frame) noexcept {
+        const Status status = release(frame);
+        if (!frame_seen()) hand_back();
+        return status;
+    }
+    // So many frames will be held at a time: makes room to remember those that are released before their turn. False: no memory.
+    [[nodiscard]] bool expect_held(std::size_t count) noexcept {
+        return count <= early_.capacity() || make_room(count);
     }
     // Undoes the last try_peek, for a caller that cannot take the message now.
     void put_back(const Frame& frame) noexcept {
@@ -135,12 +165,19 @@ class Bus {
     }
 
     // As wait_writable; `empty` where that says full.
-    [[nodiscard]] Status wait_readable(std::uint64_t until) noexcept;
+    [[nodiscard]] Status wait_readable(std::uint64_t until) noexcept {
+        prepare_wait();
+        return wait_beside(until);
+    }
+    // The same in two steps, for a thread beside which another one may release frames: the first while that one is kept out.
+    void prepare_wait() noexcept;
+    [[nodiscard]] Status wait_beside(std::uint64_t until) noexcept;
 
-    // A few looks without sleeping, for callers that hold something others may want (the GIL). Touches no state.
+    // A few looks without sleeping, for callers that hold something others may want (the GIL). Touches no state. Without the GIL:
+    // after prepare_wait().
     [[nodiscard]] bool spin_readable(std::uint64_t looks) const noexcept {
         for (; looks > 0; --looks, cpu_relax()) {
-            if (consumer_.has_frame()) return true;
+            if (frame_seen()) return true;
         }
         return false;
     }
@@ -188,14 +225,14 @@ class Bus {
             return ended(mode);
         if (!consumer_.is_oldest(frame)) [[unlikely]]
             return Status::no_claim;
-        consumer_.release(frame);
-        return Status::ok;
+        return release(frame);
     }
 
     // ---- either ----
 
     // Tells the peer, wakes it, lets the socket go. Idempotent, never waits. What was committed can still be read over there.
-    void close() noexcept;
+    // End::aborted: the peer learns that it was not the whole.
+    void close(End end = End::closed) noexcept;
     // From another thread: ends a wait with Status::closed. The waiting thread, or whoever is left, then calls close().
     void request_close() noexcept;
 
@@ -215,7 +252,12 @@ class Bus {
 
   private:
     // consumer and producer mean: nothing in the way, go. Atomic because a fork handler and request_close look at it.
-    enum class Mode : std::uint8_t { undecided, consumer, producer, producer_gone, corrupt, closed, forked };
+    enum class Mode : std::uint8_t { undecided, consumer, producer, producer_gone, finished, corrupt, closed, forked };
+
+    // Frames that were released before older ones.
+    struct Run {
+        std::uint64_t position, end, frames;
+    };
 
     [[nodiscard]] Status begin_send(std::uint64_t size) noexcept {
         if (mode_.load(std::memory_order_relaxed) != Mode::producer || producer_.claim_open() ||
@@ -243,10 +285,26 @@ class Bus {
     [[nodiscard]] Status check_consumer() noexcept;
     [[nodiscard]] Status check_after_send() noexcept;
     [[nodiscard]] Status ended(Mode mode) const noexcept;
-    [[nodiscard]] bool peer_said_closed() const noexcept { return peer_closed_->load(std::memory_order_acquire) != 0; }
+    // [close] How the peer says it left: ok while it has not.
+    [[nodiscard]] Status peer_end() const noexcept {
+        const std::uint32_t end = peer_closed_->load(std::memory_order_acquire);
+        if (end == static_cast<std::uint32_t>(End::open)) [[likely]]
+            return Status::ok;
+        return end == static_cast<std::uint32_t>(End::closed) ? Status::peer_closed : Status::peer_aborted;
+    }
+    [[nodiscard]] bool peer_said_closed() const noexcept { return peer_end() != Status::ok; }
+    [[nodiscard]] bool frame_seen() const noexcept {
+        return !blocked_.load(std::memory_order_acquire) && consumer_.has_word();  // [unblock]
+    }
+    [[nodiscard]] Status release_among_others(const Frame& frame) noexcept;
+    [[nodiscard]] Status remember(const Frame& frame) noexcept;
+    [[nodiscard]] bool make_room(std::size_t count) noexcept;
+    void say_end(End end) noexcept;
     [[nodiscard]] bool peer_gone_by_clock() noexcept;
     template <class HasWork>
     [[nodiscard]] Status wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept;
+    template <class HasWork>
+    [[nodiscard]] Status wait_as_producer(std::uint64_t until, HasWork has_work) noexcept;
     void disown() noexcept;  // in a forked child
 
     std::shared_ptr<Connection> connection_;
@@ -267,6 +325,11 @@ class Bus {
     SpinBudget budget_;
     Producer producer_;
     Consumer consumer_;
+    std::vector<Run> early_;            // in the order of the ring; no two of them touch
+    std::atomic<bool> unusual_{false};  // early_ is not empty, or blocked_
+    std::atomic<bool> blocked_{
+        false};  // the whole ring was held before this wait: the word at the cursor is that of the oldest frame
+    int exceptions_ = std::uncaught_exceptions();  // on their way when this was made: then they are not why it goes
     ForkNode fork_node_{this, [](void* bus) noexcept { static_cast<Bus*>(bus)->disown(); }};
 };
 

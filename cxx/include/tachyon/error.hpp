@@ -29,6 +29,7 @@ enum class Status : int {
     unknown_call = 13,  // no such correlation_id: never issued or served, answered already, cancelled, or dropped
     busy = 14,          // in use by another thread, or lent; said by the layers above, never by the core itself
     bad_type = 15,      // a msg_type out of its bounds; said by the layers above
+    peer_aborted = 16,  // the peer gave up on purpose, in the middle; everything it had committed has been read
 };
 
 enum class SetupFailure : int {

@@ -17,7 +17,7 @@
 
 namespace tachyon {
 
-inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::uint16_t kProtocolVersion = 2;
 
 // ---- the ring's data -------------------------------------------------------------------------------------------------
 
@@ -55,6 +55,9 @@ inline constexpr std::uint64_t kSegmentMagic = 0x31474553594843ull;  // "CHYSEG1
 enum class Side : std::uint32_t { undecided = 0, listener = 1, connector = 2 };
 constexpr Side other_side(Side side) noexcept { return side == Side::listener ? Side::connector : Side::listener; }
 
+// What a side says of its end. aborted: it left in the middle, and what it has sent is not the whole.
+enum class End : std::uint32_t { open = 0, closed = 1, aborted = 2 };
+
 // Words written by different processes stand 128 bytes apart: prefetchers fetch lines in pairs.
 struct SegmentHeader {
     // Written once by the creator before the descriptor is passed on; checked once by the peer; never read again.
@@ -68,7 +71,7 @@ struct SegmentHeader {
     alignas(128) std::atomic<std::uint32_t> consumer_parked;  // 0, or how to wake who sleeps, or is about to: wait.hpp
     alignas(128) std::atomic<std::uint32_t> producer_parked;  // the same for a producer that waits for room
     alignas(128) std::atomic<std::uint32_t> producer_side;    // a Side; set once, by the first send
-    std::atomic<std::uint32_t> listener_closed;               // 1: closed on purpose, nothing more will be committed
+    std::atomic<std::uint32_t> listener_closed;               // an End; once it is not open, nothing more is committed
     std::atomic<std::uint32_t> connector_closed;
 };
 

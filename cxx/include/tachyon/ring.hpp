@@ -305,10 +305,21 @@ class Consumer {
         pending_ += bytes;
         if (freed_ != cursor_ && held() == 0) [[unlikely]]
             free_padding(cursor_);
-        // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
-        if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {
-            hand_back();
-        }
+        hand_back_when_due();
+    }
+
+    // Frees `frames` frames that were let go of before the oldest one was, now that it is their turn: all that lies before
+    // `until`, padding among them too.
+    void release_run(std::uint64_t until, std::uint64_t frames) noexcept {
+        const std::uint64_t start = freed_ & mask_, bytes = until - freed_;
+        const std::uint64_t before_end = bytes < memory_.capacity - start ? bytes : memory_.capacity - start;
+        detail::clear_lines(memory_.data + start, memory_.data + start + before_end);
+        detail::clear_lines(memory_.data, memory_.data + (bytes - before_end));
+        released_ += frames;
+        freed_ = until;
+        pending_ += bytes;
+        if (freed_ != cursor_ && held() == 0) free_padding(cursor_);
+        hand_back_when_due();
     }
 
     // Undoes the last peek: the frame will be the next one again.
@@ -326,13 +337,7 @@ class Consumer {
     // Is this the oldest frame that is held, just as peek gave it? What a frame has to pass before its release if it was in hands
     // that may have changed or mixed it up: nothing outside the ring is cleared then, and nothing that is still held.
     [[nodiscard]] bool is_oldest(const Frame& frame) const noexcept {
-        if (held() == 0) return false;
-        if (frame.position != freed_) [[unlikely]] {
-            if (frame.position != freed_ + (memory_.capacity - (freed_ & mask_))) return false;
-            const std::uint64_t before =
-                detail::word_at(memory_.data + (freed_ & mask_)).load(std::memory_order_relaxed);
-            if (low_half(before) != kPadding) return false;
-        }
+        if (held() == 0 || frame.position != oldest()) return false;
         const std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);
         // Relaxed: its acquire load was in peek. Compared, not trusted: the bounds come from our own numbers.
         const std::uint64_t word = detail::word_at(memory_.data + offset).load(std::memory_order_relaxed);
@@ -350,29 +355,48 @@ class Consumer {
     }
 
     // Would peek() find something? What a consumer that waits looks at.
-    [[nodiscard]] bool has_frame() const noexcept {
-        return cursor_ - freed_ != memory_.capacity &&
-               detail::word_at(memory_.data + (cursor_ & mask_)).load(std::memory_order_acquire) != 0;
-    }
+    [[nodiscard]] bool has_frame() const noexcept { return !holds_whole_ring() && has_word(); }
 
     [[nodiscard]] std::uint64_t held() const noexcept { return peeked_ - released_; }
+    // Where the next frame starts after one that ends at `position`: padding there, if any, has been skipped.
+    [[nodiscard]] std::uint64_t after(std::uint64_t position) const noexcept {
+        return position != padding_ ? position : position + (memory_.capacity - (position & mask_));
+    }
+    // Position of the oldest frame that is held, if any is.
+    [[nodiscard]] std::uint64_t oldest() const noexcept { return after(freed_); }
+    [[nodiscard]] std::uint64_t cursor() const noexcept { return cursor_; }
+    // Nothing can come before something is released.
+    [[nodiscard]] bool holds_whole_ring() const noexcept { return cursor_ - freed_ == memory_.capacity; }
+    // As has_frame, as long as not the whole ring is held. Reads nothing that a release changes.
+    [[nodiscard]] bool has_word() const noexcept {
+        return detail::word_at(memory_.data + (cursor_ & mask_)).load(std::memory_order_acquire) != 0;
+    }
     [[nodiscard]] std::uint64_t freed_position() const noexcept { return freed_; }
     [[nodiscard]] std::uint64_t messages() const noexcept { return released_; }
     [[nodiscard]] std::uint64_t wakes() const noexcept { return wakes_; }
 
     // Where each field stands, for ring_layout().
     static constexpr std::uint64_t layout(std::uint64_t hash) noexcept {
-        return detail::mix(hash, {sizeof(Consumer), offsetof(Consumer, memory_), offsetof(Consumer, mask_),
-                                  offsetof(Consumer, publish_every_), offsetof(Consumer, cursor_),
-                                  offsetof(Consumer, freed_), offsetof(Consumer, pending_), offsetof(Consumer, peeked_),
-                                  offsetof(Consumer, wakes_), offsetof(Consumer, released_)});
+        return detail::mix(hash,
+                           {sizeof(Consumer), offsetof(Consumer, memory_), offsetof(Consumer, mask_),
+                            offsetof(Consumer, publish_every_), offsetof(Consumer, cursor_), offsetof(Consumer, freed_),
+                            offsetof(Consumer, pending_), offsetof(Consumer, peeked_), offsetof(Consumer, wakes_),
+                            offsetof(Consumer, released_), offsetof(Consumer, padding_)});
     }
 
   private:
+    void hand_back_when_due() noexcept {
+        // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
+        if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {
+            hand_back();
+        }
+    }
+
     // A padding frame fills the ring to its end, has no type_id, and never starts at offset 0, where any frame fits.
     [[nodiscard, gnu::noinline]] bool skip_padding(std::uint64_t offset, std::uint64_t word) noexcept {
         const std::uint64_t bytes = memory_.capacity - offset;
         if (offset == 0 || high_half(word) != 0 || bytes > memory_.capacity - (cursor_ - freed_)) return false;
+        padding_ = cursor_;
         cursor_ += bytes;
         if (held() == 0) free_padding(cursor_);
         return true;
@@ -395,6 +419,8 @@ class Consumer {
         0;                     // frames; not beside released_: the compiler would update the two as one vector, and the
     std::uint64_t wakes_ = 0;  // load of that, after a store to one half of it, waits for the store to leave the core
     std::uint64_t released_ = 0;
+    std::uint64_t padding_ =
+        ~std::uint64_t{0};  // position of the last padding frame skipped; what is held spans no two
 };
 
 // ---- one ring, two compilations ---------------------------------------------------------------------------------------------

@@ -2195,8 +2195,8 @@ PROMISES = {
       "        except FileNotFoundError as error:\n            parser.exit(ERROR",
       "        except ZeroDivisionError as error:\n            parser.exit(ERROR",
       ("test_cpp.py::test_the_command_line_says_so_too",)),
-    M("the command line fails with another code", CLI, 'parser.exit(ERROR, f"{PROG}: {error}\\n")',
-      'parser.exit(OK, f"{PROG}: {error}\\n")', ("test_cpp.py::test_the_command_line_says_so_too",)),
+    M("the command line fails with another code", CLI, 'parser.exit(ERROR, f"{prog()}: {error}\\n")',
+      'parser.exit(OK, f"{prog()}: {error}\\n")', ("test_cpp.py::test_the_command_line_says_so_too",)),
 ],
 "C++ users: what is installed": [
     M("no headers", INSTALL,
@@ -2231,6 +2231,8 @@ PROMISES = {
       ((NOGIL, "# Included by _tachyon.pyx: what", "# Included by _tachyon.pyx, linked anew: what"),)),
 ],
 "Packaging": [
+    M("send does not wait until all has been read", "tachyon/cli/stream.py", "                bus.finish()\n", "",
+      ("test_cli.py::test_send_ends_only_when_recv_has_written_everything",)),
     M("the README has no lower bound", "README.md", "asks for `tachyon-ipc>=1.0.0.dev0`", "asks for `tachyon-ipc>=0`",
       ("test_install.py::test_a_project_that_is_built_with_ours_gets_ours",)),
     M("a guard is no buffer for mypy before 3.12", STUBS, "    class _Buffer(mmap):\n", "    class _Buffer:\n",

@@ -161,8 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     recv = command(
         "recv",
         "listen, and receive one stream into a file, or to stdout",
-        "Listen at PATH, take one `send`, or any producer on a Bus, and write the bytes of its messages to FILE, or to\n"
-        "stdout, one after another; type_ids are not looked at.",
+        "Listen at PATH, take one `send`, or any producer on a Bus, and write the bytes of its messages to FILE,\n"
+        "or to stdout, one after another; type_ids are not looked at.",
     )
     recv.add_argument("path", metavar="PATH", help="socket path to listen at; gone again once a sender has connected")
     recv.add_argument(

@@ -1,8 +1,8 @@
 """`send` and `recv`: one byte stream over one Bus.
 
 The stream is the bytes of all messages in order, whatever their type_id, and a clean close; any Bus can be the other
-end. recv frees a message once it is written, and closes once the file has its name; any other way of leaving is an abort. So
-a producer whose Bus.finish() returns knows that all is written.
+end. recv frees a message once it is written, and closes once the file has its name; any other way of leaving is an
+abort. So a producer whose Bus.finish() returns knows that all is written.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ cdef class Listener(_Listener):
     Raises CapacityError, MemoryError, HandshakeError.
     """
 
-    def __init__(self, socket_path, capacity, *, mode=0o600):
+    def __init__(self, socket_path, capacity, *, mode=_OWNER_ONLY):
         if self._core != NULL or self._closing:
             raise TypeError("a Listener is opened once; make a new one")
         self._open(socket_path, Kind.bus, capacity, None, mode)
@@ -228,7 +228,7 @@ cdef class RpcListener(_Listener):
     Otherwise as Listener. RpcServer serves all of them from one thread.
     """
 
-    def __init__(self, socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, mode=0o600):
+    def __init__(self, socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, mode=_OWNER_ONLY):
         if self._core != NULL or self._closing:
             raise TypeError("an RpcListener is opened once; make a new one")
         self._open(socket_path, Kind.rpc, cap_fwd, cap_rev, mode)

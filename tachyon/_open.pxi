@@ -58,6 +58,16 @@ cdef extern from *:
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 
+class _Mode(int):
+    """The mode of a file, which help() shows as one writes it."""
+
+    def __repr__(self):
+        return oct(self)
+
+
+_OWNER_ONLY = _Mode(0o600)
+
+
 # `reverse`: for the replies of an RpcBus only.
 cdef core.ListenOptions listen_options(
     Kind kind, object capacity, object reverse, object timeout, object mode

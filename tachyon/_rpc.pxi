@@ -142,7 +142,7 @@ cdef class RpcBus:
         del callee
 
     @staticmethod
-    def listen(socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, timeout=None, mode=0o600):
+    def listen(socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, timeout=None, mode=_OWNER_ONLY):
         """Create rings of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until a caller has connected.
 
         Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.

@@ -16,7 +16,7 @@ from tachyon._errors import (
     PeerDeadError,
     TachyonError,
 )
-from tachyon._tachyon import RpcBus, RpcListener, WaitSet, _Serving
+from tachyon._tachyon import _OWNER_ONLY, RpcBus, RpcListener, WaitSet, _Serving
 
 if TYPE_CHECKING:
     import os
@@ -51,7 +51,7 @@ class RpcServer(_Serving):
         cap_fwd: int = 1 << 20,
         cap_rev: int = 1 << 20,
         *,
-        mode: int = 0o600,
+        mode: int = _OWNER_ONLY,
     ) -> None:
         """Listen at `socket_path`; callers may connect from now on, and are served by serve_forever().
 

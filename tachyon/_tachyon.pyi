@@ -1,9 +1,23 @@
 """What _tachyon.pyx offers, for type checkers."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from mmap import mmap
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, TypedDict, final, overload
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    SupportsFloat,
+    SupportsIndex,
+    TypeAlias,
+    TypedDict,
+    final,
+    overload,
+    type_check_only,
+)
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import Self, disjoint_base  # of the type checker; needs not be installed
@@ -24,6 +38,7 @@ class _Stats(TypedDict):
 __version__: Final[str]
 MIN_CAPACITY: Final[int]
 MAX_CAPACITY: Final[int]
+_OWNER_ONLY: Final[int]
 
 @final
 class Message:
@@ -91,14 +106,43 @@ class Bus:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
+# Before Python 3.12 stubs of functions that take buffers list classes, as that of np.frombuffer does: a guard passes
+# for one of them, without what that one can do and a guard cannot.
+if sys.version_info >= (3, 12):
+    @type_check_only
+    class _Buffer: ...
+
+else:
+    @type_check_only
+    class _Buffer(mmap):
+        closed: None  # type: ignore[assignment]
+        close: None  # type: ignore[assignment]
+        find: None  # type: ignore[assignment]
+        flush: None  # type: ignore[assignment]
+        madvise: None  # type: ignore[assignment]
+        move: None  # type: ignore[assignment]
+        read: None  # type: ignore[assignment]
+        read_byte: None  # type: ignore[assignment]
+        readline: None  # type: ignore[assignment]
+        resize: None  # type: ignore[assignment]
+        rfind: None  # type: ignore[assignment]
+        seek: None  # type: ignore[assignment]
+        size: None  # type: ignore[assignment]
+        tell: None  # type: ignore[assignment]
+        write: None  # type: ignore[assignment]
+        write_byte: None  # type: ignore[assignment]
+        __contains__: None  # type: ignore[assignment]
+        __delitem__: None  # type: ignore[assignment]
+        __getitem__: None  # type: ignore[assignment]
+        __iter__: None  # type: ignore[assignment]
+        __setitem__: None  # type: ignore[assignment]
+
 # The buffer protocol, len() and DLPack, which every window into a frame has.
 @disjoint_base
-class _Window:
+class _Window(_Buffer):
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, exc_type: object, exc: object, traceback: object) -> None: ...
     def __len__(self) -> int: ...
     # Before Python 3.12 these are not there at run time, but they are what type checkers take for the buffer protocol.
     def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -108,7 +108,7 @@ cdef class Bus(_Abortable):
         del opened
 
     @staticmethod
-    def listen(socket_path, capacity, *, timeout=None, mode=0o600):
+    def listen(socket_path, capacity, *, timeout=None, mode=_OWNER_ONLY):
         """Create a ring of `capacity` bytes and wait until one peer has connected to `socket_path`.
 
         capacity: power of two, 64 bytes … 4 GiB; the memory is reserved before anybody is let in.

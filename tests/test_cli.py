@@ -7,13 +7,15 @@ import fcntl
 import os
 import pty
 import random
+import re
 import select
+import shutil
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +24,7 @@ from tachyon.cli.histogram import duration, histogram, quantile
 from tachyon.cli.meter import size_text
 
 PATIENCE = 60.0  # seconds; only ever for what should have happened long before
-END = 0xFFFF
+DOCS = Path(__file__).parent.parent / "docs"
 MESSAGE = bytes(range(256)) * 16
 
 
@@ -212,13 +214,52 @@ def test_send_waits_for_a_recv_that_comes_later(command, path):
     assert (send.process.wait(PATIENCE), recv.process.wait(PATIENCE)) == (0, 0)
 
 
-def test_a_program_can_speak_the_stream(command, path):
+def test_any_producer_will_do_whatever_its_type_ids(command, path):
     recv = command("recv", path)
     with tachyon.Bus.connect(path, timeout=PATIENCE) as bus:
         bus.send(b"from ")
-        bus.send(b"a program")
-        bus.send(struct.pack("<Q", 14), END)
+        bus.send(b"", 3)
+        bus.send(b"a program", 0xFFFF)
     assert recv.ends(0)[0] == b"from a program"
+
+
+def test_any_consumer_will_do_and_gets_the_data_only(command, path):
+    send = command("send", path)
+    with tachyon.Bus.listen(path, 1 << 16, timeout=PATIENCE) as bus:
+        send.feed(b"hello")
+        send.process.stdin.close()
+        assert [(each.type_id, each.data) for each in bus] == [(0, b"hello")]
+    assert send.process.wait(PATIENCE) == 0
+
+
+def test_send_fails_where_the_consumer_leaves_without_the_rest(command, path):
+    send = command("send", path)
+    with tachyon.Bus.listen(path, 1 << 16, timeout=PATIENCE):
+        send.feed(b"hello")
+        send.process.stdin.close()
+        wait_until(lambda: not path.exists())
+    assert send.process.wait(PATIENCE) == 3
+
+
+@pytest.mark.skipif(
+    not shutil.which("c++") or not (DOCS / "cpp.md").is_file(), reason="no C++ compiler, or not the source tree"
+)
+def test_either_end_may_be_in_cxx(command, path, tmp_path):
+    (code,) = re.findall(r"```cpp\n(.*?)```", (DOCS / "cpp.md").read_text(), re.DOTALL)
+    (tmp_path / "app.cpp").write_text(code.replace("/tmp/cpp.sock", str(path)))
+    app = tmp_path / "app"
+    flags = ["-std=c++20", "-I", tachyon.get_include(), "-L", *tachyon.get_library_dirs()]
+    arguments = ["c++", *flags, tmp_path / "app.cpp", "-o", app, "-ltachyon", "-pthread"]
+    subprocess.run(arguments, check=True, timeout=100)
+    recv = command("recv", path)
+    subprocess.run([app, "send"], check=True, timeout=PATIENCE)
+    assert recv.ends(0)[0] == b"hello"
+    with subprocess.Popen([app], stdout=subprocess.PIPE) as listener:
+        try:
+            command("send", path).ends(0, b"hello")
+            assert listener.communicate(timeout=PATIENCE)[0] == b"0: hello\n"
+        finally:
+            listener.kill()
 
 
 def test_send_ends_only_when_recv_has_written_everything(command, path):
@@ -274,7 +315,6 @@ def test_a_full_disk_fails_both(command, path):
     assert "/dev/full" in said
 
 
-# In a ring of 64 bytes END fills it all: were it freed, send would find all the room that is its receipt.
 @pytest.mark.parametrize("capacity", ["64", "4M"])
 def test_a_failure_at_the_very_end_fails_both(command, path, tmp_path, capacity):
     send, recv, part = half_way(command, path, tmp_path / "out", "--capacity", capacity)
@@ -318,26 +358,14 @@ def test_what_a_killed_sender_sent_reaches_stdout(command, path):
     recv.ends(3)
 
 
-@pytest.mark.parametrize("last", ["raise ValueError", "pass", "os._exit(0)"])
-def test_a_program_that_ends_without_the_end_mark_is_no_end_of_stream(command, path, last):
+@pytest.mark.parametrize("last", ["raise ValueError", "bus.abort()", "os._exit(0)"])
+def test_a_program_that_does_not_close_is_no_end_of_stream(command, path, last):
     recv = command("recv", path)
     code = (
         f"import os, tachyon\nwith tachyon.Bus.connect({str(path)!r}, timeout=60) as bus:\n bus.send(b'half')\n {last}"
     )
     subprocess.run([sys.executable, "-c", code], check=False, stderr=subprocess.DEVNULL, timeout=PATIENCE)
     assert recv.ends(3)[0] == b"half"
-
-
-@pytest.mark.parametrize(("message", "type_id"), [(struct.pack("<Q", 3), END), (b"short", END), (b"something else", 5)])
-def test_a_stream_that_does_not_add_up_is_an_error(command, path, tmp_path, message, type_id):
-    recv = command("recv", path, "-o", "out")
-    with tachyon.Bus.connect(path, timeout=PATIENCE) as bus:
-        bus.send(b"four")
-        with contextlib.suppress(tachyon.PeerClosedError):  # recv may be gone before this returns
-            bus.send(message, type_id)
-        _, said = recv.ends(1)
-    assert "out.part" in said
-    assert os.listdir(tmp_path) == ["out.part"]
 
 
 def test_a_receiver_that_is_killed_fails_the_sender(command, path, tmp_path):
@@ -481,7 +509,7 @@ def test_version(command):
 # ---- progress --------------------------------------------------------------------------------------------------------
 
 
-def on_terminal(command, *words):
+def on_terminal(command, *words, code=0):
     """Run with a terminal as stderr; returns what it showed."""
     ours, theirs = pty.openpty()
     shown = b""
@@ -496,7 +524,7 @@ def on_terminal(command, *words):
             if not chunk:
                 break
             shown += chunk
-        assert process.process.wait(PATIENCE) == 0
+        assert process.process.wait(PATIENCE) == code
     return shown.decode()
 
 
@@ -519,6 +547,29 @@ def test_a_terminal_sees_progress_of_recv(command, path):
     shown = on_terminal(command, "recv", path, "-o", "out")
     assert "4.1 kB  " in shown
     assert "received 4,096 bytes" in shown
+
+
+@pytest.mark.parametrize("words", [("recv",), ("send",), ("call", "1")])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_sees_that_it_waits(command, path, words, quiet):
+    options = ["--timeout", "0.2", *(["-q"] if quiet else [])]
+    shown = on_terminal(command, words[0], path, *words[1:], *options, code=4)
+    assert shown.startswith("waiting for a ") is not quiet
+    assert ("\r\x1b[K" in shown) is not quiet
+    _, said = command(words[0], path, *words[1:], *options, stdin=subprocess.DEVNULL).ends(4)
+    assert "waiting" not in said
+
+
+def test_the_console_script_says_its_own_name(command):
+    script = Path(sys.executable).parent / "tachyon"
+    if not script.is_file():
+        pytest.skip("it is not installed beside this Python")
+    done = subprocess.run([script, "send", "/nowhere", "--timeout", "0"], capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"tachyon send: no listener at /nowhere")
+    assert subprocess.run([script, "--help"], capture_output=True, timeout=PATIENCE).stdout.startswith(
+        b"usage: tachyon "
+    )
 
 
 def test_quiet_draws_nothing_on_a_terminal(command, path, tmp_path):

@@ -114,11 +114,16 @@ def test_a_failed_call_says_why_and_exits_with_1(serving, call):
     serving("shop:Holder.inner")
     assert "msg_type 2 failed: ValueError: out of apples" in call("2", "x", code=1)
     assert "no handler" in call("99", code=1)
-    assert "at most 65520" in call("1", "-", data=bytes(70_000), code=1)
+    assert "at most 1048560" in call("1", "-", data=bytes(1_100_000), code=1)
 
 
 def test_larger_rings_take_larger_calls(serving, call):
-    serving("shop:dispatcher", "--calls", "1M", "--replies", "1M")
+    serving("shop:dispatcher", "--calls", "4M", "--replies", "4M")
+    assert call("1", "-", data=bytes(4_000_000)) == bytes(4_000_000)
+
+
+def test_the_default_rings_take_a_large_array(serving, call):
+    serving()
     assert call("1", "-", data=bytes(1_000_000)) == bytes(1_000_000)
 
 

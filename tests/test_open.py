@@ -343,6 +343,7 @@ def test_connect_gives_up_after_its_timeout(path):
     with pytest.raises(TachyonTimeoutError) as caught:
         Bus.connect(path, timeout=0.05)
     assert path in str(caught.value)
+    assert "pass a timeout" not in str(caught.value)  # one was
 
 
 @pytest.mark.parametrize("bad", [-1, 2**32, 2**70])

@@ -78,7 +78,10 @@ def test_a_wheel_takes_what_cxx_users_get_from_the_prefix_it_is_told(sources, tm
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entry_points,) = (name for name in names if name.endswith("dist-info/entry_points.txt"))
-        assert archive.read(entry_points).decode().split() == ["[cmake.root]", "tachyon", "=", "tachyon"]
+        assert archive.read(entry_points).decode().split() == [
+            *("[cmake.root]", "tachyon", "=", "tachyon"),
+            *("[console_scripts]", "tachyon", "=", "tachyon.cli.main:main"),
+        ]
     assert {name for name in names if name.startswith(("tachyon/include/", "tachyon/lib/"))} == {
         "tachyon/include/tachyon/ours.hpp",
         "tachyon/lib/libtachyon.a",

@@ -2,7 +2,11 @@
 
 import ast
 import inspect
+import os
+import pydoc
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +36,8 @@ STUBS = {node.name: node for node in TREE.body if isinstance(node, ast.ClassDef)
 def stub_of(name):
     names = declared(STUBS[name].body)
     for base in STUBS[name].bases:
-        names |= stub_of(base.id)
+        if base.id in STUBS:  # not what only type checkers see
+            names |= stub_of(base.id)
     return names
 
 
@@ -106,6 +111,17 @@ def test_everything_public_says_what_it_does(name):
             assert inspect.getdoc(inspect.getattr_static(kind, member)), f"{name}.{member}"
 
 
+@pytest.mark.parametrize(
+    "callee",
+    [tachyon.Bus.listen, tachyon.RpcBus.listen, tachyon.RpcServer],
+    ids=["Bus", "RpcBus", "RpcServer"],
+)
+def test_help_shows_a_mode_as_one_writes_it(callee):
+    text = pydoc.plain(pydoc.render_doc(callee))
+    assert re.search(r"mode(: '?int'?)? ?= ?0o600", text), text
+    assert "384" not in text
+
+
 def test_every_error_says_what_it_is():
     for name in tachyon.__all__:
         value = getattr(tachyon, name)
@@ -128,3 +144,70 @@ def test_the_include_folder_holds_the_headers():
 
 def test_the_package_says_that_it_is_typed():
     assert (Path(tachyon.__file__).parent / "py.typed").is_file()
+
+
+# ---- what a type checker makes of it ---------------------------------------------------------------------------------
+
+USES = """\
+import numpy as np
+
+import tachyon
+
+
+def receive(bus: tachyon.Bus) -> float:
+    with bus.recv_zero_copy() as rx:
+        with memoryview(rx) as view:
+            print(view[0], bytes(rx), bytearray(rx), np.from_dlpack(rx))
+        return float(np.frombuffer(rx, dtype=np.float32).sum())
+
+
+def receive_batch(bus: tachyon.Bus) -> None:
+    with bus.drain_batch() as batch:
+        for each in batch:
+            print(memoryview(each).nbytes, bytes(each), np.frombuffer(each, dtype=np.uint8), np.from_dlpack(each))
+
+
+def send(bus: tachyon.Bus, payload: tachyon.RxGuard) -> None:
+    with bus.send_zero_copy(size=8) as tx:
+        np.frombuffer(tx, dtype=np.uint8)[:] = 7
+        memoryview(tx)[:2] = b"ab"
+    bus.send(payload)
+"""
+MISUSES = ["rx[0]", "rx.read()", "rx.size()", "list(rx)", "rx.tobytes()", "1 in rx", "rx.actual_size.upper()"]
+
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    pytest.importorskip("mypy")
+    cache = tmp_path_factory.mktemp("cache")
+
+    def check(source, version):
+        folder = tmp_path_factory.mktemp("uses")
+        (folder / "uses.py").write_text(source)
+        (folder / "mypy.ini").write_text("[mypy]\nstrict = true\n")
+        parent = str(STUB.parent.parent)
+        options = ["--python-version", version, "--cache-dir", cache, "--no-error-summary", "uses.py"]
+        return subprocess.run(
+            [sys.executable, "-m", "mypy", *options],
+            cwd=folder,
+            env=os.environ | ({} if "site-packages" in parent else {"MYPYPATH": parent}),
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+
+    return check
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.14"])
+def test_a_guard_is_a_buffer_for_mypy_and_nothing_more(mypy, version):
+    if sys.version_info < (3, 11) and version != "3.10":
+        pytest.skip("the stubs of this NumPy are too old for that")
+    start = USES.count("\n") + 4
+    wrong = "".join(f"        {each}\n" for each in MISUSES)
+    done = mypy(
+        f"{USES}\n\ndef wrong(bus: tachyon.Bus) -> None:\n    with bus.recv_zero_copy() as rx:\n{wrong}", version
+    )
+    assert done.stderr == ""
+    found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line}
+    assert found == set(range(start + 1, start + 1 + len(MISUSES))), done.stdout

@@ -19,6 +19,7 @@ namespace {
 struct NotNow {
     int error_number;
     std::string what;
+    std::string advice = {};  // for who has asked for one try
 };
 
 enum class Waited { readable, gone, late };
@@ -55,7 +56,7 @@ class Connector {
             try {
                 return attempt();
             } catch (const NotNow& reason) {
-                if (options_.deadline == 0) fail_handshake(reason.error_number, reason.what);
+                if (options_.deadline == 0) fail_handshake(reason.error_number, reason.what + reason.advice);
                 if (now_ns() >= options_.deadline) {
                     throw SetupError(SetupFailure::timed_out, ETIMEDOUT, reason.what + " (until the timeout)");
                 }
@@ -118,8 +119,8 @@ class Connector {
             }
             const std::string why = std::strerror(error_number);
             if (error_number == ENOENT || error_number == ECONNREFUSED) {
-                throw NotNow{error_number, "no listener at " + path_ + " (" + why +
-                                               "); start the listening side first or pass a timeout to wait for it"};
+                throw NotNow{error_number, "no listener at " + path_ + " (" + why + ")",
+                             "; start the listening side first or pass a timeout to wait for it"};
             }
             fail_handshake(error_number, "cannot connect to " + path_ + ": " + why);
         }

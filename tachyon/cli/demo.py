@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tachyon import Bus, PeerClosedError, TachyonError, TachyonTimeoutError
-from tachyon.cli.exits import ERROR, OK, PROG, SIGNALLED
+from tachyon.cli.exits import ERROR, OK, SIGNALLED, prog
 from tachyon.cli.histogram import PLAIN, histogram, quantiles
 from tachyon.cli.meter import say, size_text
 
@@ -52,13 +52,13 @@ def demo() -> int:
             except BrokenPipeError:  # nobody reads our stdout any more: main() ends without a word
                 raise
             except (TachyonError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-                say(f"{PROG} demo: {error}")
+                say(f"{prog()} demo: {error}")
                 return ERROR
             finally:
                 if second.poll() is None:
                     second.kill()
     if second.returncode != 0:
-        say(f"{PROG} demo: the second process ended with {second.returncode}")
+        say(f"{prog()} demo: the second process ended with {second.returncode}")
         return ERROR
     return OK if same else ERROR
 
@@ -139,7 +139,7 @@ def _stream(folder: Path, second: subprocess.Popen[bytes]) -> bool:
         print("  the same\n", flush=True)
         return True
     print("  NOT THE SAME\n", flush=True)
-    say(f"{PROG} demo: sent {sent}, received {verdict}")
+    say(f"{prog()} demo: sent {sent}, received {verdict}")
     return False
 
 
@@ -223,7 +223,7 @@ def _second(folder: Path) -> int:
     except KeyboardInterrupt:  # meant for both of us
         return SIGNALLED + signal.SIGINT
     except TachyonError as error:
-        say(f"{PROG} demo, second process: {error}")
+        say(f"{prog()} demo, second process: {error}")
         return ERROR
     return OK
 

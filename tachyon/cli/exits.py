@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-PROG = "python -m tachyon"
+import os
+import sys
+
+
+def prog() -> str:
+    """What we were called as: the console script's name, or `python -m tachyon`."""
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119
+    return "python -m tachyon" if name in ("", "-c", "-m") or name.endswith(".py") else name
+
 
 OK = 0
 ERROR = 1

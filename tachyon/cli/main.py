@@ -19,7 +19,7 @@ from tachyon import (
     get_include,
     get_library_dirs,
 )
-from tachyon.cli.exits import ERROR, PEER_GONE, PROG, SIGNALLED, TIMED_OUT, Failure, Stopped
+from tachyon.cli.exits import ERROR, PEER_GONE, SIGNALLED, TIMED_OUT, Failure, Stopped, prog
 from tachyon.cli.meter import say
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 EXITS = """\
 exit status:
-  0    the whole stream went through: written by recv, and send has recv's word for it
+  0    the whole stream went through: written by recv, and send has seen it read to the end
   1    error; one line on stderr says what and where
   2    wrong usage
-  3    the other side died, or ended without ending the stream; what recv got is written
+  3    the other side died or gave up; what recv got is written
   4    nobody came within --timeout
   130  Ctrl-C (143: SIGTERM, 129: SIGHUP)
   141  nobody reads recv's stdout any more
@@ -109,15 +109,15 @@ class _Folder(argparse.Action):
         try:
             print(find())
         except FileNotFoundError as error:
-            parser.exit(ERROR, f"{PROG}: {error}\n")
+            parser.exit(ERROR, f"{prog()}: {error}\n")
         parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PROG,
+        prog=prog(),
         description="Byte streams and calls between processes of this machine, through shared memory.",
-        epilog=EXAMPLES + EXITS,
+        epilog=EXAMPLES.replace("python -m tachyon", prog()) + EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tachyon-ipc {__version__}")
@@ -145,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     send = command(
         "send",
         "send a file, or stdin, to a listening recv",
-        "Connect to the `recv` that listens at PATH and send it FILE, or stdin.\nEnds when recv has written all of it.",
+        "Connect to the `recv`, or any Bus, that listens at PATH and send it FILE, or stdin.\n"
+        "Ends when all of it has been read.",
     )
     send.add_argument("path", metavar="PATH", help="socket path that recv listens at")
     send.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to send; - or nothing is stdin")
@@ -160,9 +161,10 @@ def _parser() -> argparse.ArgumentParser:
     recv = command(
         "recv",
         "listen, and receive one stream into a file, or to stdout",
-        "Listen at PATH, take one `send`, and write what it sends to FILE, or to stdout.",
+        "Listen at PATH, take one `send`, or any producer on a Bus, and write the bytes of its messages to FILE,\n"
+        "or to stdout, one after another; type_ids are not looked at.",
     )
-    recv.add_argument("path", metavar="PATH", help="socket path to listen at; gone again once send has connected")
+    recv.add_argument("path", metavar="PATH", help="socket path to listen at; gone again once a sender has connected")
     recv.add_argument(
         "-o",
         "--output",
@@ -196,8 +198,8 @@ def _parser() -> argparse.ArgumentParser:
             f"--{ring}",
             metavar="SIZE",
             type=_capacity,
-            default=1 << 16,
-            help=f"bytes of ring for each caller's {ring}, a power of two (default: 64K)",
+            default=1 << 20,
+            help=f"bytes of ring for each caller's {ring}, a power of two (default: 1M)",
         )
     serve.add_argument("-q", "--quiet", action="store_true", help="say nothing, log nothing; errors are still told")
 
@@ -207,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("path", metavar="PATH", help="socket path that the server listens at")
     call.add_argument("msg_type", metavar="MSG_TYPE", type=_msg_type, help="which handler: 0 to 65534, or 0x…")
     call.add_argument("payload", metavar="PAYLOAD", nargs="?", help="the request; - is stdin (default: empty)")
+    call.add_argument("-q", "--quiet", action="store_true", help="do not show that it waits; errors are still told")
     call.add_argument("--timeout", metavar="S", type=_seconds, default=10.0, help="seconds for all of it (default: 10)")
 
     command(
@@ -228,7 +231,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         if arguments.command == "serve":
             return rpc.serve(arguments.target, arguments.path, arguments.calls, arguments.replies, arguments.quiet)
-        return rpc.call(arguments.path, arguments.msg_type, arguments.payload, arguments.timeout)
+        return rpc.call(arguments.path, arguments.msg_type, arguments.payload, arguments.timeout, arguments.quiet)
     from tachyon.cli import stream
 
     if arguments.command == "send":
@@ -267,5 +270,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         code, text = ERROR, f"{where}{error.strerror or error}"
-    say(f"{PROG} {arguments.command}: {text}")
+    say(f"{prog()} {arguments.command}: {text}")
     return code

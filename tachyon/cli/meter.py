@@ -6,6 +6,11 @@ import os
 import stat
 import sys
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -40,6 +45,19 @@ def bytes_left(fd: int) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     return max(0, status.st_size - os.lseek(fd, 0, os.SEEK_CUR))
+
+
+@contextmanager
+def waiting(what: str, quiet: bool = False) -> Iterator[None]:
+    """Say on a terminal that we wait for `what`, as long as the block takes."""
+    show = not quiet and is_terminal(2)
+    if show:
+        say(f"waiting for {what} … Ctrl-C ends it", end="")
+    try:
+        yield
+    finally:
+        if show:
+            say("\r\x1b[K", end="")
 
 
 class Meter:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tachyon import MSG_TYPE_ERROR, RpcBus, RpcDispatcher, RpcServer, TachyonTimeoutError
 from tachyon.cli.exits import ERROR, OK, SIGNALLED, Failure
-from tachyon.cli.meter import say
+from tachyon.cli.meter import say, waiting
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -47,15 +47,18 @@ def serve(target: str, path: str, calls: int, replies: int, quiet: bool) -> int:
     return SIGNALLED + (ended_by or signal.SIGINT)  # a handler may have raised KeyboardInterrupt itself
 
 
-def call(path: str, msg_type: int, payload: str | None, timeout: float) -> int:
+def call(path: str, msg_type: int, payload: str | None, timeout: float, quiet: bool = False) -> int:
     """Make one call and write its answer to stdout. Returns the exit code."""
     # Read it first: whoever types it may take longer than the server is patient, and than the timeout.
     request = b"" if payload is None else sys.stdin.buffer.read() if payload == "-" else os.fsencode(payload)
     deadline = time.monotonic() + timeout
-    with RpcBus.connect(path, timeout=timeout) as bus:
+    with waiting(f"a server at {path}", quiet):
+        bus = RpcBus.connect(path, timeout=timeout)
+    with bus:
         correlation_id = bus.call(request, msg_type, timeout=max(0.0, deadline - time.monotonic()))
         try:
-            guard = bus.wait(correlation_id, timeout=max(0.0, deadline - time.monotonic()))
+            with waiting(f"the answer from {path}", quiet):
+                guard = bus.wait(correlation_id, timeout=max(0.0, deadline - time.monotonic()))
         except TachyonTimeoutError:
             raise TachyonTimeoutError(f"no answer from {path} within {timeout:g} seconds") from None
         with guard, memoryview(guard) as answer:

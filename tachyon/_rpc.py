@@ -107,7 +107,8 @@ class RpcEndpoint:
         """
         answer = call_and_wait(bus, payload, self.msg_type, timeout, on_response)
         if isinstance(answer, tuple):
-            return answer[0]
+            result: T = answer[0]
+            return result
         if answer.type_id == MSG_TYPE_ERROR:
             raise self._failure(answer.data)
         return answer.data

@@ -1,7 +1,9 @@
 """Leaving in the middle is told from the end of the stream: abort(), and a block that an exception leaves."""
 
+import contextlib
 import os
 import signal
+from concurrent.futures import Future
 
 import pytest
 
@@ -217,6 +219,31 @@ def test_a_caller_that_leaves_in_the_middle(rpc, leave, caplog):
     assert caught.value.reason == "aborted"
     tachyon.RpcDispatcher().serve_forever(callee)  # returns
     assert "gave up" in caplog.text
+
+
+@pytest.mark.parametrize("raised", [ValueError, None])
+def test_a_server_whose_block_an_exception_leaves_aborts_its_callers(path, run_thread, raised):
+    def serve():
+        with contextlib.suppress(ValueError), tachyon.RpcServer(path, dispatcher) as server:
+            started.set_result(server)
+            server.serve_forever()
+            if raised is not None:
+                raise raised
+
+    dispatcher = tachyon.RpcDispatcher()
+    dispatcher.handler(1)(bytes)
+    started = Future()
+    serving = run_thread(serve)
+    callers = [RpcBus.connect(path, timeout=60) for _ in range(3)]
+    for caller in callers:
+        assert tachyon.RpcEndpoint(1).call(caller, b"x", timeout=60) == b"x"
+    started.result(60).stop()
+    serving.result(60)
+    for caller in callers:
+        with pytest.raises(PeerDeadError) as caught:
+            caller.call(b"late", 1)
+        assert caught.value.reason == ("closed" if raised is None else "aborted")
+        caller.close()
 
 
 def test_leaving_an_rpc_block_normally_is_a_close(rpc):

@@ -56,7 +56,9 @@ class RpcEndpoint:
         if msg_type is None:
             handler, msg_type = None, handler
             if callable(msg_type) or msg_type is None:
-                raise TypeError("an RpcEndpoint needs a msg_type: RpcEndpoint(handler, msg_type), or RpcEndpoint(msg_type)")
+                raise TypeError(
+                    "RpcEndpoint needs a msg_type: RpcEndpoint(handler, msg_type), or RpcEndpoint(msg_type)"
+                )
         if handler is not None and not callable(handler):
             raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
         number = index(msg_type)

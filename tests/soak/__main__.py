@@ -1,4 +1,4 @@
-"""The one entry: python tests/soak [options]; see --help. Each campaign runs in processes of its own, which are watched.
+"""The one entry: python tests/soak [options]; see --help. Campaigns run in processes of their own, which are watched.
 
 Exit status 0: no promise was broken; 1: one was, and the output says how to repeat it.
 """
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import HANG, Options, Report, die_with_parent, percentiles
+from common import FAULTS, HANG, Options, Report, die_with_parent, percentiles
 
 FOLDER = Path(__file__).resolve().parent
 VICTIM = FOLDER.parents[1] / "build/release/cxx/tests/soak_victim"
@@ -60,17 +60,22 @@ def amount_of(campaign: str, arguments: argparse.Namespace) -> int:
     return int(amounts[campaign])
 
 
-# ---- a worker ----------------------------------------------------------------------------------------------------------
+# ---- a worker --------------------------------------------------------------------------------------------------------
 
 
 def work(words: str) -> None:
     die_with_parent()
     task = json.loads(words)
-    report = importlib.import_module(task["campaign"]).run(Options(**task["options"]))
+    report = Report(task["campaign"], task["options"]["seed"])
+    try:
+        importlib.import_module(task["campaign"]).run(Options(**task["options"]), report)
+    except Exception as error:
+        state = Path(task["options"]["state"])
+        report.caught(error, f"in {state.read_text() if state.exists() else 'its beginning'}")
     Path(task["result"]).write_text(json.dumps(dataclasses.asdict(report)))
 
 
-# ---- the one who watches -----------------------------------------------------------------------------------------------
+# ---- the one who watches ---------------------------------------------------------------------------------------------
 
 
 def run(campaign: str, arguments: argparse.Namespace, folder: str) -> Report:
@@ -95,32 +100,32 @@ def run(campaign: str, arguments: argparse.Namespace, folder: str) -> Report:
         code = watch(process, state, end)
         if Path(result).exists():
             report.merge(json.loads(Path(result).read_text()))
-        if code != 0:
-            doing = Path(state).read_text() if Path(state).exists() else ""
-            hang = bool(doing) and code in (1, "no end within the time")
-            report.count("hangs", 1 if hang else 0)
-            report.fail(f"worker {i} {'hung' if hang else 'crashed'} ({code}), in {doing or 'its own code'}")
+        doing = Path(state).read_text() if Path(state).exists() else "its beginning"
+        if code is None or code == 1:  # 1 is the watchdog's: every exception is caught
+            report.fail("hang", f"worker {i} was not through in time with {doing}")
+        elif code != 0:
+            report.fail("crash" if code < 0 else "harness", f"worker {i} ended with {code}, in {doing}")
     return report
 
 
-def watch(process: subprocess.Popen[bytes], state: str, end: float) -> object:
-    """How it ended. A worker that has not begun another round for long, stopped perhaps, is ended."""
+def watch(process: subprocess.Popen[bytes], state: str, end: float) -> int | None:
+    """How it ended. None: it had not begun another round for long, was stopped perhaps, and has been ended."""
     while process.poll() is None:
         begun = os.stat(state).st_mtime if os.path.exists(state) else time.time()
         if time.time() - begun > STALE or time.monotonic() > end:
             process.kill()
             process.wait()
-            return "no end within the time"
+            return None
         time.sleep(0.05)
     return process.returncode
 
 
-LAST_LINES = {
-    "kills": ("kills", "hangs", "lost", "torn"),
-    "hostile_peer": ("hostile rounds", "hangs", "crashes", "leaks"),
-    "interrupts": ("interrupts", "hangs", "lost", "left"),
-    "signals": ("signals", "hangs", "lost"),
-    "sleepers": ("sleeps", "hangs", "left to the end of a slice"),
+UNITS = {
+    "kills": "kills",
+    "hostile_peer": "hostile rounds",
+    "interrupts": "interrupts",
+    "signals": "signals",
+    "sleepers": "sleeps",
 }
 
 
@@ -131,19 +136,14 @@ def tell(report: Report) -> str:
     for what, values in report.latencies.items():
         median, high, most = percentiles(values)
         print(f"  {what}: {median:.2f} ms median, {high:.2f} ms 99th percentile, {most:.2f} ms at most")
-    main, *faults = LAST_LINES[report.name]
+    main = UNITS[report.name]
     number = report.counts.get(main, 0)
     print(f"  {number / report.seconds if report.seconds else 0:.1f} {main} per second, {report.seconds:.0f} s")
-    for failure in report.failures:
-        print(f"  FAILED: {failure}")
-    found = [f"{report.counts.get(each, 0) + count_failures(report, each)} {each}" for each in faults]
-    verdict = "ok" if not report.failures else f"{len(report.failures)} failures"
-    return f"soak: {number:,} {main}, {', '.join(found)}: {verdict}"
-
-
-def count_failures(report: Report, fault: str) -> int:
-    word = {"crashes": "crash", "leaks": "leak", "left": "left", "lost": "lost", "torn": "torn"}.get(fault)
-    return sum(word in failure for failure in report.failures) if word else 0
+    for fault, what in report.failures:
+        print(f"  FAILED ({fault}): {what}")
+    numbers = {fault: sum(each == fault for each, _ in report.failures) for fault in FAULTS}
+    found = [f"{count} {fault}" for fault, count in numbers.items() if count]
+    return f"soak: {number:,} {main}: {'FAILED: ' + ', '.join(found) if found else 'ok'}"
 
 
 def main() -> int:
@@ -164,8 +164,8 @@ def main() -> int:
         for campaign in arguments.only or CAMPAIGNS:
             print(f"{campaign}:", flush=True)
             report = run(campaign, arguments, folder)
-            if report.counts.get(LAST_LINES[campaign][0], 0) == 0 and not report.failures:
-                report.fail("it did nothing")
+            if report.counts.get(UNITS[campaign], 0) == 0 and not report.failures:
+                report.fail("harness", "it did nothing")
             lines.append(tell(report))
             print(lines[-1], flush=True)
             if report.failures:

@@ -12,15 +12,63 @@ import random
 import signal
 import struct
 import time
+import traceback
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn, get_args
+
+import tachyon
 
 HEAD = struct.Struct("<QI")  # number, crc of the rest: what a message begins with
 HANG = 20.0  # seconds that a round may take before it counts as hung; everything in it is done within one or two
 NOTICE = 8.0  # the timeout of calls that ought to end by a death
 MOST_FAILURES = 5  # of a campaign, before it gives up
+
+# ---- findings --------------------------------------------------------------------------------------------------------
+
+# lost: a message missing, twice, or out of its place. torn: other bytes than were sent. late: nobody woke who slept.
+# cut off: a caller lost its server by another's Ctrl-C. wrong: another error than promised, or at another time.
+# harness: an exception of the soak's own, which says nothing about the library until somebody has looked.
+Fault = Literal["lost", "torn", "hang", "late", "leak", "crash", "cut off", "wrong", "harness"]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+CODE = 10  # exit status of a process that found something: this, and which
+
+
+class Finding(Exception):
+    """A promise that was broken."""
+
+    def __init__(self, fault: Fault, what: str) -> None:
+        super().__init__(what)
+        self.fault = fault
+
+
+def fault_of(error: BaseException) -> Fault:
+    if isinstance(error, Finding):
+        return error.fault
+    if isinstance(error, (tachyon.PeerDeadError, tachyon.HandshakeError)):
+        return "torn" if getattr(error, "reason", "") == "corrupt" else "wrong"
+    if isinstance(error, tachyon.TachyonTimeoutError):  # all that is timed is done long before
+        return "hang"
+    return "wrong" if isinstance(error, tachyon.TachyonError) else "harness"
+
+
+def exit_with(error: BaseException) -> NoReturn:
+    """Ends a child, so that whoever reaps it knows what was found."""
+    traceback.print_exception(error)
+    os._exit(CODE + FAULTS.index(fault_of(error)))
+
+
+def judge_exit(status: int, who: str) -> None:
+    """Finding if a child that was reaped had one, or crashed."""
+    code = os.waitstatus_to_exitcode(status)
+    if code == 0:
+        return
+    if code < 0:
+        raise Finding("crash", f"{who} ended by signal {-code}")
+    known = CODE <= code < CODE + len(FAULTS)
+    raise Finding(FAULTS[code - CODE] if known else "harness", f"{who} ended with {code}; it said above why")
+
 
 # ---- messages --------------------------------------------------------------------------------------------------------
 
@@ -51,21 +99,25 @@ class Payloads:
 
 
 def number_of(data: bytes | bytearray | memoryview) -> int:
-    """The number of a message; AssertionError if it is damaged."""
-    assert len(data) >= HEAD.size, f"torn: only {len(data)} bytes"
+    """The number of a message; a Finding if it is damaged."""
+    if len(data) < HEAD.size:
+        raise Finding("torn", f"only {len(data)} bytes")
     number, crc = HEAD.unpack_from(data)
-    assert zlib.crc32(memoryview(data)[HEAD.size :]) == crc, f"torn: message {number} has another checksum"
+    if zlib.crc32(memoryview(data)[HEAD.size :]) != crc:
+        raise Finding("torn", f"message {number} has another checksum")
     return int(number)
 
 
 def check(data: bytes | bytearray | memoryview, expected: int) -> None:
     number = number_of(data)
-    assert number == expected, f"lost or out of order: message {number} where {expected} was due"
+    if number != expected:
+        raise Finding("lost", f"message {number} where {expected} was due")
 
 
 # ---- numbers that outlive whoever wrote them -------------------------------------------------------------------------
 
 ROUND, PHASE, DONE, KILLED_AT, WRONG, ARMED, ACKNOWLEDGED, COUNT = range(8)
+FINISHING = 3  # a PHASE: everything has been sent, and finish() comes next
 
 
 class Slots:
@@ -158,7 +210,7 @@ class Report:
     name: str
     seed: str
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    failures: list[str] = dataclasses.field(default_factory=list)
+    failures: list[tuple[Fault, str]] = dataclasses.field(default_factory=list)
     latencies: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # ms
     seconds: float = 0.0
 
@@ -168,8 +220,14 @@ class Report:
     def latency(self, what: str, seconds: float) -> None:
         self.latencies.setdefault(what, []).append(seconds * 1000)
 
-    def fail(self, what: str) -> None:
-        self.failures.append(what)
+    def fail(self, fault: Fault, what: str) -> None:
+        self.failures.append((fault, what))
+
+    def caught(self, error: Exception, where: str) -> None:
+        fault = fault_of(error)
+        if fault == "harness":
+            traceback.print_exception(error)
+        self.fail(fault, f"{error if isinstance(error, Finding) else repr(error)}; {where}")
 
     @property
     def hopeless(self) -> bool:
@@ -180,7 +238,7 @@ class Report:
             self.count(key, value)
         for key, values in other["latencies"].items():
             self.latencies.setdefault(key, []).extend(values)
-        self.failures += other["failures"]
+        self.failures += [(fault, what) for fault, what in other["failures"]]
         self.seconds = max(self.seconds, other["seconds"])
 
 

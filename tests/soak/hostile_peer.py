@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import raw
-from common import HANG, Options, Report, Watchdog
+from common import HANG, Finding, Options, Report, Watchdog
 from raw import HEADER, LINE, PAGE, Greeting, Peer, frame, put, wild
 
 import tachyon
 
 PRESENT = 0.12  # seconds that a hostile peer stays
+SPARSE = 1 << 30  # bytes of ring, none of them written
 NEWCOMER = 30.0  # seconds within which one gets in, whoever stalls
 STALLERS = 200
 ROUNDS = {
@@ -37,6 +38,7 @@ ROUNDS = {
     "flood": 2,
     "handlers": 2,
     "stallers": 1,
+    "sparse": 1,
 }
 
 
@@ -57,17 +59,16 @@ class Target:
         return bool(select.select([self.out], [], [], 0)[0])
 
     def hear(self, seconds: float) -> bytes:
-        """What it answers; AssertionError if it has crashed or hangs."""
+        """What it answers; a Finding if it has crashed or hangs."""
         if not select.select([self.out], [], [], seconds)[0]:
             self.process.send_signal(signal.SIGUSR2)  # a traceback
             time.sleep(0.5)
             self.close()
-            self.report.count("hangs")
-            raise AssertionError("the target hung; its traceback is above")
+            raise Finding("hang", "the target hung; its traceback is above")
         line = bytes(self.out.readline())
         if not line:
             code = self.process.wait()
-            raise AssertionError(f"crash: the target ended with {code}")
+            raise Finding("crash", f"the target ended with {code}")
         return line
 
     def close(self) -> None:
@@ -196,16 +197,18 @@ class Campaign:
     def judge(self, seconds: float = HANG) -> None:
         told = json.loads(self.target.hear(seconds))
         if "wrong" in told:
-            raise AssertionError(told["wrong"])
+            raise Finding(told["fault"], told["wrong"])
         self.report.count(f"ended by {told['ended'] or 'nothing'}")
         if "held" in told:
             if self.before and any(now > then for now, then in zip(told["held"], self.before, strict=True)):
-                raise AssertionError(f"leak: (descriptors, mappings) were {self.before}, are {told['held']}")
+                raise Finding("leak", f"(descriptors, mappings) were {self.before}, are {told['held']}")
             self.before = self.before or told["held"]
 
     def round(self, n: int) -> None:
         source = random.Random(f"{self.seed}/{n}")
         kind = source.choices(self.rounds, [ROUNDS[each] for each in self.rounds])[0]
+        if n < len(self.rounds):  # each of them at least once
+            kind = self.rounds[n]
         rpc = source.random() < 0.5
         self.watchdog.round(f"round {n}: {kind} {'of an RpcBus' if rpc else 'of a Bus'}", 3 * HANG)
         getattr(self, "as_" + kind.replace(" ", "_"))(source, rpc)
@@ -299,9 +302,8 @@ class Campaign:
                     begin = at % capacity
                     memory[PAGE + begin : PAGE + begin + (1 << 20)] = block[: 1 << 20]
                     at += 1 << 20
-                assert self.target.heard(), (
-                    "hang: as long as replies come that nobody asked for, the target is not back"
-                )
+                if not self.target.heard():
+                    raise Finding("hang", "as long as replies come that nobody asked for, the target is not back")
         self.judge()
 
     def as_handlers(self, source: random.Random, _: bool) -> None:
@@ -313,9 +315,19 @@ class Campaign:
             with contextlib.suppress(tachyon.RpcError):
                 fail.call(one, bytes(source.randrange(3)), timeout=5)
             try:
-                assert echo.call(other, b"x", timeout=5) == b"x"
+                answer = echo.call(other, b"x", timeout=5)
             except tachyon.TachyonError as error:
-                raise AssertionError(f"one caller's handler ended another: {error!r}") from None
+                raise Finding("cut off", f"one caller's handler ended another: {error!r}") from None
+            if answer != b"x":
+                raise Finding("torn", f"{answer!r} instead of the call's own bytes")
+        self.judge()
+
+    def as_sparse(self, source: random.Random, rpc: bool) -> None:
+        """A listener that offers far more memory than it has: that must not become the connector's."""
+        with self.listening() as server, contextlib.suppress(OSError):
+            self.tell("connect", rpc, source.randrange(1 << 32), 5)
+            peer = raw.shake_as_listener(server, self.greeting, rpc, SPARSE)
+            peer.close()
         self.judge()
 
     def as_stallers(self, source: random.Random, rpc: bool) -> None:
@@ -332,7 +344,7 @@ class Campaign:
             try:
                 kind.connect(path, timeout=NEWCOMER - 1).close()
             except tachyon.TachyonError as error:
-                raise AssertionError(f"no way in among {STALLERS} stallers: {error}") from None
+                raise Finding("hang", f"no way in among {STALLERS} stallers: {error}") from None
             self.report.latency(f"a newcomer among {STALLERS} stallers", time.monotonic() - begin)
         finally:
             os.kill(pid, signal.SIGKILL)
@@ -361,8 +373,7 @@ def stall(path: str, hello: bytearray) -> None:
         time.sleep(0.005)
 
 
-def run(options: Options) -> Report:
-    report = Report("hostile_peer", options.seed)
+def run(options: Options, report: Report) -> None:
     folder = tempfile.mkdtemp(prefix="soak-")
     begin = time.monotonic()
     campaign = Campaign(options, report, folder)
@@ -376,9 +387,9 @@ def run(options: Options) -> Report:
                     campaign.watchdog.round("looking for leaks")
                     campaign.tell("server", True, 0, 6 if n else 0.1, count=True)  # stallers are dropped after 5 s
                     campaign.judge()
-            except (AssertionError, tachyon.TachyonError, OSError) as error:
+            except (Finding, tachyon.TachyonError) as error:
                 state = Path(options.state or os.devnull).read_text()
-                report.fail(f"{type(error).__name__}: {error}; in {state}, seed {options.seed}")
+                report.caught(error, f"in {state}, seed {options.seed}")
                 campaign.target.close()
                 shutil.rmtree(folder)
                 os.mkdir(folder)
@@ -387,6 +398,5 @@ def run(options: Options) -> Report:
     finally:
         campaign.target.close()
         shutil.rmtree(folder, ignore_errors=True)
+        report.seconds = time.monotonic() - begin
     campaign.watchdog.over()
-    report.seconds = time.monotonic() - begin
-    return report

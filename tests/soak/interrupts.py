@@ -11,17 +11,34 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 
-from common import ACKNOWLEDGED, ARMED, COUNT, DONE, HANG, WRONG, Options, Report, Slots, Watchdog, held, number_of
+from common import (
+    ACKNOWLEDGED,
+    ARMED,
+    COUNT,
+    DONE,
+    HANG,
+    WRONG,
+    Fault,
+    Finding,
+    Options,
+    Report,
+    Slots,
+    Watchdog,
+    held,
+    judge_exit,
+    number_of,
+)
 from signals import feed
 from sleepers import child, reap
 
 import tachyon
 
-PART = 100  # interrupts per connection
+PART = 100  # interrupts per connection, at most
 CALLS = [
     "recv",
     "into",
@@ -36,7 +53,13 @@ CALLS = [
     "call",
     "dispatcher",
     "server",
+    "beginning",
 ]
+
+
+def require(condition: bool, fault: Fault, what: str) -> None:
+    if not condition:
+        raise Finding(fault, what)
 
 
 def library_was_interrupted(error: BaseException) -> bool:
@@ -50,7 +73,7 @@ def library_was_interrupted(error: BaseException) -> bool:
 
 
 def interrupted(slots: Slots, n: int, act: Callable[[], object]) -> BaseException | None:
-    """Acts until the one SIGINT comes. The exception, or None if the call swallowed it and returned, as a server does."""
+    """Acts until the one SIGINT comes. The exception, or None if the call took it and returned, as a server does."""
     caught: BaseException | None = None
     try:
         slots[ARMED] = n
@@ -69,9 +92,63 @@ def forever(step: Callable[[], object]) -> Callable[[], None]:
     return loop
 
 
-def be(how: str, path: str, slots: Slots, times: int) -> None:
-    """The worker. AssertionError: something was lost, or left."""
-    if how in ("listen", "connect"):
+def came_out_of_the_loop(error: BaseException | None) -> bool:
+    """Or did it come before the loop had begun?"""
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.endswith(("_loops.pxi", "_server.py", "_dispatcher.py")):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def begin(path: str, slots: Slots, times: int) -> None:
+    """Ctrl-C at each of the first steps of serve_forever, forced: it can serve again, and close."""
+    random_step = random.Random(path)
+    dispatcher = tachyon.RpcDispatcher()
+    server = tachyon.RpcServer(path, dispatcher, 1024, 1024)
+
+    @dispatcher.handler(1)
+    def once(payload: memoryview) -> memoryview:
+        server.stop()
+        return payload
+
+    with server:
+        for n in range(1, times + 1):
+            left = random_step.randrange(80)
+
+            def step(*_: object) -> None:
+                nonlocal left
+                left -= 1
+                if left == -1:
+                    sys.setprofile(None)
+                    signal.raise_signal(signal.SIGINT)
+
+            slots[ARMED] = n
+            with contextlib.suppress(KeyboardInterrupt):
+                try:
+                    sys.setprofile(step)
+                    server.serve_forever()
+                finally:
+                    sys.setprofile(None)
+            slots[COUNT] += left < 0
+            ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            require(ours, "wrong", "serve_forever kept the handler of SIGINT")
+            before = server.stats()["served"]
+            server.serve_forever()  # BusBusyError: it was left locked
+            if server.stats()["served"] == before:  # a stop() of the first time was left over
+                server.serve_forever()
+            require(server.stats()["served"] > before, "wrong", "it serves no more")
+            slots[ACKNOWLEDGED] = n
+        slots[DONE] = 1
+    require(not os.path.exists(path), "leak", "the socket file")
+
+
+def be(how: str, path: str, slots: Slots, times: int) -> None:  # noqa: PLR0912 - one branch for each kind of call
+    """The worker. Finding: something was lost, or left."""
+    if how == "beginning":
+        begin(path, slots, times)
+    elif how in ("listen", "connect"):
         before = held()
         act: Callable[[], object] = (
             (lambda: tachyon.Bus.listen(path, 4096))
@@ -80,8 +157,8 @@ def be(how: str, path: str, slots: Slots, times: int) -> None:
         )
         for n in range(1, times + 1):
             interrupted(slots, n, act)
-            assert not os.path.exists(path), "left: the socket file"
-        assert held() <= before, f"left: {held()} instead of {before}"
+            require(not os.path.exists(path), "leak", "the socket file")
+        require(held() <= before, "leak", f"{held()} instead of {before}")
     elif how in ("wait", "call"):
         with tachyon.RpcBus.connect(path, timeout=HANG) as caller:
             endpoint = tachyon.tachyon_rpc(1)(bytes)
@@ -96,19 +173,19 @@ def be(how: str, path: str, slots: Slots, times: int) -> None:
                 interrupted(slots, n, forever(wait if how == "wait" else lambda: endpoint.call(caller, b"x")))
                 if how == "wait":
                     caller.cancel(ids[-1]) if ids else None
-                assert endpoint.call(caller, b"x", timeout=HANG) == b"x"
+                require(endpoint.call(caller, b"x", timeout=HANG) == b"x", "torn", "another answer")
             time.sleep(0.02)
             endpoint.call(caller, b"x", timeout=HANG)
             stats = caller.stats()
             # Of a raw call() whose id never got out of the interpreter nothing can be known.
-            assert how == "wait" or stats["set_aside"] == 0, f"left: {stats['set_aside']} replies set aside"
+            require(how == "wait" or stats["set_aside"] == 0, "leak", f"{stats['set_aside']} replies set aside")
     elif how == "dispatcher":
         dispatcher = tachyon.RpcDispatcher()
         dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
         with tachyon.RpcBus.listen(path, 1024, 1024, timeout=HANG) as callee:
             for n in range(1, times + 1):
-                if interrupted(slots, n, lambda: dispatcher.serve_forever(callee)) is not None:
-                    slots[COUNT] += 1
+                error = interrupted(slots, n, lambda: dispatcher.serve_forever(callee))
+                slots[COUNT] += came_out_of_the_loop(error)
             slots[DONE] = 1
             dispatcher.serve_forever(callee)
     elif how == "server":
@@ -116,12 +193,11 @@ def be(how: str, path: str, slots: Slots, times: int) -> None:
         dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
         with tachyon.RpcServer(path, dispatcher, 1024, 1024) as server:
             for n in range(1, times + 1):
-                if interrupted(slots, n, server.serve_forever) is not None:
-                    slots[COUNT] += 1
+                slots[COUNT] += came_out_of_the_loop(interrupted(slots, n, server.serve_forever))
             server.stop()
             server.serve_forever()  # BusBusyError: it was left locked
             slots[DONE] = 1
-        assert not os.path.exists(path), "left: the socket file"
+        require(not os.path.exists(path), "leak", "the socket file")
     elif how in ("send", "many", "claim"):
         with tachyon.Bus.connect(path, timeout=HANG) as bus:
 
@@ -150,7 +226,7 @@ def read(how: str, path: str, slots: Slots, times: int) -> None:
             nonlocal number
             if how == "recv":
                 found = number_of(bus.recv().data)
-                assert found == number, f"lost: {found} where {number} was due"
+                require(found == number, "lost", f"{found} where {number} was due")
                 number += 1
             elif how == "into":
                 bus.recv_into(buffer)
@@ -167,11 +243,12 @@ def read(how: str, path: str, slots: Slots, times: int) -> None:
             freed = bus.stats()["messages"]
             inside = error is not None and library_was_interrupted(error)
             # Between the call's return and its use the interpreter may be interrupted: that message was delivered.
-            assert freed == number or (freed == number + 1 and not inside) or how == "batch", f"lost: {freed}, {number}"
+            known = freed == number or (freed == number + 1 and not inside) or how == "batch"
+            require(known, "lost", f"{freed} taken, {number} delivered")
             number = freed
         slots[DONE] = 1
         for message in bus:
-            assert number_of(message.data) == number, f"lost: {number_of(message.data)} where {number} was due"
+            require(number_of(message.data) == number, "lost", f"{number_of(message.data)} where {number} was due")
             number += 1
 
 
@@ -183,7 +260,7 @@ def call_them(path: str, slots: Slots, reconnect: bool) -> None:
             with tachyon.RpcBus.connect(path, timeout=HANG) as caller:
                 while not slots[DONE]:
                     with contextlib.suppress(tachyon.RpcError):  # Ctrl-C within the handler
-                        assert echo.call(caller, b"x", timeout=HANG) == b"x"
+                        require(echo.call(caller, b"x", timeout=HANG) == b"x", "torn", "another answer")
         except tachyon.PeerDeadError:
             if not slots[DONE]:
                 slots[WRONG] += 1
@@ -205,7 +282,7 @@ def take_numbers(path: str) -> None:
     with tachyon.Bus.listen(path, 1024, timeout=HANG) as bus:
         for message in bus:
             found = int.from_bytes(message.data, "little")
-            assert found == number, f"lost or twice: {found} where {number} was due"
+            require(found == number, "lost", f"{found} where {number} was due")
             number += 1
             time.sleep(0.0003)
 
@@ -214,8 +291,8 @@ def other_side(how: str, path: str, slots: Slots, source: random.Random) -> int:
     """Who talks to the worker meanwhile; 0: nobody."""
     if how in ("listen", "connect"):
         return 0
-    if how in ("dispatcher", "server"):
-        return child(lambda: call_them(path, slots, how == "server"))
+    if how in ("dispatcher", "server", "beginning"):
+        return child(lambda: call_them(path, slots, how != "dispatcher"))
     if how in ("wait", "call"):
         return child(lambda: answer_them(path))
     if how in ("send", "many", "claim"):
@@ -225,69 +302,94 @@ def other_side(how: str, path: str, slots: Slots, source: random.Random) -> int:
     return child(lambda: feed(path, seed, False, HANG, lambda: bool(slots[DONE])))
 
 
+class Worker:
+    def __init__(self, body: Callable[[], None]) -> None:
+        self.pid, self.running = child(body), True
+
+    def check(self) -> None:
+        gone, status = os.waitpid(self.pid, os.WNOHANG)
+        if gone:
+            self.running = False
+            judge_exit(status, "the worker")
+            raise Finding("wrong", "the worker was cut off: its peer was gone")
+
+    def reap(self) -> None:
+        self.running = False
+        reap(self.pid)
+
+    def kill(self) -> None:
+        if self.running:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+    def await_slot(self, slots: Slots, slot: int, n: int) -> None:
+        end = time.monotonic() + HANG / 2
+        while slots[slot] < n:  # who interrupts itself is ahead
+            self.check()
+            if time.monotonic() > end:
+                raise Finding("hang", f"Ctrl-C number {n} ended nothing")
+            time.sleep(0.00005)
+
+
+def interrupt(how: str, worker: Worker, slots: Slots, times: int, source: random.Random, report: Report) -> None:
+    for n in range(1, times + 1):
+        worker.await_slot(slots, ARMED, n)
+        if how != "beginning":  # which interrupts itself
+            time.sleep(source.choice([0, source.random() * 0.0002, source.random() * 0.003]))
+            os.kill(worker.pid, signal.SIGINT)
+        since = time.monotonic()
+        worker.await_slot(slots, ACKNOWLEDGED, n)
+        if how != "beginning":
+            report.latency("Ctrl-C to the end of the call", time.monotonic() - since)
+        report.count("interrupts")
+
+
 def part(how: str, folder: str, times: int, source: random.Random, report: Report) -> None:
     path = f"{folder}/bus"
     slots = Slots(f"{folder}/slots")
     for slot in range(8):
         slots[slot] = 0
-    worker = child(lambda: be(how, path, slots, times))
+    worker = Worker(lambda: be(how, path, slots, times))
     other = other_side(how, path, slots, source)
     try:
-        for n in range(1, times + 1):
-            while slots[ARMED] != n:
-                if os.waitpid(worker, os.WNOHANG)[0]:
-                    worker = 0
-                    raise AssertionError(f"the worker failed after {n - 1} interrupts; it said why above")
-                time.sleep(0.00005)
-            time.sleep(source.choice([0, source.random() * 0.0002, source.random() * 0.003]))
-            os.kill(worker, signal.SIGINT)
-            begin = time.monotonic()
-            if not slots.await_value(ACKNOWLEDGED, n, HANG / 2):
-                report.count("hangs")
-                raise AssertionError(f"hang: Ctrl-C number {n} ended nothing")
-            report.latency("Ctrl-C to the end of the call", time.monotonic() - begin)
-            report.count("interrupts")
+        interrupt(how, worker, slots, times, source, report)
         if how in ("recv", "into", "zero", "batch", "dispatcher"):
             slots[DONE] = 1
-        ended, worker = worker, 0
-        reap(ended)
-        if slots[COUNT]:
-            report.count(f"KeyboardInterrupt came out of serve_forever or the line before ({how})", slots[COUNT])
+        worker.reap()
+        if how == "beginning":
+            report.count("forced in the first steps of serve_forever", slots[COUNT])
+        elif slots[COUNT]:
+            report.count(f"KeyboardInterrupt came out of serve_forever ({how})", slots[COUNT])
         if slots[WRONG]:
-            report.fail(f"{how}: callers cut off by Ctrl-C: {slots[WRONG]} of {times}")
+            report.fail("cut off", f"{how}: callers cut off by Ctrl-C: {slots[WRONG]} of {times}")
     finally:
-        for pid in filter(None, (worker, other)):
-            if pid == worker:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            else:
-                reap(pid)
+        worker.kill()
+        if other:
+            reap(other)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
 
-def run(options: Options) -> Report:
+def run(options: Options, report: Report) -> None:
     logging.getLogger("tachyon").addHandler(logging.NullHandler())
     logging.getLogger("tachyon").propagate = False
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    report = Report("interrupts", options.seed)
     watchdog = Watchdog(options.state)
     folder = tempfile.mkdtemp(prefix="soak-")
     begin = time.monotonic()
     n, left = options.start, options.amount
+    most = max(1, min(PART, options.amount // len(CALLS)))  # each kind gets its turn
     try:
         while left > 0 and time.monotonic() - begin < options.seconds and not report.hopeless:
-            how, times = CALLS[n % len(CALLS)], min(left, PART)
+            how, times = CALLS[n % len(CALLS)], min(left, most)
             watchdog.round(f"part {n}: {how}", 60)
             try:
                 part(how, folder, times, random.Random(f"{options.seed}/{n}"), report)
-            except (AssertionError, tachyon.TachyonError, OSError) as error:
-                report.fail(f"{how}: {type(error).__name__}: {error}; part {n} of seed {options.seed}")
+            except (Finding, tachyon.TachyonError) as error:
+                report.caught(error, f"{how}, part {n} of seed {options.seed}")
             left -= times
             n += 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        report.seconds = time.monotonic() - begin
     watchdog.over()
-    report.seconds = time.monotonic() - begin
-    return report

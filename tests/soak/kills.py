@@ -1,6 +1,7 @@
 """Kills at random moments. What was committed arrives, the survivor is told, nothing hangs, nothing is left behind.
 
-The survivor is this process, for all rounds; who is killed is made by zygote.py and does what victims.py, or victim.cpp, says.
+The survivor is this process, for all rounds; who is killed is made by zygote.py and does what victims.py or
+victim.cpp says.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from common import (
     PHASE,
     ROUND,
     WRONG,
+    Finding,
     Options,
     Payloads,
     Report,
     Slots,
     Watchdog,
     check,
+    fault_of,
     held,
+    judge_exit,
     settle,
 )
 from survivors import ANSWERS, READS, SENDS, answer_all, call_all, read_all, send_all
@@ -44,6 +48,7 @@ BUS_CAPACITIES = [64, 128, 1024, 1 << 16, 1 << 20]
 RPC_CAPACITIES = [128, 1024, 1 << 16]
 LEFT = 3  # messages of the one who comes second, after a victim that died in the handshake
 LEAK_CHECK = 50  # rounds
+REASONS = {"kill": "died", "close": "closed", "abort": "aborted", "raise": "aborted"}
 
 
 class Campaign:
@@ -54,7 +59,7 @@ class Campaign:
         self.watchdog = Watchdog(options.state)
         self.listener = tachyon.Listener(f"{folder}/many", 4096)
         self.server = tachyon.RpcServer(f"{folder}/server", tachyon.RpcDispatcher(), 1024, 1024)
-        self.ending = False  # a clean close
+        self.ending, self.killed = "kill", True
         self.before = held()
 
     # ---- one round ----
@@ -67,8 +72,14 @@ class Campaign:
         capacity = source.choice(RPC_CAPACITIES if rpc else BUS_CAPACITIES)
         if kind == "blink":
             capacity = 1024  # seven messages of a line fit: nobody waits for room while the survivor is stopped
-        closes = kind != "handshake" and source.random() < 0.08
-        by_itself = kind == "blink" or closes or (kind in ("produce", "call", "answer") and source.random() < 0.2)
+        ending = "kill"
+        if kind != "handshake" and source.random() < 0.15:
+            ending = source.choice(["close", "abort", "raise"])
+        elif kind == "produce" and source.random() < 0.12:
+            ending = "finish"
+        by_itself = (
+            kind == "blink" or ending != "kill" or (kind in ("produce", "call", "answer") and source.random() < 0.2)
+        )
         plan = {
             "round": n,
             "role": "produce" if kind in ("blink", "handshake") else kind,
@@ -84,7 +95,8 @@ class Campaign:
             "heir": source.choice(["none", "none", "none", "fork", "multiprocessing"]),
             "last": source.choice([1, 2, 5, 20, 200]) if by_itself else 0,
             "blink": os.getpid() if kind == "blink" else 0,
-            "closes": closes,
+            "ending": ending,
+            "holds": kind == "consume" and source.random() < 0.5,
         }
         if kind == "blink":
             plan |= {"last": source.randrange(1, 8), "heir": "none", "most": 48}
@@ -92,7 +104,11 @@ class Campaign:
         stopped = source.choice([0.002, 0.07, 0.12]) if source.random() < 0.08 else 0
         orders = {
             "plan": plan,
-            "when": "by itself" if by_itself or kind == "half a listener" else "ready",
+            "when": "finishing"
+            if ending == "finish"
+            else "by itself"
+            if by_itself or kind == "half a listener"
+            else "ready",
             "delay": source.choice([0, source.random() * 0.005, source.random() * 0.03]),
             "stopped": stopped,
             "goes on": stopped and source.choice([0, 0.003]),
@@ -102,7 +118,7 @@ class Campaign:
             plan |= {"capacity": 1024, "most": 48}
             orders |= {
                 "delay": source.random() * 0.006,
-                "second": plan | {"last": LEFT, "closes": True, "role": "produce"},
+                "second": plan | {"last": LEFT, "ending": "close", "role": "produce"},
             }
             if kind == "handshake":
                 orders["when"] = "start"
@@ -111,7 +127,7 @@ class Campaign:
     def round(self, n: int) -> None:
         kind, source, plan, orders = self.plan(n)
         self.watchdog.round(f"round {n}: {kind} {orders}")
-        self.ending = plan["closes"]
+        self.ending = plan["ending"]
         slots = self.slots
         slots[ROUND] = n
         for slot in (PHASE, DONE, KILLED_AT, WRONG):
@@ -137,19 +153,27 @@ class Campaign:
             with contextlib.suppress(FileNotFoundError):  # a listener that was killed left it
                 os.unlink(f"{self.folder}/bus")
             self.zygote.finish()
-        self.report.count("closes" if plan["closes"] else "kills")
+        self.report.count("kills" if self.killed else f"endings by {plan['ending']}")
+        if plan["holds"]:
+            self.report.count("victims that held several messages")
         self.report.count(f"{kind}, {'C++' if plan['cxx'] else 'Python'}")
         if orders["stopped"]:
             self.report.count("stopped peers")
         if plan["heir"] != "none":
             self.report.count("with a forked child")
         if slots[WRONG]:
-            raise AssertionError("lost: the victim received something else than what was sent")
+            judge_exit(slots[WRONG] << 8, "the victim")
 
     def hear(self) -> None:
-        status = int(self.zygote.hear()["ended"])
-        if status != signal.SIGKILL and not (status == 0 and self.ending):
-            raise AssertionError(f"the victim ended by itself, with status {status:#x}; it said why above")
+        told = self.zygote.hear()
+        if "hang" in told:
+            raise Finding("hang", told["hang"])
+        status = int(told["ended"])
+        self.killed = status == signal.SIGKILL
+        if not self.killed:
+            judge_exit(status, "the victim")
+            if self.ending == "kill":
+                raise Finding("harness", "the victim ended by itself")
 
     # ---- peers that got through the handshake ----
 
@@ -159,7 +183,7 @@ class Campaign:
             return kind.connect(plan["path"], timeout=NOTICE)
         bus = kind.listen(plan["path"], *[plan["capacity"]] * (2 if plan["rpc"] else 1), timeout=NOTICE)
         if os.path.exists(plan["path"]):
-            raise AssertionError(f"leak: {plan['path']} is still there after the handshake")
+            raise Finding("leak", f"{plan['path']} is still there after the handshake")
         return bus
 
     @contextlib.contextmanager
@@ -181,6 +205,8 @@ class Campaign:
             done, unheard = 0, 0
             if kind in ("produce", "blink"):
                 way = "poll" if kind == "blink" else source.choice(READS)
+                if plan["ending"] == "finish":  # let it get there, and wait
+                    settle(lambda: self.slots[KILLED_AT] != 0, source.random() * 0.06)
                 done, error = read_all(bus, way, source, timeout)
             elif kind == "consume":
                 done, error = send_all(bus, source.choice(SENDS), Payloads(source, plan["most"]), source, timeout)
@@ -192,7 +218,11 @@ class Campaign:
             noticed = time.monotonic_ns()
             self.judge(kind, plan, error, noticed)
             counted = self.slots[DONE]
-            if kind == "consume":
+            if plan["ending"] == "finish":  # it may have been killed before it said so: then that is a death
+                closed = type(error) is tachyon.PeerClosedError
+                exact = done == counted == plan["last"] if closed else done == plan["last"]
+                self.report.count("killed in finish(), after it was told" if closed else "killed in finish(), before")
+            elif kind == "consume":
                 exact = counted <= done + 1
             elif kind == "call" and error is None:  # the dispatcher may find out by an answer, and then reads no more
                 exact = done <= counted + 1
@@ -200,33 +230,37 @@ class Campaign:
                 # It may have been killed between a commit and the count of it.
                 exact = counted - unheard <= done <= counted + (0 if plan["last"] else 1)
             if not exact:
-                raise AssertionError(f"lost: the victim counted {counted}, the survivor {done}")
+                raise Finding("lost", f"the victim counted {counted}, the survivor {done}")
             self.report.count("messages", done)
 
     def judge(self, kind: str, plan: dict[str, Any], error: Exception | None, noticed: int) -> None:
         """Was that the right thing to say, and not before it was true?"""
         killed = self.slots[KILLED_AT]
+        if isinstance(error, tachyon.PeerDeadError) and error.reason == "corrupt":
+            raise Finding("torn", f"{error!r}")
+        if plan["ending"] == "finish" and isinstance(error, tachyon.PeerClosedError):
+            return
         if killed == 0:
-            raise AssertionError(f"declared dead while it lived: {error!r}")
+            raise Finding("wrong", f"declared dead while it lived: {error!r}")
+        reason = REASONS.get(plan["ending"], "died")
         if error is not None:
-            expected = tachyon.PeerClosedError if plan["closes"] else tachyon.PeerDeadError
-            if type(error) is not expected:
-                raise AssertionError(f"{error!r} is not {expected.__name__}")
+            expected = tachyon.PeerClosedError if reason == "closed" else tachyon.PeerDeadError
+            if type(error) is not expected or getattr(error, "reason", "") != reason:
+                raise Finding("wrong", f"{error!r} is not {expected.__name__} with the reason {reason!r}")
         if kind != "blink":
-            self.report.latency(
-                "notice of a close" if plan["closes"] else "notice of a death", (noticed - killed) / 1e9
-            )
+            what = {"died": "a death", "closed": "a close", "aborted": "an abort"}[reason]
+            self.report.latency(f"notice of {what}", (noticed - killed) / 1e9)
 
     def serve_many(self, source: random.Random) -> None:
         """The victim is one caller of a server, which goes on."""
-        wrong: list[str] = []
+        wrong: list[Exception] = []
         expected = iter(range(1 << 62))
 
         def echo(payload: memoryview) -> bytes:
             try:
                 check(payload, next(expected))
-            except AssertionError as error:
-                wrong.append(str(error))
+            except Finding as error:
+                wrong.append(error)
             return payload.tobytes()
 
         dispatcher = tachyon.RpcDispatcher()
@@ -237,10 +271,10 @@ class Campaign:
             try:
                 self.hear()
                 if not settle(lambda: self.server.stats()["callers"] == 0, NOTICE):
-                    wrong.append("the server was never told of the death")
+                    wrong.append(Finding("hang", "the server was never told of the death"))
                 self.report.latency("notice by a server", (time.monotonic_ns() - self.slots[KILLED_AT]) / 1e9)
-            except BaseException as error:
-                wrong.append(str(error))
+            except Exception as error:
+                wrong.append(error)
             finally:
                 self.server.stop()
 
@@ -249,7 +283,7 @@ class Campaign:
         self.server.serve_forever()
         ender.join()
         if wrong:
-            raise AssertionError(wrong[0])
+            raise wrong[0]
 
     # ---- peers that die on the way ----
 
@@ -276,9 +310,11 @@ class Campaign:
             done, error = read_all(bus, source.choice(READS), source, NOTICE)
         self.report.count("messages", done)
         if type(error) is tachyon.PeerClosedError and done != LEFT:
-            raise AssertionError(f"lost: {done} messages of {LEFT}, then {error!r}")
+            raise Finding("lost", f"{done} messages of {LEFT}, then {error!r}")
+        if type(error) is tachyon.PeerDeadError and error.reason != "died":
+            raise Finding(fault_of(error), repr(error))
         if type(error) is tachyon.PeerDeadError and self.slots[KILLED_AT] == 0:
-            raise AssertionError(f"declared dead while it lived: {error!r}")
+            raise Finding("wrong", f"declared dead while it lived: {error!r}")
         self.report.count(
             "handshakes that ended with the second" if done == LEFT else "handshakes that the first ended"
         )
@@ -300,7 +336,7 @@ class Campaign:
             for number in os.listdir("/proc/self/fd"):
                 with contextlib.suppress(OSError):
                     names.append(os.readlink(f"/proc/self/fd/{number}"))
-            self.report.fail(f"leak: (descriptors, mappings) were {self.before}, are {held()}: {sorted(names)}")
+            self.report.fail("leak", f"(descriptors, mappings) were {self.before}, are {held()}: {sorted(names)}")
             self.before = held()
         self.report.count("looks for leaks")
 
@@ -313,13 +349,12 @@ class Campaign:
         self.watchdog.over()
         left = set(os.listdir(self.folder)) - {"slots"}
         if left:
-            self.report.fail(f"leak: {sorted(left)} left in the folder")
+            self.report.fail("leak", f"{sorted(left)} left in the folder")
 
 
-def run(options: Options) -> Report:
+def run(options: Options, report: Report) -> None:
     logging.getLogger("tachyon").addHandler(logging.NullHandler())
     logging.getLogger("tachyon").propagate = False
-    report = Report("kills", options.seed)
     folder = tempfile.mkdtemp(prefix="soak-")
     begin = time.monotonic()
     try:
@@ -329,13 +364,12 @@ def run(options: Options) -> Report:
                 break
             try:
                 campaign.round(n)
-            except (AssertionError, tachyon.TachyonError, OSError) as error:
-                report.fail(f"{type(error).__name__}: {error}; in {n}: {campaign.plan(n)[3]}")
+            except (Finding, tachyon.TachyonError) as error:
+                report.caught(error, f"in {n}: {campaign.plan(n)[3]}")
             if (n + 1) % LEAK_CHECK == 0:
                 campaign.look_for_leaks()
         campaign.look_for_leaks()
         campaign.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    report.seconds = time.monotonic() - begin
-    return report
+        report.seconds = time.monotonic() - begin

@@ -1,4 +1,4 @@
-"""The protocol by hand, for peers that follow it until they do not. Numbers come from layout.hpp and from a real greeting."""
+"""The protocol by hand, for peers that follow it until they do not. Numbers are of layout.hpp and a real greeting."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def shake_as_listener(server: socket.socket, greeting: Greeting, rpc: bool, capa
     return Peer(client, numbers)
 
 
-# ---- what goes into a ring ---------------------------------------------------------------------------------------------
+# ---- what goes into a ring -------------------------------------------------------------------------------------------
 
 
 def frame(size: int, type_id: int = 0, correlation_id: int = 0) -> bytes:
@@ -143,9 +143,12 @@ def frame(size: int, type_id: int = 0, correlation_id: int = 0) -> bytes:
 
 def wild(source: random.Random, capacity: int) -> int:
     return source.choice(
-        [0, 1, 2, 3, LINE, PADDING, PADDING - 1, 1 << 31, (1 << 64) - 1, (1 << 64) - LINE, 1 << 63]
-        + [capacity - 16, capacity - 15, capacity - 14, capacity, capacity + LINE, 2 * capacity]
-        + [source.randrange(1 << 64), source.randrange(4 * capacity + 1), source.randrange(capacity // LINE + 1) * LINE]
+        [
+            *(0, 1, 2, 3, LINE, PADDING, PADDING - 1, 1 << 31, (1 << 64) - 1, (1 << 64) - LINE, 1 << 63),
+            *(capacity - 16, capacity - 15, capacity - 14, capacity, capacity + LINE, 2 * capacity),
+            *(source.randrange(1 << 64), source.randrange(4 * capacity + 1)),
+            source.randrange(capacity // LINE + 1) * LINE,
+        ]
     )
 
 

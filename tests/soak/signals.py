@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from common import HANG, Options, Payloads, Report, Watchdog, check
+from common import HANG, Finding, Options, Payloads, Report, Watchdog, check
 from sleepers import child, reap
 
 import tachyon
@@ -156,8 +156,7 @@ def late(path: str, opens: Any) -> None:
     (opens(path, timeout=HANG) if opens is tachyon.Bus.connect else opens(path, 4096, timeout=HANG)).close()
 
 
-def run(options: Options) -> Report:
-    report = Report("signals", options.seed)
+def run(options: Options, report: Report) -> None:
     watchdog = Watchdog(options.state)
     folder = tempfile.mkdtemp(prefix="soak-")
     begin = time.monotonic()
@@ -178,17 +177,16 @@ def run(options: Options) -> Report:
                 numbers = storm(how, f"{folder}/bus", seconds, source)
                 report.count("messages", numbers)
                 if numbers == 0 or handled[0] == 0:
-                    report.fail(f"{how}: {numbers} messages, {handled[0]} signals: nothing was tried")
-            except (AssertionError, tachyon.TachyonError, OSError) as error:
-                report.fail(f"{how}: {type(error).__name__}: {error}")
+                    report.fail("harness", f"{how}: {numbers} messages, {handled[0]} signals: nothing was tried")
+            except (Finding, tachyon.TachyonError) as error:
+                report.caught(error, how)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             report.count("signals", handled[0])
             if os.path.exists(f"{folder}/bus"):
-                report.fail(f"{how}: left the socket file")
+                report.fail("leak", f"{how}: left the socket file")
                 os.unlink(f"{folder}/bus")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        report.seconds = time.monotonic() - begin
     watchdog.over()
-    report.seconds = time.monotonic() - begin
-    return report

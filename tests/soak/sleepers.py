@@ -1,7 +1,7 @@
-"""Whoever sleeps for a message, or for room, is woken by it, and not only by the end of the 50 ms that a sleep may take.
+"""Whoever sleeps for a message, or for room, is woken by it, not only by the end of the 50 ms that a sleep may take.
 
-No single wake has to be quick, since a machine may be busy; but that nearly all of them come at the end of a slice means that
-nobody woke them.
+No single wake has to be quick, since a machine may be busy; but that nearly all of them come at the end of a slice
+means that nobody woke them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import shutil
 import struct
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
-from common import HANG, Options, Report, Watchdog, die_with_parent
+from common import HANG, Options, Report, Watchdog, die_with_parent, exit_with, judge_exit
 
 import tachyon
 
 ENOUGH = 20  # samples, before anything is concluded
 LATE = 0.035  # seconds: a sleeper that nobody woke, a few ms into its slice of 50, comes later than this
 NOW = struct.Struct("<d")
+MARKED = 1
 
 
 def pause(source: random.Random) -> None:
@@ -74,11 +74,11 @@ def ask(bus: Any) -> float:
 
 
 def fill(bus: Any) -> float:
-    """Sleeps for room. The reader says when it made some, through the clock: by its next message it is known."""
+    """Sleeps for room. The message that had to wait is marked, by its type_id."""
     payload = bytes(bus.max_message_size // 2 - 64)
     while bus.try_send(payload):
         pass
-    bus.send(payload, timeout=HANG)
+    bus.send(payload, MARKED, timeout=HANG)
     return time.monotonic()
 
 
@@ -95,23 +95,19 @@ def child(body: Callable[[], None]) -> int:
     pid = os.fork()
     if pid != 0:
         return pid
-    code = 1
     try:
         die_with_parent()
         body()
-        code = 0
-    except (tachyon.PeerDeadError, tachyon.TachyonTimeoutError):
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-    return 0
+    except tachyon.PeerDeadError as error:
+        if error.reason == "corrupt":
+            exit_with(error)
+    except BaseException as error:
+        exit_with(error)
+    os._exit(0)
 
 
 def reap(pid: int) -> None:
-    if os.waitpid(pid, 0)[1] != 0:
-        raise AssertionError("the other side failed; it said why above")
+    judge_exit(os.waitpid(pid, 0)[1], "the other side")
 
 
 def sleep_for_messages(case: str, path: str, times: int, source: random.Random) -> list[float]:
@@ -141,10 +137,9 @@ def sleep_for_room(path: str, times: int, source: random.Random) -> list[float]:
             while True:
                 pause(source)
                 now = NOW.pack(time.monotonic())
-                bus.recv(timeout=HANG)
-                times_of.send(now)
-                while bus.try_recv() is not None:
+                while bus.recv(timeout=HANG).type_id != MARKED:
                     pass
+                times_of.send(now)
 
     pid = child(other)
     late = []
@@ -183,8 +178,7 @@ def sleep_in_a_server(path: str, times: int, source: random.Random) -> list[floa
     return late
 
 
-def run(options: Options) -> Report:
-    report = Report("sleepers", options.seed)
+def run(options: Options, report: Report) -> None:
     watchdog = Watchdog(options.state)
     folder = tempfile.mkdtemp(prefix="soak-")
     begin = time.monotonic()
@@ -211,11 +205,9 @@ def run(options: Options) -> Report:
             values = sorted(report.latencies.get(f"woken by {case}", [0.0]))
             if values[len(values) // 4] > LATE * 1000:
                 report.count("left to the end of a slice", sum(value > LATE * 1000 for value in values))
-                report.fail(
-                    f"nobody wakes who sleeps for {case}: a quarter of them slept on for {values[len(values) // 4]:.0f} ms or more"
-                )
+                least = values[len(values) // 4]
+                report.fail("late", f"nobody wakes who sleeps for {case}: three quarters slept {least:.0f} ms or more")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        report.seconds = time.monotonic() - begin
     watchdog.over()
-    report.seconds = time.monotonic() - begin
-    return report

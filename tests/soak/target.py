@@ -1,4 +1,4 @@
-"""The library under attack: does what it is told over a bus, with timeouts, and says how it went. Watched by hostile_peer.py."""
+"""The library under attack: does what it is told over a bus, with timeouts, and says how it went to hostile_peer.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import faulthandler
 import json
 import logging
 import random
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from common import die_with_parent, held
@@ -18,7 +20,14 @@ from common import die_with_parent, held
 import tachyon
 
 EACH = 0.03  # seconds: the timeout of a call
+MOST_RESIDENT = 512 << 20
 BEYOND = 5.0  # seconds beyond its timeout that a call may take on a busy machine
+
+
+def peak() -> int:
+    """The most bytes that were resident since the order came."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) << 10 if found else 0
 
 
 def operations(bus: Any, source: random.Random) -> list[Callable[[], object]]:
@@ -147,6 +156,7 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         told: dict[str, Any] = {"ended": "", "longest": 0.0}
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         try:
             obey(order, listeners, told)
         except tachyon.TachyonError as error:
@@ -154,9 +164,11 @@ def main() -> None:
         except MemoryError:
             told["ended"] = "MemoryError"
         except BaseException as error:
-            told["wrong"] = f"an error that is not ours: {error!r}"
+            told |= {"fault": "wrong", "wrong": f"an error that is not ours: {error!r}"}
         if told["longest"] > BEYOND:
-            told["wrong"] = f"a call took {told['longest']:.1f} s, its timeout was {EACH} s"
+            told |= {"fault": "hang", "wrong": f"a call took {told['longest']:.1f} s, its timeout was {EACH} s"}
+        if order["do"] == "connect" and peak() > MOST_RESIDENT:
+            told |= {"fault": "leak", "wrong": f"{peak() >> 20} MiB resident, by what a listener chose"}
         if order["count"]:
             told["held"] = held()
         print(json.dumps(told), flush=True)

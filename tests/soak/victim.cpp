@@ -16,6 +16,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tachyon/bus.hpp"
@@ -26,6 +27,7 @@ using namespace tachyon;
 namespace {
 
 enum Slot : std::size_t { kRound, kPhase, kDone, kKilledAt, kWrong };
+constexpr std::uint64_t kFinishing = 3;
 constexpr std::size_t kHead = 12;  // number, crc
 
 std::map<std::string, std::string> words;
@@ -35,9 +37,11 @@ std::mt19937_64 source;
 std::uint64_t number_in(const char* key) { return std::strtoull(words[key].c_str(), nullptr, 10); }
 std::uint64_t below(std::uint64_t bound) { return source() % bound; }
 
-[[noreturn]] void fail(const char* what, std::uint64_t number) {
+enum Code { kLost = 10, kTorn = 11, kBad = 17 };  // exit statuses: see common.py
+
+[[noreturn]] void fail(const char* what, std::uint64_t number, Code code = kBad) {
     std::fprintf(stderr, "the victim: %s, at %llu\n", what, static_cast<unsigned long long>(number));
-    std::exit(3);
+    std::exit(code);
 }
 
 std::uint32_t crc32(const std::uint8_t* data, std::size_t size) {
@@ -79,15 +83,16 @@ std::vector<std::uint8_t> make_payload(std::uint64_t number, std::uint64_t most)
 void check(const Frame& frame, std::uint64_t expected) {
     std::uint64_t number = 0;
     std::uint32_t crc = 0;
-    bool right = frame.size >= kHead;
-    if (right) {
+    bool whole = frame.size >= kHead;
+    if (whole) {
         std::memcpy(&number, frame.payload, 8);
         std::memcpy(&crc, frame.payload + 8, 4);
-        right = number == expected && crc == crc32(frame.payload + kHead, frame.size - kHead);
+        whole = crc == crc32(frame.payload + kHead, frame.size - kHead);
     }
-    if (right) return;
-    slots[kWrong].store(1);
-    fail("lost, torn or out of order", expected);
+    if (whole && number == expected) return;
+    const Code code = whole ? kLost : kTorn;
+    slots[kWrong].store(code);
+    fail(whole ? "another message was due" : "a damaged message", expected, code);
 }
 
 void wait_for_the_next_round() {
@@ -111,13 +116,26 @@ void before(std::uint64_t number) {
     if (number + 1 == number_in("last") && survivor != 0) stop(survivor);
 }
 
-template <class Ending>
-bool over(std::uint64_t number, Ending close) {
+struct GaveUp {};  // leaves the scope of the bus
+
+// `buses`: all of them.
+bool over(std::uint64_t number, std::initializer_list<Bus*> buses) {
     const std::uint64_t last = number_in("last");
     if (last == 0 || number < last) return false;
+    const std::string ending = words["ending"];
+    if (ending == "finish") {
+        Bus& bus = **buses.begin();
+        slots[kPhase].store(kFinishing);
+        if (bus.finish() != Status::ok) fail("finish failed", number);
+        Status left = Status::full;
+        while (left == Status::full || left == Status::interrupted) left = bus.wait_left(kNever);
+        if (left != Status::ok) fail("the consumer left something", static_cast<std::uint64_t>(left));
+        return true;
+    }
     slots[kKilledAt].store(now_ns());
-    if (number_in("closes") == 0) ::kill(::getpid(), SIGKILL);
-    close();
+    if (ending == "kill") ::kill(::getpid(), SIGKILL);
+    if (ending == "raise") throw GaveUp();
+    for (Bus* bus : buses) bus->close(ending == "abort" ? End::aborted : End::closed);
     return true;
 }
 
@@ -161,7 +179,7 @@ Frame receive(Bus& bus, Try attempt) {
 }
 
 void produce(Bus& bus) {
-    for (std::uint64_t number = 0; !over(number, [&] { bus.close(); });) {
+    for (std::uint64_t number = 0; !over(number, {&bus});) {
         const auto payload = make_payload(number, number_in("most"));
         before(number);
         send(bus, payload, static_cast<std::uint32_t>(number % 1000));
@@ -170,8 +188,38 @@ void produce(Bus& bus) {
     }
 }
 
+// Holds several messages and lets go of them in any order.
+void hold(Bus& bus) {
+    const std::uint64_t most = 2 + below(10);
+    std::vector<std::pair<Frame, std::uint64_t>> held;
+    const auto let_go = [&] {
+        const std::size_t at = below(held.size());
+        check(held[at].first, held[at].second);
+        if (bus.release(held[at].first) != Status::ok) fail("release failed", held[at].second);
+        held.erase(held.begin() + static_cast<std::ptrdiff_t>(at));
+    };
+    for (std::uint64_t number = 0; !over(number, {&bus});) {
+        Frame frame{};
+        const Status status = bus.try_peek(frame);
+        if (status == Status::ok) {
+            check(frame, number);
+            held.emplace_back(frame, number++);
+            if (held.size() >= most) let_go();
+            slots[kDone].store(number);
+            rest_now_and_then();
+        } else if (status != Status::empty) {
+            fail("nothing to receive", static_cast<std::uint64_t>(status));
+        } else if (held.empty()) {
+            (void)bus.wait_readable(kNever);
+        } else {
+            let_go();  // who holds all that fits would wait for itself
+        }
+    }
+}
+
 void consume(Bus& bus) {
-    for (std::uint64_t number = 0; !over(number, [&] { bus.close(); });) {
+    if (number_in("holds") != 0) return hold(bus);
+    for (std::uint64_t number = 0; !over(number, {&bus});) {
         const Frame frame = receive(bus, [&](Frame& each) { return bus.try_peek(each); });
         check(frame, number);
         if (bus.release(frame) != Status::ok) fail("release failed", number);
@@ -180,14 +228,9 @@ void consume(Bus& bus) {
     }
 }
 
-void close_both(RpcRings& rings) {
-    rings.calls->close();
-    rings.replies->close();
-}
-
 void call(RpcRings& rings) {
     Caller caller(rings);
-    for (std::uint64_t number = 0; !over(number, [&] { close_both(rings); });) {
+    for (std::uint64_t number = 0; !over(number, {rings.calls.get(), rings.replies.get()});) {
         const auto payload = make_payload(number, number_in("most"));
         before(number);
         const std::uint64_t id = caller.next_id();
@@ -203,7 +246,7 @@ void call(RpcRings& rings) {
 
 void answer(RpcRings& rings) {
     Callee callee(rings);
-    for (std::uint64_t number = 0; !over(number, [&] { close_both(rings); });) {
+    for (std::uint64_t number = 0; !over(number, {rings.calls.get(), rings.replies.get()});) {
         const Frame frame = receive(*rings.calls, [&](Frame& each) { return callee.try_serve(each); });
         check(frame, number);
         const std::vector<std::uint8_t> payload(frame.payload, frame.payload + frame.size);
@@ -257,8 +300,10 @@ int main(int count, char** arguments) {
     slots = static_cast<std::atomic<std::uint64_t>*>(memory);
     try {
         return be();
+    } catch (const GaveUp&) {
+        return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "the victim: %s\n", error.what());
-        return 3;
+        return kBad;
     }
 }

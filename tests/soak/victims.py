@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -11,7 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from common import DONE, HEAD, KILLED_AT, PHASE, ROUND, WRONG, Payloads, Slots, check
+from common import CODE, DONE, FAULTS, FINISHING, HEAD, KILLED_AT, PHASE, ROUND, WRONG, Finding, Payloads, Slots, check
+from survivors import Window
 
 import tachyon
 
@@ -51,11 +53,15 @@ def stop(pid: int) -> None:
         pass
 
 
+class GaveUp(Exception):
+    pass
+
+
 class Last:
-    """When it is time to go, and how: by its own hand right after a commit, or by a close."""
+    """When it is time to go, and how: by its own hand right after a commit, or as `ending` says."""
 
     def __init__(self, plan: Plan, slots: Slots) -> None:
-        self.after, self.survivor, self.closes = plan["last"], plan["blink"], plan["closes"]
+        self.after, self.survivor, self.ending = plan["last"], plan["blink"], plan["ending"]
         self.slots = slots
 
     def before(self, number: int) -> None:
@@ -66,10 +72,20 @@ class Last:
     def over(self, number: int, bus: Any) -> bool:
         if not self.after or number < self.after:
             return False
+        if self.ending == "finish":
+            self.slots[PHASE] = FINISHING
+            bus.finish(timeout=PATIENCE)  # killed meanwhile, most of the time
+            return True
         self.slots[KILLED_AT] = time.monotonic_ns()
-        if not self.closes:
+        if self.ending == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        bus.close()
+        elif self.ending == "close":
+            bus.close()
+        elif self.ending == "abort":
+            bus.abort()
+        else:
+            with contextlib.suppress(GaveUp), bus:
+                raise GaveUp
         return True
 
 
@@ -110,7 +126,21 @@ def produce(bus: Any, plan: Plan, slots: Slots, source: random.Random) -> None:
             time.sleep(source.random() * 0.003)
 
 
+def hold(bus: Any, plan: Plan, slots: Slots, source: random.Random) -> None:
+    """A consumer that is killed while it holds several messages, which it lets go in any order."""
+    last, window, number = Last(plan, slots), Window(source), 0
+    while not last.over(number, bus):
+        if window.take(bus, None):
+            number += 1
+        slots[DONE] = number
+        if source.random() < plan["rests"]:
+            time.sleep(source.random() * 0.003)
+
+
 def consume(bus: Any, plan: Plan, slots: Slots, source: random.Random) -> None:
+    if plan["holds"]:
+        hold(bus, plan, slots, source)
+        return
     last = Last(plan, slots)
     buffer = bytearray(bus.max_message_size)
     number = 0
@@ -184,8 +214,8 @@ def be(plan: Plan, slots: Slots) -> None:
     slots[PHASE] = 1
     try:
         ROLES[plan["role"]](bus, plan, slots, source)
-    except AssertionError:
-        slots[WRONG] = 1
+    except Finding as error:
+        slots[WRONG] = CODE + FAULTS.index(error.fault)
         raise
     except (tachyon.PeerDeadError, tachyon.HandshakeError):
         if slots[ROUND] == plan["round"]:  # else the survivor is through with us

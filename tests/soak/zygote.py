@@ -1,6 +1,6 @@
 """Makes victims quickly, by fork from a process that has imported everything and opened nothing; and kills them.
 
-One round at a time: a line of JSON in, {"ended": status} out once the victim is dead; "end" in, {} out once all is tidy.
+One round at a time: a line of JSON in, {"ended": status} out once the victim is dead; {} in, {} out once all is tidy.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import IO, Any
 
-from common import HANG, KILLED_AT, PHASE, Slots, die_with_parent
+from common import FINISHING, HANG, KILLED_AT, PHASE, Finding, Slots, die_with_parent, exit_with
 
 Orders = dict[str, Any]
 
@@ -49,7 +48,6 @@ def start(plan: Orders, slots: Slots, victim: str | None) -> int:
     pid = os.fork()
     if pid != 0:
         return pid
-    code = 3
     try:
         die_with_parent()
         if plan["role"] == "half a listener":
@@ -57,10 +55,9 @@ def start(plan: Orders, slots: Slots, victim: str | None) -> int:
         import victims
 
         victims.be(plan, slots)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    os._exit(code)
+    except BaseException as error:
+        exit_with(error)
+    os._exit(0)
 
 
 def gone(pid: int) -> int | None:
@@ -74,15 +71,15 @@ def end(pid: int, orders: Orders, slots: Slots) -> int:
     if orders["when"] == "by itself":
         while (status := gone(pid)) is None:
             if time.monotonic() > limit:
-                raise TimeoutError("the victim did not come to its end")
+                raise Finding("hang", "the victim did not come to its end")
             time.sleep(0.0002)
         return status
-    if orders["when"] == "ready":
-        while slots[PHASE] != 1:
+    if orders["when"] != "start":
+        while slots[PHASE] != (FINISHING if orders["when"] == "finishing" else 1):
             if (status := gone(pid)) is not None:
                 return status
             if time.monotonic() > limit:
-                raise TimeoutError("the victim never got through the handshake")
+                raise Finding("hang", f"the victim never got to be {orders['when']}")
             time.sleep(0.0002)
     time.sleep(orders["delay"])
     if orders["stopped"]:
@@ -118,13 +115,18 @@ def main() -> None:
         orders = json.loads(line)
         if orders:
             pid = start(orders["plan"], slots, victim)
+            told: Orders = {}
             try:
-                status = end(pid, orders, slots)
+                told["ended"] = end(pid, orders, slots)
+            except Finding as error:
+                told["hang"] = str(error)
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
             finally:
                 if orders["plan"]["blink"]:
                     os.kill(survivor, signal.SIGCONT)
             second = start(orders["second"], slots, victim) if orders["second"] else 0
-            print(json.dumps({"ended": status}), flush=True)
+            print(json.dumps(told), flush=True)
             continue
         if second:
             with contextlib.suppress(ProcessLookupError):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tachyon")
 
+_MOST_AT_ONCE = 16  # new callers, before those who are there have their turn
 _PAUSE = 1.0  # seconds without new callers after one could not be let in for lack of descriptors or memory
 
 
@@ -113,7 +114,10 @@ class RpcServer(_Serving):
 
     def _accept(self) -> None:
         try:
-            while (bus := self._listener.try_accept()) is not None:
+            for _ in range(_MOST_AT_ONCE):  # the listener says so if there are more
+                bus = self._listener.try_accept()
+                if bus is None:
+                    break
                 try:
                     self._pending[bus] = None
                     self._accepted += 1

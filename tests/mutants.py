@@ -1646,6 +1646,8 @@ PROMISES = {
     M("it tries again at once", SERVER,
       "            self._listen_again = time.monotonic() + _PAUSE\n            self._waiting.remove(self._listener)\n", "",
       ("test_server.py::test_without_descriptors_for_one_more_caller_the_others_are_served",)),
+    M("newcomers come before all others", SERVER, "for _ in range(_MOST_AT_ONCE):", "while True:",
+      ("test_server.py::test_newcomers_without_end_do_not_keep_the_server_from_its_callers",)),
     M("it never listens again", SERVER, "                self._waiting.add(self._listener)\n", "",
       ("test_server.py::test_without_descriptors_for_one_more_caller_the_others_are_served",)),
 ],

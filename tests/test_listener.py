@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -168,6 +169,80 @@ def test_clients_that_say_nothing_garbage_or_the_wrong_kind_keep_nobody_out(path
         right.close()
         for each in strays:
             each.close()
+
+
+STALLERS = """
+import select, socket, struct
+good = bytes.fromhex(sys.argv[2])
+def come(n):
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.setblocking(False)
+    try:
+        client.connect(path)
+        if n % 3:
+            client.send(good)
+    except OSError:
+        client.close()
+        return None
+    return client
+stallers, kept, come_to, told = [None] * 200, [[] for _ in range(200)], 0, False
+while True:
+    for n, client in enumerate(stallers):
+        if client is not None:
+            try:
+                data, kept_now, _, _ = socket.recv_fds(client, 64, 2) if n % 3 == 2 else (client.recv(64), [], 0, None)
+                kept[n] += kept_now
+                if data:
+                    continue
+            except BlockingIOError:
+                continue
+            except OSError:
+                pass
+            client.close()
+            for each in kept[n]:
+                os.close(each)
+            kept[n] = []
+        stallers[n] = come(n)
+        come_to += stallers[n] is not None
+    if come_to >= 100 and not told:
+        say("all there")
+        told = True
+    time.sleep(0.001)
+"""
+
+
+def hello_of_a_bus(path):
+    """What Bus.connect says first."""
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(path)
+        listener.listen()
+        connecting = pool.submit(Bus.connect, path, timeout=5)
+        client = listener.accept()[0]
+        data = client.recv(64, socket.MSG_WAITALL)
+        os.unlink(path)
+        client.sendall(b"x" * 64)
+        client.close()
+        with pytest.raises(HandshakeError):
+            connecting.result(60)
+    assert len(data) == 64
+    return data
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["Bus.listen", "Listener"])
+def test_two_hundred_that_stall_in_another_process_keep_nobody_out(path, spawn, run_thread, once):
+    child = spawn(STALLERS, path, hello_of_a_bus(path).hex())
+    listener = None if once else Listener(path, 4096)
+    accept = (lambda: Bus.listen(path, 4096, timeout=30)) if once else lambda: listener.accept(timeout=30)
+    for newcomer in range(1 if once else 5):
+        accepting = run_thread(accept)
+        if newcomer == 0:
+            child.says("all there")
+        with Bus.connect(path, timeout=30) as there, accepting.result(60) as here:
+            assert here.peer_pid == os.getpid()
+            there.send(b"in")
+            assert here.recv(timeout=30).data == b"in"
+    if listener is not None:
+        listener.close()
 
 
 def test_an_rpc_listener_accepts_callees(path, run_thread):

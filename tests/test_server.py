@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -748,6 +749,48 @@ def test_a_handler_that_raises_anything_costs_its_call_and_nobody_else(serve, ca
             assert echo.call(other, b"x", timeout=30) == b"x"
             assert echo.call(caller, b"x", timeout=30) == b"x"
     assert [record.exc_info[0] for record in caplog.records] == errors
+
+
+def test_newcomers_without_end_do_not_keep_the_server_from_its_callers(path):
+    class Endless:
+        path = "endless"
+        accepted = 0
+
+        def try_accept(self):
+            self.accepted += 1
+            assert self.accepted < 1000
+            return object()
+
+    with RpcServer(path, RpcDispatcher()) as server:
+        listener, waiting = server._listener, server._waiting
+        server._listener = Endless()
+        server._waiting = SimpleNamespace(add=lambda bus: None)
+        try:
+            server._accept()
+            assert server.stats()["accepted"] == server._listener.accepted == 16
+        finally:
+            server._pending.clear()
+            server._listener, server._waiting = listener, waiting
+
+
+def test_more_callers_than_are_let_in_at_once_are_all_served(path, run_thread):
+    dispatcher = RpcDispatcher()
+    dispatcher.register(echo)
+    with RpcServer(path, dispatcher, 4096, 4096) as server:
+
+        def call(n):
+            with RpcBus.connect(path, timeout=60) as caller:
+                return echo.call(caller, b"%d" % n, bytes, timeout=60)
+
+        calling = [run_thread(call, n) for n in range(40)]
+        serving = run_thread(server.serve_forever)
+        try:
+            for each in calling:
+                each.result(60)
+        finally:
+            server.stop()
+            serving.result(60)
+        assert server.stats()["accepted"] == server.stats()["served"] == 40
 
 
 def test_without_descriptors_for_one_more_caller_the_others_are_served(spawn, path):

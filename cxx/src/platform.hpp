@@ -23,6 +23,9 @@ void reserve_memory(int descriptor, std::uint64_t begin, std::uint64_t size, std
 // Maps a piece's pages now, so that nobody has to wait for that later.
 void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept;
 
+// Gives a piece back to the system, whoever else holds or maps it: it reads as zeros, as far as the system can.
+void discard_memory(int descriptor, std::uint64_t begin, std::uint64_t size) noexcept;
+
 // Why what a peer passed must not be mapped; empty if it is memory of that kind, writable, and of this size. Anything else
 // could shrink under us, which is a SIGBUS.
 std::string refusal_of_memory(int descriptor, std::uint64_t bytes);

@@ -123,6 +123,11 @@ void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
     for (std::uint64_t at = 0; at < size; at += 4096) (void)static_cast<const volatile std::uint8_t*>(begin)[at];
 }
 
+void discard_memory(int descriptor, std::uint64_t begin, std::uint64_t size) noexcept {
+    (void)::fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+                      static_cast<off_t>(size));
+}
+
 Descriptor make_shared_memory(std::uint64_t bytes) {
     check_available(bytes);
     Descriptor memory(::memfd_create("tachyon", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -220,8 +225,8 @@ int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
     alignas(16) std::array<char, 65536> stack;
-    const pid_t child = ::clone(bind_without_umask, stack.data() + stack.size(),
-                                CLONE_VM | CLONE_VFORK | CLONE_FILES, &binding);
+    const pid_t child =
+        ::clone(bind_without_umask, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | CLONE_FILES, &binding);
     int status = -1;
     if (child < 0) {
         binding.error_number = errno;

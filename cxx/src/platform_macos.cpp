@@ -94,6 +94,8 @@ void* map_shared_memory(int descriptor, std::uint64_t bytes) {
 
 void reserve_memory(int, std::uint64_t, std::uint64_t, std::uint64_t) {}
 
+void discard_memory(int, std::uint64_t, std::uint64_t) noexcept {}
+
 void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
     const auto page = static_cast<std::uint64_t>(::getpagesize());
     for (std::uint64_t at = 0; at < size; at += page) (void)static_cast<const volatile std::uint8_t*>(begin)[at];

@@ -14,24 +14,16 @@
 namespace tachyon {
 namespace {
 
+constexpr int kQueue = 4096;  // who waits to be accepted: as many as the system lets, which may be fewer
 constexpr std::uint64_t kLockPatience = 2000 * kMillisecond;  // it is held for a few system calls
 
 // Listeners that want to replace a stale file in one folder do so one at a time: between another's proof that nobody listens
 // and its unlink, a third could have bound the path. A lock on the folder needs no file of its own.
 class FolderLock {
   public:
-    FolderLock(const std::string& path, const Interrupt& interrupt) {
-        const auto slash = path.rfind('/');
-        const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-        folder_ = Descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-        if (!folder_) {
-            if (errno == EMFILE || errno == ENFILE) {
-                fail_descriptor(errno, "cannot open the folder of " + path);
-            }
-            fail_handshake(errno, "cannot open the folder of " + path + ": " + std::strerror(errno));
-        }
+    FolderLock(int folder, const std::string& path, const Interrupt& interrupt) : folder_(folder) {
         const std::uint64_t deadline = now_ns() + kLockPatience;
-        while (::flock(folder_.get(), LOCK_EX | LOCK_NB) != 0) {
+        while (::flock(folder_, LOCK_EX | LOCK_NB) != 0) {
             if (errno != EWOULDBLOCK && errno != EINTR) {
                 fail_handshake(errno, "cannot lock the folder of " + path + ": " + std::strerror(errno));
             }
@@ -46,17 +38,34 @@ class FolderLock {
 
     FolderLock(const FolderLock&) = delete;
     FolderLock& operator=(const FolderLock&) = delete;
-    // Not by closing alone: a child forked meanwhile shares the lock until it closes its copy.
-    ~FolderLock() { ::flock(folder_.get(), LOCK_UN); }
+    ~FolderLock() { ::flock(folder_, LOCK_UN); }
 
   private:
-    Descriptor folder_;
+    int folder_;
 };
 
+std::string name_in(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+Descriptor open_folder(const std::string& path) {
+    const auto slash = path.rfind('/');
+    const std::string name = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+    Descriptor folder(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder) {
+        if (errno == EMFILE || errno == ENFILE) fail_descriptor(errno, "cannot open the folder of " + path);
+        fail_handshake(errno, "cannot open the folder of " + path + ": " + std::strerror(errno));
+    }
+    return folder;
+}
+
+bool look_at(int folder, const std::string& name, struct stat& status) {
+    return ::fstatat(folder, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 // Throws unless the path is free or holds a socket that nobody listens on, which it removes.
-void remove_stale(const std::string& path, const sockaddr_un& address) {
+void remove_stale(int folder, const std::string& path, const sockaddr_un& address) {
+    const std::string name = name_in(path);
     struct stat status{};
-    if (::lstat(path.c_str(), &status) != 0) {
+    if (!look_at(folder, name, status)) {
         if (errno == ENOENT) return;
         fail_handshake(errno, "cannot look at " + path + ": " + std::strerror(errno));
     }
@@ -72,7 +81,7 @@ void remove_stale(const std::string& path, const sockaddr_un& address) {
         fail_handshake(EADDRINUSE, path + " is a socket that cannot be proven stale (" + std::strerror(errno) +
                                        "); it was left alone, remove it yourself or choose another path");
     }
-    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+    if (::unlinkat(folder, name.c_str(), 0) != 0 && errno != ENOENT) {
         fail_handshake(errno, "cannot remove the stale socket " + path + ": " + std::strerror(errno));
     }
 }
@@ -99,32 +108,36 @@ Descriptor make_stream_socket() {
     return socket;
 }
 
-SocketFile::SocketFile(const std::string& path, mode_t mode, const Interrupt& interrupt) : path_(path) {
+SocketFile::SocketFile(const std::string& path, mode_t mode, const Interrupt& interrupt) : name_(name_in(path)) {
     const sockaddr_un address = make_address(path);
     socket_ = make_stream_socket();
-    const FolderLock lock(path, interrupt);
-    remove_stale(path, address);
+    folder_ = open_folder(path);
+    const FolderLock lock(folder_.get(), path, interrupt);
+    remove_stale(folder_.get(), path, address);
     if (const int error_number = bind_with_mode(socket_.get(), address, mode); error_number != 0) {
         fail_handshake(error_number, "cannot make the socket " + path + ": " + std::strerror(error_number));
     }
     struct stat status{};
-    if (::lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) {
+    if (!look_at(folder_.get(), name_, status) || !S_ISSOCK(status.st_mode)) {
         fail_handshake(EADDRINUSE, path + " was replaced while it was being made");
     }
     device_ = status.st_dev;
     inode_ = status.st_ino;
-    if (::listen(socket_.get(), 64) != 0) {
+    if (::listen(socket_.get(), kQueue) != 0) {
         const int error_number = errno;
-        ::unlink(path.c_str());
+        remove();
         fail_handshake(error_number, "cannot listen on " + path + ": " + std::strerror(error_number));
     }
 }
 
 SocketFile::~SocketFile() {
-    if (forked_) return;
+    if (!forked_) remove();
+}
+
+void SocketFile::remove() const noexcept {
     struct stat status{};
-    if (::lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_) {
-        ::unlink(path_.c_str());
+    if (look_at(folder_.get(), name_, status) && status.st_dev == device_ && status.st_ino == inode_) {
+        ::unlinkat(folder_.get(), name_.c_str(), 0);
     }
 }
 

@@ -1,6 +1,9 @@
 // One listener, many clients. What a single client may do wrong stands in handshake.tests.cpp.
 #include <poll.h>
+#include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
 
 #include "catch.hpp"
@@ -184,7 +187,7 @@ TEST_CASE(
         return readable(last.get(), 0);
     }));
     std::vector<Descriptor> stalled;
-    for (int i = 0; i < 8; ++i) {  // all the offers that may be open at once
+    for (int i = 0; i < 6; ++i) {  // all the offers that one process may have open at once
         stalled.push_back(greet(folder.file()));
         REQUIRE(stalled.back());
         CHECK(eventually([&] {
@@ -352,6 +355,247 @@ TEST_CASE("without memory for one more client that client is dropped, and the ne
 }
 
 #if !TACHYON_TEST_TSAN
+namespace {
+
+// Connects, and does a third of all there is to do, or two, and stalls: says nothing; says hello; takes the offer.
+class Staller {
+  public:
+    explicit Staller(int how_far) : how_far_(how_far) {}
+    // True when it has come, again.
+    bool go_on(const std::string& path) {
+        if (how_far_ == 2 && socket_) {
+            Hello hello{};
+            alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxSegments)> control;
+            iovec part{&hello, sizeof hello};
+            msghdr message{};
+            message.msg_iov = &part;
+            message.msg_iovlen = 1;
+            message.msg_control = control.data();
+            message.msg_controllen = control.size();
+            if (::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) > 0) {
+                if (const cmsghdr* const rights = CMSG_FIRSTHDR(&message)) {
+                    int number = -1;
+                    std::memcpy(&number, CMSG_DATA(rights), sizeof number);
+                    memory_ = Descriptor(number);
+                }
+            }
+        }
+        if (socket_ && !hung_up(socket_.get())) return false;
+        socket_.reset();
+        memory_.reset();
+        if (how_far_ == 0) {
+            const sockaddr_un address = make_address(path);
+            Descriptor socket = make_stream_socket();
+            if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return false;
+            socket_ = std::move(socket);
+        } else {
+            socket_ = greet(path);
+        }
+        return static_cast<bool>(socket_);
+    }
+
+  private:
+    int how_far_;
+    Descriptor socket_, memory_;
+};
+
+// In a process of their own, which they never leave.
+int stall(const std::string& path, int count, std::atomic<int>& come) {
+    std::vector<Staller> stallers;
+    for (int i = 0; i < count; ++i) stallers.emplace_back(i % 3);
+    for (;;) {
+        for (Staller& each : stallers) {
+            if (each.go_on(path)) ++come;
+        }
+        sleep_us(500);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("two hundred that stall in another process, and come again when they are dropped, keep nobody out") {
+    const Folder folder;
+    Shared<std::atomic<int>> come;
+    Child child([&] { return stall(folder.file(), 200, *come); });
+    SECTION("of a listener for many") {
+        const Child more([&] { return stall(folder.file(), 200, *come); });  // so that all offers are taken
+        Listener listener(folder.file(), many());
+        REQUIRE(eventually([&] {
+            CHECK_FALSE(listener.try_accept());
+            return *come >= 500;
+        }));
+        for (int i = 0; i < 3; ++i) {
+            Connecting newcomer(folder.file());
+            listener.accept(in_ms(30'000));
+            newcomer.join();
+        }
+    }
+    SECTION("of a listener for one") {
+        std::optional<Established> here;
+        std::thread listening([&] {
+            try {
+                here = listen(folder.file(), listen_options());
+            } catch (const SetupError&) {}
+        });
+        (void)eventually([&] { return *come >= 100; });
+        Connecting newcomer(folder.file());
+        (void)newcomer.error();
+        listening.join();
+        REQUIRE(here);
+        CHECK(here->connection.peer_pid() == ::getpid());
+        newcomer.join();
+    }
+}
+
+TEST_CASE("who wants only one client makes an offer to another process beside one that has taken its own and stalls") {
+    const Folder folder;
+    Shared<std::atomic<int>> state;  // of the child's client: 1 it has its offer, 2 it has been dropped
+    Child child([&] {
+        Descriptor client;
+        TACHYON_CHILD_CHECK(eventually([&] { return static_cast<bool>(client = greet(folder.file())); }));
+        TACHYON_CHILD_CHECK(readable(client.get(), 30'000));
+        *state = 1;
+        while (!hung_up(client.get())) sleep_us(100);
+        *state = 2;
+        return 0;
+    });
+    std::optional<Established> here;
+    std::thread listening([&] {
+        try {
+            here = listen(folder.file(), listen_options());
+        } catch (const SetupError&) {}
+    });
+    const bool stalls = eventually([&] { return *state == 1; });
+    const Descriptor client = greet(folder.file());
+    const bool offered = client && readable(client.get(), 20'000);
+    const int then = *state;
+    const bool ready = client && ::send(client.get(), &kReady, 1, MSG_NOSIGNAL) == 1;
+    listening.join();
+    CHECK(stalls);
+    CHECK(offered);
+    CHECK(then == 1);
+    CHECK(ready);
+    REQUIRE(here);
+    CHECK(here->connection.peer_pid() == ::getpid());
+    CHECK(child.wait() == 0);  // it was dropped
+}
+
+TEST_CASE("where one process has all the places in the handshake, its clients make room, and others find theirs") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    const std::uint64_t first = now_ns();
+    std::vector<Descriptor> greeted;
+    for (int i = 0; i < 140; ++i) {
+        greeted.push_back(greet(folder.file()));
+        REQUIRE(greeted.back());
+        CHECK_FALSE(listener.try_accept());
+    }
+    const bool nothing_to_do = !readable(listener.descriptor(), 0);
+    if (now_ns() - first < 100 * kMillisecond) CHECK(nothing_to_do);
+    CHECK(eventually([&] {  // in 0.1 s, and that it wakes for by itself
+        if (readable(listener.descriptor(), 10'000)) CHECK_FALSE(listener.try_accept());
+        return std::ranges::count_if(greeted, [](const auto& each) { return hung_up(each.get()); }) >= 12;
+    }));
+    CHECK_FALSE(listener.try_accept());
+    CHECK_FALSE(readable(listener.descriptor(), 0));
+    CHECK(std::ranges::count_if(greeted, [](const auto& each) { return hung_up(each.get()); }) == 12);
+    CHECK_FALSE(hung_up(greeted.front().get()));
+}
+
+TEST_CASE("a client that is dropped keeps no memory of the listener's") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    const Descriptor client = greet(folder.file());
+    REQUIRE(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return readable(client.get(), 0);
+    }));
+    Hello hello{};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
+    iovec part{&hello, sizeof hello};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    REQUIRE(::recvmsg(client.get(), &message, 0) == sizeof hello);
+    int number = -1;
+    std::memcpy(&number, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof number);
+    const Descriptor memory(number);
+    const auto blocks = [&] {
+        struct stat status{};
+        ::fstat(memory.get(), &status);
+        return status.st_blocks;
+    };
+    CHECK(blocks() == 2 * 8);  // the header page, and the ring's
+    REQUIRE(::send(client.get(), "x", 1, MSG_NOSIGNAL) == 1);
+    CHECK_FALSE(listener.try_accept());
+    REQUIRE(eventually([&] { return hung_up(client.get()); }));
+    CHECK(blocks() == 8);
+}
+
+TEST_CASE("accept can be interrupted while it reserves memory, and the client goes on waiting") {
+    const Folder folder;
+    ListenOptions options = many();
+    options.capacities = {256u << 20};
+    Listener listener(folder.file(), options);
+    const Descriptor first = greet(folder.file());
+    REQUIRE(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return readable(first.get(), 0);  // what the listener has in store
+    }));
+    const Descriptor second = greet(folder.file());
+    try {
+        listener.accept(kNever, Interrupt{[](void*) { return count_segment_mappings() == 2; }, nullptr});
+        FAIL("it was interrupted");
+    } catch (const SetupError& error) {
+        CHECK(error.failure() == SetupFailure::interrupted);
+    }
+    CHECK(count_segment_mappings() == 1);
+    CHECK_FALSE(readable(second.get(), 0));
+    CHECK(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return readable(second.get(), 0);
+    }));
+}
+
+TEST_CASE("without a single descriptor to be had a listener says so when somebody comes, and not before") {
+    const Folder folder;
+    Child child([&] {
+        Listener listener(folder.file(), many());
+        const Descriptor client = make_stream_socket();
+        TACHYON_CHILD_CHECK(!listener.try_accept());
+        rlimit before{};
+        ::getrlimit(RLIMIT_NOFILE, &before);
+        const rlimit none{0, before.rlim_max};
+        ::setrlimit(RLIMIT_NOFILE, &none);
+        TACHYON_CHILD_CHECK(!listener.try_accept());
+        try {
+            (void)listener.accept(in_ms(10));
+        } catch (const SetupError& error) {
+            TACHYON_CHILD_CHECK(error.failure() == SetupFailure::timed_out);
+        }
+        const sockaddr_un address = make_address(folder.file());
+        const auto* const where = reinterpret_cast<const sockaddr*>(&address);
+        TACHYON_CHILD_CHECK(::connect(client.get(), where, sizeof address) == 0);
+        for (const bool wait : {false, true}) {
+            int error_number = 0;
+            try {
+                if (wait) {
+                    (void)listener.accept(kNever);
+                } else {
+                    (void)listener.try_accept();
+                }
+            } catch (const SetupError& error) {
+                error_number = error.error_number();
+            }
+            TACHYON_CHILD_CHECK(error_number == EMFILE);
+        }
+        return 0;
+    });
+    CHECK(child.wait() == 0);
+}
+
 TEST_CASE("a forked child does not listen, and leaves its parent's socket file alone") {
     const Folder folder;
     std::optional<Listener> listener;

@@ -1,10 +1,9 @@
 #include "tachyon/socket_file.hpp"
 
-#include <sys/file.h>
-#include <sys/socket.h>
-
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <array>
@@ -214,6 +213,20 @@ TEST_CASE("whatever has taken the path meanwhile survives the end of the socket 
         leave_stale(folder.file());
     }
     CHECK(exists(folder.file()));
+}
+
+TEST_CASE("a socket file goes from the folder it was made in, wherever its path leads by then") {
+    const Folder made, other, links;
+    const std::string link = links.file("link");
+    REQUIRE(::symlink(made.path().c_str(), link.c_str()) == 0);
+    {
+        const SocketFile file(link + "/bus", 0600, kPatient);
+        REQUIRE(::link(made.file().c_str(), other.file().c_str()) == 0);  // the same file, as far as one can tell
+        REQUIRE(::unlink(link.c_str()) == 0);
+        REQUIRE(::symlink(other.path().c_str(), link.c_str()) == 0);
+    }
+    CHECK_FALSE(exists(made.file()));
+    CHECK(exists(other.file()));
 }
 
 TEST_CASE("a path that has been removed meanwhile does no harm") {

@@ -97,6 +97,13 @@ struct ConnectOptions {
 
 // Listens at a path and completes the handshake with one client after another. A client that says nothing, or the wrong thing,
 // is dropped; all of them may take their time side by side. One thread at a time. In a forked child: closed.
+//
+// What is scarce is shared out by process, as the kernel tells it (those in PID namespaces that we cannot see count as one).
+// There are 128 places in the handshake: when they are taken, the process that holds most of them loses one of those that have
+// had 0.1 s, silent ones first; of silent ones no more than 64 are kept longer than that. Eight clients may hold memory that is
+// not yet theirs, six of them of one process; when more ask, a process that has two more than theirs gives up one that has had
+// 0.1 s, and 2 s per GiB. So a process that stalls as often and as long as it likes delays others by some tenths of a second,
+// and by what reserving the memory of its clients takes. Eight processes that do can keep everybody out for as long as they go on.
 class Listener {
   public:
     // Reserves the memory for the first client, then makes the socket file, which goes with the Listener. SetupError.
@@ -106,9 +113,12 @@ class Listener {
     ~Listener();
 
     // Waits for the next client to complete the handshake, until `deadline`. SetupError: timed_out, interrupted; handshake or
-    // memory where there are no descriptors or no memory for one more client, after which one may go on.
+    // memory where there are no descriptors or no memory for one more client, after which one may go on. Memory that is being
+    // reserved when the time is over is given back, and that client goes on waiting: who calls again and again with less time
+    // than that takes lets nobody in.
     Established accept(std::uint64_t deadline, const Interrupt& interrupt = {});
-    // Without waiting: everything that can be done now. SetupError as accept.
+    // Without waiting for anybody: what can be done now, up to one client's worth of memory, which at a GiB takes a second or so
+    // and is not cut short. SetupError as accept.
     std::optional<Established> try_accept();
     // Readable, for poll and its like, when try_accept may get any further, be it because a client's time is over.
     [[nodiscard]] int descriptor() const noexcept { return events_.descriptor(); }
@@ -121,17 +131,26 @@ class Listener {
     struct Client;
     Listener(std::string path, ListenOptions options, Clients clients, const Interrupt& interrupt);
 
+    enum class Victims : bool { silent, any };
+
     [[nodiscard]] std::vector<Segment> make_segments(const Patience& patience) const;
+    std::optional<Established> advance(const Patience& patience);
     void watch(int descriptor);
     void watch_file(bool wanted) noexcept;
     void expect_more() noexcept;
     void drop(const Client& client) noexcept;
     void drop_late() noexcept;
-    bool drop_oldest_silent(std::uint64_t silence) noexcept;
+    [[nodiscard]] std::size_t places_of(pid_t process) const noexcept;
+    [[nodiscard]] const Client* find_victim(Victims victims, std::uint64_t time) const noexcept;
+    bool evict(Victims victims, std::uint64_t time) noexcept;
     void accept_all();
     bool step(Client& client);
     void greet(Client& client);
-    void offer_next();
+    [[nodiscard]] std::size_t offers_to(pid_t process) const noexcept;
+    [[nodiscard]] Client* next_to_offer() const noexcept;
+    [[nodiscard]] const Client* find_stalled(std::size_t offers) const noexcept;
+    [[nodiscard]] bool make_room_for_offer(const Client& client) noexcept;
+    void offer_next(const Patience& patience);
     void reject(const Client& client, Verdict verdict) const;
     Established finish(Client& client);
     [[nodiscard]] std::uint64_t next_deadline() const noexcept;
@@ -144,6 +163,8 @@ class Listener {
     std::unique_ptr<SocketFile> file_;
     EventQueue events_;
     bool watching_file_ = false;
+    bool offered_ = false;                          // in this round: there may be more to offer
+    std::uint64_t now_ = 0;                         // when this round began
     std::vector<std::unique_ptr<Client>> clients_;  // oldest first
 };
 

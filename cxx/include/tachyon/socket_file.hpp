@@ -1,6 +1,12 @@
 // Purpose: a listening UNIX socket at a path in the file system: made without harm to whatever stands there, gone afterwards.
 // Threads: one at a time. Lifetime: the file is removed by the destructor, if it is still the one that was made; not in a
 //   forked child, where the socket is closed at once.
+//
+// Looked at and removed is a name in the folder that was opened in the beginning, whatever becomes of the path to it. Between a
+// look and a removal somebody may put another file under that name, and that one is removed instead. Who may do so may remove
+// it all the same: in a sticky folder, such as /tmp, only our user, the folder's owner and root may take our file from its name.
+// The path that leads to the folder has to be trusted while the file is being made: bind() and the question who listens there
+// go by it.
 #pragma once
 
 #include <sys/stat.h>
@@ -33,9 +39,12 @@ class SocketFile {
     void disown() noexcept {
         forked_ = true;
         socket_.reset();
+        folder_.reset();
     }
+    void remove() const noexcept;
 
-    std::string path_;
+    std::string name_;
+    Descriptor folder_;
     Descriptor socket_;
     dev_t device_ = 0;
     ino_t inode_ = 0;

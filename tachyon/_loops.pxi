@@ -2,8 +2,7 @@
 #
 # What Ctrl-C must not split is here: no signal handler runs between two steps of compiled code that asks for none.
 
-import signal
-import threading
+import _signal  # signal's functions are Python code, where a Ctrl-C could come between two steps
 
 
 cdef class _Loop:
@@ -17,26 +16,27 @@ cdef class _Loop:
 
     def _on_interrupt(self, signum, frame):
         if self._interrupted:
-            signal.default_int_handler(signum, frame)
+            _signal.default_int_handler(signum, frame)
         self._interrupted = True
         self._stopping = True
 
     cdef object _take_interrupts(self):
         """Returns the handler that is to be given back, or None."""
-        if threading.current_thread() is not threading.main_thread():
-            return None
-        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        if _signal.getsignal(_signal.SIGINT) is not _signal.default_int_handler:
             return None
         self._interrupted = False
         handler = self._on_interrupt
-        signal.signal(signal.SIGINT, handler)
+        try:
+            _signal.signal(_signal.SIGINT, handler)
+        except ValueError:  # not the main thread
+            return None
         return handler
 
     cdef int _give_interrupts_back(self, object handler) except -1:
         while True:
             try:
-                if handler is not None and signal.getsignal(signal.SIGINT) is handler:
-                    signal.signal(signal.SIGINT, signal.default_int_handler)
+                if handler is not None and _signal.getsignal(_signal.SIGINT) is handler:
+                    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
                 PyErr_CheckSignals()  # one that came while the loop was ending belongs to it
                 return 0
             except KeyboardInterrupt:
@@ -60,8 +60,9 @@ cdef class _Dispatching(_Loop):
         caller has been answered, and is raised. The first Ctrl-C lets the call that is being served be answered; the
         second interrupts its handler.
         """
-        handler = self._take_interrupts()
+        handler = None
         try:
+            handler = self._take_interrupts()
             self._serve_until_stopped(bus)
         except KeyboardInterrupt:
             pass
@@ -90,9 +91,10 @@ cdef class _Serving(_Loop):
         """
         if self._busy:
             raise BusBusyError("this RpcServer is served by another thread already")
-        handler = self._take_interrupts()
+        handler = None
         self._busy = True
         try:
+            handler = self._take_interrupts()
             self._serve_until_stopped()
         except KeyboardInterrupt:
             pass

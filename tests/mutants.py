@@ -1613,7 +1613,7 @@ PROMISES = {
       ("test_interrupts.py::test_the_call_that_is_being_served_is_answered_before_the_loop_returns",)),
     M("the second one does nothing", LOOPS, "        if self._interrupted:\n", "        if False:\n",
       ("test_interrupts.py::test_the_second_ctrl_c_interrupts_the_handler_and_its_caller_is_told",)),
-    M("somebody else's handler is replaced", LOOPS, "        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:\n", "        if False:\n",
+    M("somebody else's handler is replaced", LOOPS, "        if _signal.getsignal(_signal.SIGINT) is not _signal.default_int_handler:\n", "        if False:\n",
       ("test_interrupts.py::test_somebody_elses_handler_stays",)),
     M("an exception that leaves its block is a close", LOOPS, "                bus.abort()\n", "                pass\n",
       ("test_abort.py::test_a_server_whose_block_an_exception_leaves_aborts_its_callers",)),

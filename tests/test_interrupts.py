@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import threading
 import time
 
@@ -155,3 +156,29 @@ def test_a_loop_in_another_thread_handles_no_signals(path, run_thread, until):
             assert signal.getsignal(signal.SIGINT) is before
         server.stop()
         serving.result(60)
+
+
+def test_ctrl_c_in_the_first_steps_of_a_loop_does_not_come_out_of_it(path):
+    """Forced at the n-th step that Python code takes from the call on, whatever it is."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with tachyon.RpcServer(path, tachyon.RpcDispatcher()) as server:
+            for step in range(1, 30):
+                steps = 0
+
+                def profile(frame, event, _, step=step):
+                    nonlocal steps
+                    if "serve_forever" in str(_) or steps > 0 or frame.f_code.co_name.startswith("_"):
+                        steps += 1
+                    if steps == step + 1:
+                        sys.setprofile(None)
+                        signal.raise_signal(signal.SIGINT)
+
+                sys.setprofile(profile)
+                try:
+                    server.serve_forever()
+                finally:
+                    sys.setprofile(None)
+                assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

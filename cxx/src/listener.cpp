@@ -22,7 +22,7 @@ constexpr std::size_t kMostOffers = 8;                // of them, that may hold 
 std::uint64_t patience_for(const std::vector<std::uint64_t>& capacities) {
     std::uint64_t bytes = 0;
     for (const std::uint64_t capacity : capacities) bytes += capacity;
-    return kPatience + (bytes >> 30) * 2000 * kMillisecond;
+    return kPatience + (bytes >> 30) * kPatiencePerGiB;
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ Listener::Listener(std::string path, ListenOptions options, Clients clients, con
       membarrier_(register_membarrier()),
       events_("watch for clients") {
     make_address(path_);  // a bad path before a large reservation
-    spare_ = make_segments({options_.deadline, interrupt});
+    spare_ = make_segments({options_.deadline, interrupt, "memory was being reserved for " + path_});
     if (!once_) events_.set_timer(kNever);  // one's accept() keeps the time by itself, and nobody sees its descriptor
     file_ = std::make_unique<SocketFile>(path_, options_.mode, interrupt);
     watch_file(true);

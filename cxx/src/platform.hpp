@@ -23,8 +23,8 @@ void reserve_memory(int descriptor, std::uint64_t begin, std::uint64_t size, std
 // Maps a piece's pages now, so that nobody has to wait for that later.
 void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept;
 
-// Why what a peer passed must not be mapped; empty if it is memory of that kind, writable, and of this size. Anything else
-// could shrink under us, which is a SIGBUS.
+// Why what a peer passed must not be mapped; empty if it is memory of that kind, writable, of this size, and, where
+// the system can reserve, reserved. Anything else could shrink under us, which is a SIGBUS, or grow at our cost.
 std::string refusal_of_memory(int descriptor, std::uint64_t bytes);
 
 // SetupError (memory).

@@ -150,6 +150,12 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
     if (std::cmp_not_equal(status.st_size, bytes)) {
         return "it has " + std::to_string(status.st_size) + " bytes, not " + std::to_string(bytes);
     }
+    // Else the rest would be taken from what we may use, by the first look at it. What is reserved is charged to who did that.
+    const std::uint64_t reserved = static_cast<std::uint64_t>(status.st_blocks) * 512;
+    if (reserved < bytes) {
+        return "of its " + std::to_string(bytes) + " bytes the listener has not reserved " +
+               std::to_string(bytes - reserved);
+    }
     return {};
 }
 
@@ -220,8 +226,8 @@ int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
     alignas(16) std::array<char, 65536> stack;
-    const pid_t child = ::clone(bind_without_umask, stack.data() + stack.size(),
-                                CLONE_VM | CLONE_VFORK | CLONE_FILES, &binding);
+    const pid_t child =
+        ::clone(bind_without_umask, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | CLONE_FILES, &binding);
     int status = -1;
     if (child < 0) {
         binding.error_number = errno;

@@ -286,6 +286,8 @@ MUTANTS = [
            ("wait_set",)),
     Mutant("a signal is slept through", WAIT_SET, "if (look_at_descriptors(milliseconds) < 0) return Status::interrupted;",
            "look_at_descriptors(milliseconds);", ("wait_set",)),
+    Mutant("a queue that fails is a signal", WAIT_SET, "    if (error_number != 0 && error_number != EINTR) return look_at_each(timeout);\n", "",
+           ("wait_set",)),
     # ---- listening to many
     Mutant("the wrong kind ends a listener for many", LISTENER, "if (verdict == Verdict::wrong_kind && once_) {",
            "if (verdict == Verdict::wrong_kind) {", ("listener",)),

@@ -161,7 +161,7 @@ cdef class RpcBus:
 
     @staticmethod
     def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30):
-        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each of the two rings."""
+        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
         cdef string path = as_path(socket_path)
         cdef core.ConnectOptions options = connect_options(timeout, uid, max_capacity)
         cdef core.RpcRings* rings = NULL

@@ -1,10 +1,12 @@
-"""A process that has lowered its limit on descriptors, as one does that gives up privileges, learns of a death all the same."""
+"""A process that has lowered its limit on descriptors, as one that gives up privileges, learns of a death too."""
 
 import pytest
 
 LOWERED = """
 import errno, resource
-def lowered(): resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+def lowered():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), hard))
 def ends(call):
     until = time.monotonic() + 30
     try:

@@ -1,4 +1,4 @@
-"""connect, to a listener that died in the middle of the handshake while a child of it keeps the accepted socket open."""
+"""connect, to a listener that died in the handshake while a child of it keeps the accepted socket open."""
 
 import errno
 

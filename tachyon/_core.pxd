@@ -86,6 +86,7 @@ cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
     cdef cppclass ConnectOptions:
         uint64_t deadline
         optional[uid_t] uid
+        uint64_t max_capacity
 
 
 cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:

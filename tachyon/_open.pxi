@@ -82,12 +82,13 @@ cdef core.ListenOptions listen_options(
     return options
 
 
-cdef core.ConnectOptions connect_options(object timeout, object uid) except *:
+cdef core.ConnectOptions connect_options(object timeout, object uid, object max_capacity) except *:
     cdef core.ConnectOptions options
     options.deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
     cdef long user = as_user(uid)
     if user >= 0:
         options.uid = <uid_t>user
+    options.max_capacity = as_max_capacity(max_capacity)
     return options
 
 

@@ -160,10 +160,10 @@ cdef class RpcBus:
         return new_rpc_bus(rings, socket_path, False)
 
     @staticmethod
-    def connect(socket_path, *, timeout=0.0, uid=None):
-        """Attach to the callee that listens at `socket_path`. Everything as Bus.connect."""
+    def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30):
+        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
         cdef string path = as_path(socket_path)
-        cdef core.ConnectOptions options = connect_options(timeout, uid)
+        cdef core.ConnectOptions options = connect_options(timeout, uid, max_capacity)
         cdef core.RpcRings* rings = NULL
         cdef SetupOutcome outcome
         cdef list raised = []

@@ -147,6 +147,17 @@ cdef uint64_t as_capacity(object value) except 0:
     return capacity
 
 
+cdef uint64_t as_max_capacity(object value) except 0:
+    if value is None:
+        return core.kMaxCapacity
+    if isinstance(value, float) or not hasattr(value, "__index__"):
+        raise TypeError(f"max_capacity must be an int or None, not {type(value).__name__}")
+    limit = operator.index(value)
+    if limit < core.kMinCapacity:
+        raise ValueError(f"max_capacity must be None or at least {core.kMinCapacity}, not {limit}")
+    return min(limit, core.kMaxCapacity)
+
+
 cdef unsigned int as_mode(object value) except? 0:
     mode = operator.index(value)
     if not 0 <= mode <= 0o777:

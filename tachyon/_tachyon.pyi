@@ -67,7 +67,13 @@ class Bus:
         socket_path: _Path, capacity: SupportsIndex, *, timeout: _Seconds | None = None, mode: SupportsIndex = 0o600
     ) -> Bus: ...
     @staticmethod
-    def connect(socket_path: _Path, *, timeout: _Seconds | None = 0.0, uid: SupportsIndex | None = None) -> Bus: ...
+    def connect(
+        socket_path: _Path,
+        *,
+        timeout: _Seconds | None = 0.0,
+        uid: SupportsIndex | None = None,
+        max_capacity: SupportsIndex | None = 1073741824,
+    ) -> Bus: ...
     def send(self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None: ...
     def try_send(self, data: ReadableBuffer, type_id: SupportsIndex = 0) -> bool: ...
     def send_many(
@@ -212,7 +218,13 @@ class RpcBus:
         mode: SupportsIndex = 0o600,
     ) -> RpcBus: ...
     @staticmethod
-    def connect(socket_path: _Path, *, timeout: _Seconds | None = 0.0, uid: SupportsIndex | None = None) -> RpcBus: ...
+    def connect(
+        socket_path: _Path,
+        *,
+        timeout: _Seconds | None = 0.0,
+        uid: SupportsIndex | None = None,
+        max_capacity: SupportsIndex | None = 1073741824,
+    ) -> RpcBus: ...
     def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int: ...
     def call_zero_copy(
         self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None

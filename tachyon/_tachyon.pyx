@@ -133,15 +133,16 @@ cdef class Bus(_Abortable):
         return new_bus(opened, socket_path)
 
     @staticmethod
-    def connect(socket_path, *, timeout=0.0, uid=None):
+    def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30):
         """Attach to the bus that a listener offers at `socket_path`.
 
         timeout: 0 tries once; more waits so many seconds for a listener to appear; None waits for ever.
         uid: the user whose listener is trusted; by default our own effective user, or root.
+        max_capacity: the most bytes that the listener may have chosen for the ring, a GiB by default; None is any.
         Raises HandshakeError (no listener, refused, …), TachyonTimeoutError (none within a timeout > 0), MemoryError.
         """
         cdef string path = as_path(socket_path)
-        cdef core.ConnectOptions options = connect_options(timeout, uid)
+        cdef core.ConnectOptions options = connect_options(timeout, uid, max_capacity)
         cdef core.Bus* opened = NULL
         cdef SetupOutcome outcome
         cdef list raised = []

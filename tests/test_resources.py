@@ -1,7 +1,9 @@
 """Memory and descriptors that cannot be had: an error that says so, and nothing left behind."""
 
+import contextlib
 import errno
 import os
+import signal
 
 import pytest
 
@@ -255,3 +257,108 @@ def test_a_listener_that_runs_out_while_it_waits_says_so_or_serves(spawn, path, 
 def test_a_full_table_is_the_system_error_that_it_is():
     assert issubclass(tachyon.HandshakeError, OSError)
     assert tachyon.HandshakeError("x", errno.EMFILE).errno == errno.EMFILE
+
+
+# ---- the time that it takes ------------------------------------------------------------------------------------------
+
+GIB = 1 << 30
+FAULTS = f"""
+import resource
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+def part(): return faults() - before < {GIB // 4096 // 2}
+"""
+
+
+@pytest.mark.parametrize(
+    "call", [f"Bus.listen(path, {GIB}, timeout=0.01)", f"RpcBus.listen(path, {GIB // 2}, {GIB // 2}, timeout=0.01)"]
+)
+def test_reserving_much_memory_ends_with_the_timeout(spawn, path, call):
+    child = spawn(
+        FAULTS
+        + f"""
+try: tachyon.{call}
+except tachyon.TachyonTimeoutError as error: say(error)
+say(part(), os.path.exists(path), "memfd" in open("/proc/self/maps").read())
+""",
+        path,
+    )
+    line = child.line()
+    assert line == f"the timeout ran out while memory was being reserved for {path}"
+    child.says("True False False")
+    child.ends()
+
+
+def reserved_by(pid):
+    """Bytes of the child's first segment."""
+    folder = f"/proc/{pid}/fd"
+    for number in os.listdir(folder):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"{folder}/{number}").startswith("/memfd:tachyon"):
+                return os.stat(f"{folder}/{number}").st_blocks * 512
+    return 0
+
+
+def test_ctrl_c_while_much_memory_is_being_reserved(spawn, path, until):
+    for _attempt in range(20):  # the signal may come when all of it is there
+        child = spawn(
+            FAULTS
+            + f"""
+say("go")
+try: tachyon.Bus.listen(path, {GIB}, timeout=60)
+except KeyboardInterrupt: say("interrupted")
+say(os.path.exists(path), "memfd" in open("/proc/self/maps").read())
+say(part())
+""",
+            path,
+        )
+        child.says("go")
+        until(lambda pid=child.pid: reserved_by(pid) > 1 << 20)
+        child.send_signal(signal.SIGINT)
+        child.says("interrupted", "False False")
+        if child.line() == "True":
+            child.ends()
+            return
+        child.ends()
+    pytest.fail("it never ended before everything was reserved")
+
+
+@pytest.mark.parametrize("timeout", [0, 30, None])
+def test_a_signal_is_looked_at_while_memory_is_being_mapped(spawn, path, run_thread, timeout):
+    listening = run_thread(Bus.listen, path, 1 << 28, timeout=60)
+    child = spawn(
+        """
+mapped = []
+def look(*_):
+    if "memfd:tachyon" in open("/proc/self/maps").read():
+        mapped.append(1)
+        raise InterruptedError("enough")
+signal.signal(signal.SIGALRM, look)
+signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+until = time.monotonic() + 60
+while not os.path.exists(path) and time.monotonic() < until: time.sleep(1e-3)
+try: tachyon.Bus.connect(path, timeout=eval(sys.argv[2])).close()
+except InterruptedError as error: say(error)
+else: say("connected")
+signal.setitimer(signal.ITIMER_REAL, 0)
+say("memfd:tachyon" in open("/proc/self/maps").read())
+""",
+        path,
+        timeout,
+    )
+    child.says("enough", "False")
+    child.ends()
+    with Bus.connect(path, timeout=30), listening.result():
+        pass
+
+
+@pytest.mark.parametrize("timeout", [0, 1e-9, 60])
+def test_what_is_wrong_with_the_arguments_is_said_before_the_time_is_looked_at(path, timeout):
+    with pytest.raises(tachyon.CapacityError):
+        Bus.listen(path, GIB + 1, timeout=timeout)
+    with pytest.raises(tachyon.CapacityError):
+        tachyon.RpcBus.listen(path, GIB, GIB + 1, timeout=timeout)
+    with pytest.raises(tachyon.HandshakeError, match="the socket path is empty"):
+        Bus.listen("", GIB, timeout=timeout)
+    with pytest.raises(tachyon.HandshakeError, match="107"):
+        Bus.listen("/tmp/" + "x" * 200, GIB, timeout=timeout)

@@ -85,16 +85,41 @@ class Connector {
                                        std::to_string(reader.descriptors().size()) + " descriptors, not " +
                                        std::to_string(options_.segments));
         }
-        std::vector<Segment> segments;
-        for (std::size_t i = 0; i < options_.segments; ++i) {
-            segments.push_back(Segment::attach(std::move(reader.descriptors()[i]), theirs.capacity[i], {options_.deadline == 0 ? kNever : options_.deadline, interrupt_}));
-            segments.back().close_descriptor();
-        }
+        std::vector<Segment> segments = map(reader);
         connection.set_barrier(agreed_barrier(membarrier, theirs));
         patience_ = std::max(patience_, now_ns() + kMillisecond * 1000);  // mapping may have used it up
         if (!send_ready(connection.socket())) hung_up();
         receive_ready(connection);
         return {std::move(connection), std::move(segments)};
+    }
+
+    // Sizes first: nothing is mapped where one of them is not agreed to.
+    std::vector<Segment> map(HelloReader& reader) const {
+        const Hello& theirs = reader.hello();
+        std::uint64_t bytes = 0;
+        for (std::size_t i = 0; i < options_.segments; ++i) {
+            const std::uint64_t capacity = theirs.capacity[i];
+            if (is_valid_capacity(capacity) && capacity > options_.max_capacity) {
+                fail_handshake(EFBIG, "the listener at " + path_ + " offers a ring of " + std::to_string(capacity) +
+                                          " bytes, more than " + std::to_string(options_.max_capacity) +
+                                          "; if you trust it with so much, say so with max_capacity=");
+            }
+            bytes += is_valid_capacity(capacity) ? capacity : 0;
+        }
+        const bool once = options_.deadline == 0;
+        const Patience patience{once ? patience_ + (bytes >> 30) * kPatiencePerGiB : options_.deadline, interrupt_,
+                                "the memory of the listener at " + path_ + " was being mapped"};
+        std::vector<Segment> segments;
+        try {
+            for (std::size_t i = 0; i < options_.segments; ++i) {
+                segments.push_back(Segment::attach(std::move(reader.descriptors()[i]), theirs.capacity[i], patience));
+                segments.back().close_descriptor();
+            }
+        } catch (const SetupError& error) {
+            if (once && error.failure() == SetupFailure::timed_out) fail_handshake(ETIMEDOUT, error.what());
+            throw;
+        }
+        return segments;
     }
 
     Connection open() {

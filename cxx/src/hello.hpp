@@ -13,7 +13,8 @@
 
 namespace tachyon {
 
-constexpr std::uint64_t kPatience = 5000 * kMillisecond;  // with a peer that is connected and silent
+constexpr std::uint64_t kPatience = 5000 * kMillisecond;        // with a peer that is connected and silent
+constexpr std::uint64_t kPatiencePerGiB = 2000 * kMillisecond;  // more, while the connector maps what it was offered
 
 [[noreturn]] void throw_interrupted();
 // Milliseconds for poll or EventQueue::wait: until then, but not longer than a slice, rounded up.

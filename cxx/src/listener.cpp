@@ -70,7 +70,7 @@ Listener::Listener(std::string path, ListenOptions options, Clients clients, con
       membarrier_(register_membarrier()),
       events_("watch for clients") {
     make_address(path_);  // a bad path before a large reservation
-    spare_ = make_segments({options_.deadline, interrupt});
+    spare_ = make_segments({options_.deadline, interrupt, "memory was being reserved for " + path_});
     if (!once_) events_.set_timer(kNever);  // one's accept() keeps the time by itself, and nobody sees its descriptor
     file_ = std::make_unique<SocketFile>(path_, options_.mode, interrupt);
     watch_file(true);

@@ -28,7 +28,7 @@ void check_capacity(std::uint64_t capacity) {
 void Patience::check() const {
     if (interrupt()) throw SetupError(SetupFailure::interrupted, EINTR, "interrupted");
     if (now_ns() >= deadline) {
-        throw SetupError(SetupFailure::timed_out, ETIMEDOUT, "the timeout ran out while memory was being reserved");
+        throw SetupError(SetupFailure::timed_out, ETIMEDOUT, "the timeout ran out while " + doing);
     }
 }
 
@@ -71,7 +71,10 @@ Segment Segment::attach(Descriptor descriptor, std::uint64_t capacity, const Pat
     Segment segment;
     segment.capacity_ = capacity;
     segment.descriptor_ = std::move(descriptor);
-    if (const std::string why = refusal_of_memory(segment.descriptor(), segment.bytes()); !why.empty()) refuse(why);
+    const auto look = [&] {
+        if (const std::string why = refusal_of_memory(segment.descriptor(), segment.bytes()); !why.empty()) refuse(why);
+    };
+    look();
     segment.mapping_ = map_shared_memory(segment.descriptor(), segment.bytes());
     const SegmentHeader* const header = segment.header();
     if (header->magic != kSegmentMagic || header->version != kProtocolVersion || header->header_bytes != kHeaderBytes ||
@@ -79,8 +82,10 @@ Segment Segment::attach(Descriptor descriptor, std::uint64_t capacity, const Pat
         refuse("its header page does not say what the handshake said");
     }
     auto* const memory = static_cast<std::uint8_t*>(segment.mapping_);
-    in_pieces(segment.bytes(), patience,
-              [&](std::uint64_t begin, std::uint64_t size) { populate_memory(memory + begin, size); });
+    in_pieces(segment.bytes(), patience, [&](std::uint64_t begin, std::uint64_t size) {
+        look();  // the peer may give memory back at any time: then it must not become ours to pay for
+        populate_memory(memory + begin, size);
+    });
     return segment;
 }
 

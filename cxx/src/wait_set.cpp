@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <ctime>
 
+#include "platform.hpp"
 #include "tachyon/error.hpp"
 
 namespace tachyon {
@@ -112,7 +115,9 @@ WaitSet::Member* WaitSet::next_ready() noexcept {
 int WaitSet::look_at_descriptors(int timeout) noexcept {
     std::array<void*, 64> tags;
     const int count = events_.wait(tags, timeout);
+    const int error_number = count < 0 ? errno : 0;
     last_look_ = ticks();
+    if (error_number != 0 && error_number != EINTR) return look_at_each(timeout);
     for (int i = 0; i < count; ++i) {
         Member& member = *static_cast<Member*>(tags[static_cast<std::size_t>(i)]);
         const Connection* const connection = member.bus != nullptr ? member.bus->connection() : nullptr;
@@ -123,6 +128,25 @@ int WaitSet::look_at_descriptors(int timeout) noexcept {
         }
     }
     look_at_unwatched();
+    return count;
+}
+
+// Where the queue itself cannot be asked, as when somebody has closed its number: no failure means that nothing has happened.
+int WaitSet::look_at_each(int timeout) noexcept {
+    if (timeout > 0) {
+        const timespec pause{0, static_cast<long>(kMillisecond)};
+        if (::nanosleep(&pause, nullptr) != 0) return -1;
+    }
+    int count = 0;
+    for (const auto& member : members_) {
+        const Connection* const connection = member->bus != nullptr ? member->bus->connection() : nullptr;
+        if (connection == nullptr ? is_readable(member->watched[0]) : connection->hung_up()) {
+            member->ready = true;
+            ++count;
+        } else if (connection != nullptr) {
+            connection->hear();
+        }
+    }
     return count;
 }
 

@@ -843,6 +843,7 @@ Hello offer(std::uint64_t capacity = kCapacity, std::uint32_t segments = 1) {
 Descriptor memory_file(std::uint64_t bytes, int seals) {
     Descriptor memory(::memfd_create("tachyon", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     REQUIRE(::ftruncate(memory.get(), static_cast<off_t>(bytes)) == 0);
+    REQUIRE(::fallocate(memory.get(), 0, 0, static_cast<off_t>(bytes)) == 0);
     REQUIRE(::fcntl(memory.get(), F_ADD_SEALS, seals) == 0);
     return memory;
 }
@@ -1155,6 +1156,25 @@ TEST_CASE("a connector trusts only listeners of its own user, of root, or of the
         CHECK(client.join().established);
     }
     CHECK(server.wait() == 0);
+}
+
+TEST_CASE("a ring larger than the connector allows is refused, and another connector served") {
+    const Folder folder;
+    Aside server = listening(folder.file());
+    ConnectOptions options = connect_options();
+    options.max_capacity = kCapacity - 1;
+    {
+        Aside client = connecting(folder.file(), options);
+        CHECK(client.join().failure == SetupFailure::handshake);
+        CHECK(client.join().error_number == EFBIG);
+        CHECK(contains(client.join().what, std::to_string(kCapacity) + " bytes, more than 4095"));
+        CHECK(contains(client.join().what, "max_capacity="));
+    }
+    options.max_capacity = kCapacity;
+    Aside client = connecting(folder.file(), options);
+    INFO(client.join().what);
+    CHECK(client.join().established);
+    CHECK(server.join().established);
 }
 
 TEST_CASE("silent clients that use up the listener's descriptors do not end it") {

@@ -18,10 +18,11 @@ Descriptor copy_of(int number) { return Descriptor(::fcntl(number, F_DUPFD_CLOEX
 // What a peer might pass instead of a segment.
 Descriptor forged(std::uint64_t bytes, int seals, std::uint64_t header_capacity = kCapacity,
                   std::uint64_t magic = kSegmentMagic, std::uint32_t version = kProtocolVersion,
-                  std::uint32_t header_bytes = kHeaderBytes) {
+                  std::uint32_t header_bytes = kHeaderBytes, bool reserved = true) {
     Descriptor memory(::memfd_create("tachyon", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     REQUIRE(memory);
     REQUIRE(::ftruncate(memory.get(), static_cast<off_t>(bytes)) == 0);
+    if (reserved && bytes > 0) REQUIRE(::fallocate(memory.get(), 0, 0, static_cast<off_t>(bytes)) == 0);
     if (bytes >= 24) {
         REQUIRE(::pwrite(memory.get(), &magic, 8, 0) == 8);
         REQUIRE(::pwrite(memory.get(), &version, 4, 8) == 4);
@@ -177,6 +178,47 @@ TEST_CASE("a memfd of any other size than announced is refused") {
                                       kHeaderBytes + kCapacity + 1, kHeaderBytes + 2 * kCapacity}) {
         CHECK(contains(refusal(forged(bytes, kSeals)), "bytes, not"));
     }
+}
+
+TEST_CASE("a memfd whose memory is not all reserved is refused, and none of it is taken") {
+    constexpr std::uint64_t kLarge = 1 << 28;
+    const auto sparse = [&] {
+        return forged(kHeaderBytes + kLarge, kSeals, kLarge, kSegmentMagic, kProtocolVersion, kHeaderBytes, false);
+    };
+    const auto taken = [](int descriptor) {
+        struct stat status{};
+        return ::fstat(descriptor, &status) == 0 ? static_cast<std::uint64_t>(status.st_blocks) * 512 : 0;
+    };
+    const Descriptor empty = sparse();
+    CHECK(contains(refusal(copy_of(empty.get()), kLarge), "has not reserved " + std::to_string(kLarge)));
+    CHECK(taken(empty.get()) == kHeaderBytes);
+    const Descriptor torn = sparse();
+    REQUIRE(::fallocate(torn.get(), 0, 0, kHeaderBytes + kLarge - 4096) == 0);
+    CHECK(contains(refusal(copy_of(torn.get()), kLarge), "has not reserved 4096"));
+    CHECK(taken(torn.get()) == kLarge);
+}
+
+TEST_CASE("memory that is given back while it is being mapped is not taken anew") {
+    constexpr std::uint64_t kLarge = 1 << 28;
+    const Descriptor memory = forged(kHeaderBytes + kLarge, kSeals, kLarge);
+    int number = memory.get();
+    // Asked between two pieces.
+    const Interrupt punch{[](void* at) {
+                              ::fallocate(*static_cast<int*>(at), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                          kHeaderBytes, kLarge);
+                              return false;
+                          },
+                          &number};
+    std::string what;
+    try {
+        (void)Segment::attach(copy_of(number), kLarge, {kNever, punch});
+    } catch (const SetupError& error) {
+        what = error.what();
+    }
+    CHECK(contains(what, "has not reserved"));
+    struct stat status{};
+    REQUIRE(::fstat(number, &status) == 0);
+    CHECK(status.st_blocks * 512 <= static_cast<blkcnt_t>(kHeaderBytes));
 }
 
 TEST_CASE("a memfd that cannot be written to is refused") {

@@ -1,5 +1,6 @@
 #include "tachyon/wait_set.hpp"
 
+#include <array>
 #include <csignal>
 
 #include "catch.hpp"
@@ -335,6 +336,47 @@ TEST_CASE("a signal ends the wait of a wait set") {
 }
 
 #if !TACHYON_TEST_TSAN
+TEST_CASE("a wait set whose queue the kernel refuses asks each member by itself") {
+    WaitSet set;
+    int queue = -1;
+    for (int number = 0; number < 1024; ++number) {
+        std::array<char, 64> target{};
+        const std::string link = "/proc/self/fd/" + std::to_string(number);
+        if (::readlink(link.c_str(), target.data(), target.size() - 1) <= 0) continue;
+        if (std::string(target.data()) == "anon_inode:[eventpoll]") queue = number;
+    }
+    REQUIRE(queue >= 0);
+    Line quiet, other;
+    int pipes[2];
+    REQUIRE(::pipe2(pipes, O_CLOEXEC | O_NONBLOCK) == 0);
+    const Descriptor reading(pipes[0]), writing(pipes[1]);
+    set.add(1, quiet.ours());
+    set.add(2, other.ours());
+    set.add_descriptor(3, reading.get());
+    const Descriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    REQUIRE(::dup3(null.get(), queue, O_CLOEXEC) == queue);
+
+    WaitSet::Token token = 0;
+    const std::uint64_t begin = now_ns();
+    Status status = Status::empty;
+    while (status == Status::empty && now_ns() < begin + 100 * kMillisecond) {
+        status = set.wait(begin + 100 * kMillisecond, token);
+    }
+    CHECK(status == Status::empty);
+    other.put();
+    REQUIRE(wait_for(set, token) == Status::ok);
+    CHECK(token == 2);
+    other.take();
+    REQUIRE(::write(writing.get(), "x", 1) == 1);
+    REQUIRE(wait_for(set, token) == Status::ok);
+    CHECK(token == 3);
+    char byte = 0;
+    REQUIRE(::read(reading.get(), &byte, 1) == 1);
+    quiet.pair.second.reset();
+    REQUIRE(wait_for(set, token) == Status::ok);
+    CHECK(token == 1);
+}
+
 TEST_CASE("what a forked child does to a wait set does not reach the one of its parent") {
     Line line;
     int ends[2];

@@ -24,7 +24,7 @@ class EventQueue {
     // (handshake): no free descriptor, at the first call only.
     void set_timer(std::uint64_t deadline);
 
-    // The tags of what is ready now, or first becomes so: their number, 0 after `milliseconds`, or -1 for a signal.
+    // The tags of what is ready now, or first becomes so: their number, 0 after `milliseconds`, or -1: errno is EINTR for a signal.
     int wait(std::span<void*> tags, int milliseconds) noexcept;
 
     // Readable when wait() would not have to wait. kqueue goes on saying so of what is over by now: who does not call wait()

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "tachyon/descriptor.hpp"
 #include "tachyon/ring.hpp"
@@ -16,7 +17,8 @@ namespace tachyon {
 struct Patience {
     std::uint64_t deadline = kNever;
     Interrupt interrupt{};
-    void check() const;  // SetupError: timed_out, interrupted
+    std::string doing = "memory was being reserved";  // for the text
+    void check() const;                               // SetupError: timed_out, interrupted
 };
 
 class Segment {
@@ -24,7 +26,7 @@ class Segment {
     // A new, empty ring of `capacity` bytes, its memory reserved. SetupError: capacity, memory; timed_out, interrupted.
     static Segment create(std::uint64_t capacity, const Patience& patience = {});
 
-    // A ring that the peer made. Its size, seals and header are checked before anything is touched. SetupError: handshake, memory;
+    // A ring that the peer made. Its size, seals, header, and that its memory is reserved, are checked before anything is touched. SetupError: handshake, memory;
     // timed_out, interrupted.
     static Segment attach(Descriptor descriptor, std::uint64_t capacity, const Patience& patience = {});
 

@@ -54,6 +54,7 @@ class WaitSet {
     [[nodiscard]] Member* next_ready() noexcept;
     bool park() noexcept;
     int look_at_descriptors(int timeout) noexcept;
+    int look_at_each(int timeout) noexcept;
     void look_at_unwatched() noexcept;
 
     std::vector<std::unique_ptr<Member>> members_;

@@ -20,7 +20,8 @@ from tachyon import (
     get_include,
     get_library_dirs,
 )
-from tachyon.cli.exits import ERROR, PEER_GONE, SIGNALLED, TIMED_OUT, USAGE, Failure, Stopped, prog
+from tachyon.cli.completion import SHELLS, script
+from tachyon.cli.exits import ERROR, OK, PEER_GONE, SIGNALLED, TIMED_OUT, USAGE, Failure, Stopped, prog
 from tachyon.cli.meter import complain
 
 if TYPE_CHECKING:
@@ -219,6 +220,16 @@ def _parser() -> argparse.ArgumentParser:
         "Stream this Python's standard library and executable to a second process and compare digests,\n"
         "then time round trips of 32 bytes. Takes some seconds.",
     )
+
+    completion = command(
+        "completion",
+        "print the script that completes `tachyon` in a shell",
+        'bash: eval "$(tachyon completion bash)" in ~/.bashrc\n'
+        'zsh:  eval "$(tachyon completion zsh)" in ~/.zshrc, after compinit\n'
+        "fish: tachyon completion fish > ~/.config/fish/completions/tachyon.fish",
+        "",
+    )
+    completion.add_argument("shell", choices=SHELLS)
     return parser
 
 
@@ -227,6 +238,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from tachyon.cli.demo import demo
 
         return demo()
+    if arguments.command == "completion":
+        print(script(arguments.shell, _parser()), end="")
+        return OK
     if arguments.command in ("serve", "call"):
         from tachyon.cli import rpc
 

@@ -58,6 +58,7 @@ lint:
 	@mkdir -p build
 	$(CMAKE) --preset release -B build/lint -DTACHYON_TESTS=OFF >build/lint.log || { cat build/lint.log; exit 1; }
 	find cxx/src cxx/bench -name '*.cpp' ! -name platform_macos.cpp -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
+	$(VENV)/python scripts/stub_docs --check
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(IN_VENV) cython-lint tachyon
@@ -68,6 +69,7 @@ lint:
 format:
 	@$(SETUP) lint
 	$(VENV)/clang-format -i $(CXX_SOURCES)
+	$(VENV)/python scripts/stub_docs
 	$(VENV)/ruff check --fix-only
 	$(VENV)/ruff format
 

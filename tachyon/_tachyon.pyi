@@ -42,11 +42,14 @@ _OWNER_ONLY: Final[int]
 
 @final
 class Message:
+    """A received message: `type_id`, `size` in bytes, and `data`, a bytes object to keep as long as one likes."""
+
     __match_args__: Final = ("type_id", "size", "data")
     @property
     def type_id(self) -> int: ...
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number of bytes in `data`."""
     @property
     def data(self) -> bytes: ...
     def __new__(cls, type_id: SupportsIndex = 0, size: int | None = None, data: bytes = b"") -> Message: ...
@@ -61,11 +64,13 @@ class Message:
 
 @disjoint_base
 class Bus:
+    """One direction between two processes. Made by Bus.listen and Bus.connect; a context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
     def listen(
         socket_path: _Path, capacity: SupportsIndex, *, timeout: _Seconds | None = None, mode: SupportsIndex = 0o600
-    ) -> Bus: ...
+    ) -> Bus:
+        """Create a ring of `capacity` bytes and wait until one peer has connected to `socket_path`."""
     @staticmethod
     def connect(
         socket_path: _Path,
@@ -81,32 +86,52 @@ class Bus:
     ) -> int: ...
     def send_zero_copy(
         self, size: SupportsIndex, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
-    ) -> TxGuard: ...
-    def wait_read(self, *, timeout: _Seconds | None = None) -> None: ...
-    def finish(self, *, timeout: _Seconds | None = None) -> None: ...
+    ) -> TxGuard:
+        """Claim room for `size` bytes, to be written in place within a `with` block."""
+    def wait_read(self, *, timeout: _Seconds | None = None) -> None:
+        """Wait until the consumer has let go of everything sent so far: copied it, or left its guards."""
+    def finish(self, *, timeout: _Seconds | None = None) -> None:
+        """End the stream, wait until the consumer has read everything and closed its end, then close ours."""
     def __iter__(self) -> Self: ...
     def __next__(self) -> Message: ...
-    def recv(self, *, timeout: _Seconds | None = None) -> Message: ...
-    def try_recv(self) -> Message | None: ...
-    def recv_into(self, buffer: WriteableBuffer, *, timeout: _Seconds | None = None) -> tuple[int, int]: ...
-    def recv_zero_copy(self, *, timeout: _Seconds | None = None) -> RxGuard: ...
+    def recv(self, *, timeout: _Seconds | None = None) -> Message:
+        """Wait for the next message and return it as a Message with its own bytes."""
+    def try_recv(self) -> Message | None:
+        """Return the next message if there is one now, else None. Otherwise as recv."""
+    def recv_into(self, buffer: WriteableBuffer, *, timeout: _Seconds | None = None) -> tuple[int, int]:
+        """Wait for the next message and copy it into a writable, contiguous buffer. Returns (size, type_id)."""
+    def recv_zero_copy(self, *, timeout: _Seconds | None = None) -> RxGuard:
+        """Wait for the next message and return it in place, as an RxGuard with a read-only buffer, for a `with`
+        block.
+        """
     def drain_batch(
         self, max_msgs: SupportsIndex = 1024, spin_threshold: SupportsIndex = 10000, *, timeout: _Seconds | None = None
-    ) -> RxBatchGuard: ...
-    def flush(self) -> None: ...
-    def set_polling_mode(self, pure_spin: object) -> None: ...
-    def set_numa_node(self, node: SupportsIndex) -> None: ...
-    def stats(self) -> _Stats: ...
+    ) -> RxBatchGuard:
+        """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block."""
+    def flush(self) -> None:
+        """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
+    def set_polling_mode(self, pure_spin: object) -> None:
+        """True: waits never sleep, for the lowest latency at the price of a core. False: they spin, then sleep."""
+    def set_numa_node(self, node: SupportsIndex) -> None:
+        """Move the ring's memory to a NUMA node. Best before the first message. ValueError if there is none such."""
+    def stats(self) -> _Stats:
+        """Return counters of this side: role, messages, bytes of ring so far, waits that parked, wakes of the peer."""
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """Bytes of ring, as given to listen."""
     @property
-    def max_message_size(self) -> int: ...
+    def max_message_size(self) -> int:
+        """Largest message in bytes: capacity - 16. It goes through whenever the consumer has freed the rest."""
     @property
-    def peer_pid(self) -> int: ...
+    def peer_pid(self) -> int:
+        """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
     @property
-    def closed(self) -> bool: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
+    def closed(self) -> bool:
+        """True after close(), and in a forked child."""
+    def close(self) -> None:
+        """Tell the peer that nothing more will come, and let go. Idempotent, never waits; allowed from any thread."""
+    def abort(self) -> None:
+        """Give up: as close(), but the peer learns that what it got is not the whole."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -146,6 +171,7 @@ else:
 # The buffer protocol, len() and DLPack, which every window into a frame has.
 @disjoint_base
 class _Window(_Buffer):
+    """Bytes of the ring, while a frame is held. Counts the views, so that none outlives the frame unnoticed."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     def __enter__(self) -> Self: ...
     def __exit__(self, exc_type: object, exc: object, traceback: object) -> None: ...
@@ -163,42 +189,56 @@ class _Window(_Buffer):
         copy: bool | None = None,
     ) -> Any: ...
     @property
-    def released(self) -> bool: ...
+    def released(self) -> bool:
+        """True once the frame has been sent, or given back: its block has been left and no view is alive."""
 
 @final
 class TxGuard(_Window):
+    """Room for a message, to be written in place. `with memoryview(guard) as m: m[:] = ...`, np.frombuffer, DLPack."""
+
     actual_size: int
     type_id: int
     @property
-    def correlation_id(self) -> int: ...
+    def correlation_id(self) -> int:
+        """The id that the call will have, or that the reply answers; 0 on a plain bus."""
 
 @final
 class RxGuard(_Window):
-    def release(self) -> None: ...
+    """A received message in place, read-only. Leaving its block frees the frame."""
+    def release(self) -> None:
+        """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
     @property
-    def correlation_id(self) -> int: ...
+    def correlation_id(self) -> int:
+        """Which call this is, or which it answers; 0 on a plain bus."""
     @property
-    def actual_size(self) -> int: ...
+    def actual_size(self) -> int:
+        """Bytes of the message."""
     @property
-    def type_id(self) -> int: ...
+    def type_id(self) -> int:
+        """The message's type_id."""
 
 @final
 class RxView(_Window):
+    """One message of an RxBatchGuard, in place, read-only, of use within the batch's block."""
     def __enter__(self) -> NoReturn: ...
     @property
-    def actual_size(self) -> int: ...
+    def actual_size(self) -> int:
+        """Bytes of the message."""
     @property
-    def type_id(self) -> int: ...
+    def type_id(self) -> int:
+        """The message's type_id."""
 
 @final
 class RxBatchGuard:
+    """A sequence of received messages in place: RxView objects, read-only. Leaving its block frees all of them."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     def __enter__(self) -> Self: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
     def __len__(self) -> int: ...
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Do what leaving the block does: free the frames. Once is enough; a view that is alive is a BufferError."""
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> RxView: ...
     @overload
@@ -207,6 +247,7 @@ class RxBatchGuard:
 
 @disjoint_base
 class RpcBus:
+    """Calls and replies between two processes. The listener serves, the connector calls. A context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
     def listen(
@@ -216,7 +257,10 @@ class RpcBus:
         *,
         timeout: _Seconds | None = None,
         mode: SupportsIndex = 0o600,
-    ) -> RpcBus: ...
+    ) -> RpcBus:
+        """Create rings of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until a caller has
+        connected.
+        """
     @staticmethod
     def connect(
         socket_path: _Path,
@@ -228,10 +272,16 @@ class RpcBus:
     def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int: ...
     def call_zero_copy(
         self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
-    ) -> TxGuard: ...
-    def wait(self, correlation_id: SupportsIndex, *, timeout: _Seconds | None = None) -> RxGuard: ...
-    def cancel(self, correlation_id: SupportsIndex) -> bool: ...
-    def serve(self, *, timeout: _Seconds | None = None) -> RxGuard: ...
+    ) -> TxGuard:
+        """Claim room for a request, to be written in place: a TxGuard that knows its `correlation_id`."""
+    def wait(self, correlation_id: SupportsIndex, *, timeout: _Seconds | None = None) -> RxGuard:
+        """Wait for the reply to a call and return it in place, as an RxGuard for a `with` block."""
+    def cancel(self, correlation_id: SupportsIndex) -> bool:
+        """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""
+    def serve(self, *, timeout: _Seconds | None = None) -> RxGuard:
+        """Wait for the next call and return it in place: an RxGuard with `correlation_id` and `type_id`, its
+        msg_type.
+        """
     def reply(
         self,
         correlation_id: SupportsIndex,
@@ -239,7 +289,10 @@ class RpcBus:
         msg_type: SupportsIndex = 0,
         *,
         timeout: _Seconds | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Answer a call, once, with the bytes of any buffer. In any order. ValueError if there is no such call to
+        answer.
+        """
     def reply_zero_copy(
         self,
         correlation_id: SupportsIndex,
@@ -247,20 +300,36 @@ class RpcBus:
         msg_type: SupportsIndex = 0,
         *,
         timeout: _Seconds | None = None,
-    ) -> TxGuard: ...
-    def set_polling_mode(self, pure_spin: bool) -> None: ...
-    def set_numa_node(self, node: SupportsIndex) -> None: ...
-    def stats(self) -> dict[str, Any]: ...
+    ) -> TxGuard:
+        """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
+    def set_polling_mode(self, pure_spin: bool) -> None:
+        """As Bus.set_polling_mode, for both rings."""
+    def set_numa_node(self, node: SupportsIndex) -> None:
+        """As Bus.set_numa_node, for both rings."""
+    def stats(self) -> dict[str, Any]:
+        """Return counters: role, those of both rings, and, for a caller, calls in flight, replies set aside and
+        dropped.
+        """
     @property
-    def max_request_size(self) -> int: ...
+    def max_request_size(self) -> int:
+        """Largest request in bytes."""
     @property
-    def max_reply_size(self) -> int: ...
+    def max_reply_size(self) -> int:
+        """Largest reply in bytes."""
     @property
-    def peer_pid(self) -> int: ...
+    def peer_pid(self) -> int:
+        """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
     @property
-    def closed(self) -> bool: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
+    def closed(self) -> bool:
+        """True after close(), and in a forked child."""
+    def close(self) -> None:
+        """Close both rings. Idempotent, never waits; allowed from any thread, and ends its waits with
+        BusClosedError.
+        """
+    def abort(self) -> None:
+        """Give up: as close(), but the peer gets PeerDeadError, whose `reason` is "aborted". So does leaving a
+        `with` block by an exception.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -268,28 +337,41 @@ class RpcBus:
 
 @disjoint_base
 class _Listener:
-    def accept(self, *, timeout: _Seconds | None = None) -> Any: ...  # said precisely by the two below
-    def try_accept(self) -> Any: ...
+    """What Listener and RpcListener share. One thread at a time accepts; close() may come from any."""
+    def accept(self, *, timeout: _Seconds | None = None) -> Any:  # said precisely by the two below
+        """Wait for the next peer. timeout: seconds; None waits for ever."""
+    def try_accept(self) -> Any:
+        """Return the next peer if one is there now, else None. Otherwise as accept."""
     def __next__(self) -> Any: ...
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """Return a descriptor for select, poll and their like: readable when try_accept() may get further."""
     @property
-    def path(self) -> _Path: ...
+    def path(self) -> _Path:
+        """The socket path, as given."""
     @property
-    def closed(self) -> bool: ...
-    def close(self) -> None: ...
+    def closed(self) -> bool:
+        """True after close(), and in a forked child."""
+    def close(self) -> None:
+        """Stop listening and remove the socket file. What was accepted lives on. Idempotent; allowed from any
+        thread, and ends an accept with BusClosedError.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
 
 @final
 class Listener(_Listener):
+    """Many buses at one path: `for bus in Listener(path, capacity)`, or accept(). A context manager."""
     def __init__(self, socket_path: _Path, capacity: SupportsIndex, *, mode: SupportsIndex = 0o600) -> None: ...
-    def accept(self, *, timeout: _Seconds | None = None) -> Bus: ...
-    def try_accept(self) -> Bus | None: ...
+    def accept(self, *, timeout: _Seconds | None = None) -> Bus:
+        """Wait for the next peer. timeout: seconds; None waits for ever."""
+    def try_accept(self) -> Bus | None:
+        """Return the next peer if one is there now, else None. Otherwise as accept."""
     def __iter__(self) -> Self: ...
     def __next__(self) -> Bus: ...
 
 @final
 class RpcListener(_Listener):
+    """Many callers at one path: each that connects, with RpcBus.connect, becomes an RpcBus that serves."""
     def __init__(
         self,
         socket_path: _Path,
@@ -298,41 +380,59 @@ class RpcListener(_Listener):
         *,
         mode: SupportsIndex = 0o600,
     ) -> None: ...
-    def accept(self, *, timeout: _Seconds | None = None) -> RpcBus: ...
-    def try_accept(self) -> RpcBus | None: ...
+    def accept(self, *, timeout: _Seconds | None = None) -> RpcBus:
+        """Wait for the next peer. timeout: seconds; None waits for ever."""
+    def try_accept(self) -> RpcBus | None:
+        """Return the next peer if one is there now, else None. Otherwise as accept."""
     def __iter__(self) -> Self: ...
     def __next__(self) -> RpcBus: ...
 
 @final
 class WaitSet:
-    def add(self, member: RpcBus | RpcListener) -> None: ...
-    def remove(self, member: RpcBus | RpcListener) -> None: ...
-    def await_call(self, bus: RpcBus) -> None: ...
-    def await_room(self, bus: RpcBus, size: SupportsIndex) -> None: ...
-    def wait(self, timeout: _Seconds | None = None) -> RpcBus | RpcListener | None: ...
-    def close(self) -> None: ...
+    """Waits for calls on many RpcBus, and for an RpcListener: what RpcServer is made of. For one thread."""
+    def add(self, member: RpcBus | RpcListener) -> None:
+        """Wait for calls on an RpcBus that serves, or for clients of an RpcListener."""
+    def remove(self, member: RpcBus | RpcListener) -> None:
+        """Forget a member. No effect if it is none."""
+    def await_call(self, bus: RpcBus) -> None:
+        """From now on wait for a call on `bus`, a member."""
+    def await_room(self, bus: RpcBus, size: SupportsIndex) -> None:
+        """From now on wait for room for a reply of `size` bytes on `bus`, a member."""
+    def wait(self, timeout: _Seconds | None = None) -> RpcBus | RpcListener | None:
+        """Return a member that may have what is waited for, or has ended; None after `timeout` seconds."""
+    def close(self) -> None:
+        """Forget all members and give the descriptor back. Idempotent. By the thread that waits, or once none does."""
     def __len__(self) -> int: ...
 
 @disjoint_base
 class _Loop:
+    """A loop that the first Ctrl-C asks to end, once the call that is being served has been answered."""
+
     _stopping: bool
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
 
 @disjoint_base
 class _Dispatching(_Loop):
-    def serve_forever(self, bus: RpcBus) -> None: ...
+    """What RpcDispatcher is made of: the frame of its loop."""
+    def serve_forever(self, bus: RpcBus) -> None:
+        """Serve until the caller closes or dies, stop() is called, or Ctrl-C."""
 
 @disjoint_base
 class _Serving(_Loop):
+    """What RpcServer is made of: who is inside, and who closes."""
+
     _closing: bool
     _pending: dict[RpcBus, Any]
     dispatcher: Any
     _waiting: WaitSet
     _served: int
-    def serve_forever(self) -> None: ...
+    def serve_forever(self) -> None:
+        """Serve until stop(), close() or Ctrl-C."""
     def _answer(self, bus: RpcBus) -> Unfinished | None: ...
     def _drop(self, bus: RpcBus) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop, close every caller's bus and the socket. Idempotent; from any thread."""
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
@@ -340,7 +440,9 @@ class _Serving(_Loop):
 @overload
 def call_and_wait(
     bus: RpcBus, data: ReadableBuffer, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
-) -> Message: ...
+) -> Message:
+    """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes."""
+
 @overload
 def call_and_wait(
     bus: RpcBus,
@@ -348,10 +450,12 @@ def call_and_wait(
     msg_type: SupportsIndex,
     timeout: _Seconds | None,
     on_response: Callable[[memoryview], Any] | None,
-) -> Message | tuple[Any]: ...
+) -> Message | tuple[Any]:
+    """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes."""
 
 @final
 class Unfinished:
+    """A served call with something unusual left to do, and with what."""
     @property
     def guard(self) -> RxGuard: ...
     @property
@@ -365,4 +469,5 @@ class Unfinished:
 
 def answer_one(
     bus: RpcBus, endpoints: dict[int, Any], timeout: _Seconds | None, wait_for_room: bool
-) -> Unfinished | None: ...
+) -> Unfinished | None:
+    """Serve one call: pass it to the handler of its endpoint, send the answer, free the request."""

@@ -487,7 +487,7 @@ def test_an_input_that_cannot_be_read(command, path, tmp_path):
         (("send", "p", "--timeout", "-1"), "seconds"),
         (("send",), "PATH"),
         (("fly",), "invalid choice"),
-        ((), "COMMAND"),
+        ((), "recv /tmp/bus"),
     ],
 )
 def test_wrong_usage(command, words, hint):
@@ -502,6 +502,27 @@ def test_help_lists_the_exit_codes(command, name):
         assert f"\n  {code} " in out.decode()
 
 
+def test_without_a_command_the_help_is_shown(command):
+    out, said = command().ends(2)
+    assert out == b""
+    assert said == command("--help").ends(0)[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("more", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_an_error_is_red_on_a_terminal_that_can_and_wants_it(command, path, more, coloured):
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    environment |= {"TERM": "xterm", **more}
+    words = ("send", path, "--timeout", "0")
+    shown = on_terminal(command, *words, code=1, env=environment)
+    assert ("\x1b[31mpython -m tachyon send:\x1b[m no listener" in shown) is coloured
+    assert ("\x1b[3" in shown) is coloured
+    _, said = command(*words, env=environment).ends(1)
+    assert "\x1b" not in said
+
+
 def test_version(command):
     assert command("--version").ends(0)[0].decode().strip() == f"tachyon-ipc {tachyon.__version__}"
 
@@ -509,12 +530,12 @@ def test_version(command):
 # ---- progress --------------------------------------------------------------------------------------------------------
 
 
-def on_terminal(command, *words, code=0):
+def on_terminal(command, *words, code=0, **streams):
     """Run with a terminal as stderr; returns what it showed."""
     ours, theirs = pty.openpty()
     shown = b""
     with open(ours, "rb", buffering=0) as screen:
-        process = command(*words, stdin=subprocess.DEVNULL, stderr=theirs)
+        process = command(*words, stdin=subprocess.DEVNULL, stderr=theirs, **streams)
         os.close(theirs)
         while True:
             try:

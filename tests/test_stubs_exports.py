@@ -111,6 +111,18 @@ def test_everything_public_says_what_it_does(name):
             assert inspect.getdoc(inspect.getattr_static(kind, member)), f"{name}.{member}"
 
 
+@pytest.mark.parametrize("name", ["Bus", "RpcBus", "RxGuard", "TxGuard", "Listener", "WaitSet"])
+def test_the_stub_says_of_everything_public_what_the_extension_says(name):
+    kind = getattr(_tachyon, name)
+    said = {name: (ast.get_docstring(STUBS[name]), kind)}
+    for node in STUBS[name].body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            said[node.name] = (ast.get_docstring(node), inspect.getattr_static(kind, node.name))
+    for each, (stub, real) in said.items():
+        first = " ".join((real.__doc__ or "").strip().split("\n\n")[0].split())
+        assert " ".join((stub or "").split()) == first, f"{each}: run `make format`"
+
+
 @pytest.mark.parametrize(
     "callee",
     [tachyon.Bus.listen, tachyon.RpcBus.listen, tachyon.RpcServer],

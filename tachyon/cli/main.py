@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import signal
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from tachyon import (
@@ -19,8 +20,9 @@ from tachyon import (
     get_include,
     get_library_dirs,
 )
-from tachyon.cli.exits import ERROR, PEER_GONE, SIGNALLED, TIMED_OUT, Failure, Stopped, prog
-from tachyon.cli.meter import say
+from tachyon.cli.completion import SHELLS, script
+from tachyon.cli.exits import ERROR, OK, PEER_GONE, SIGNALLED, TIMED_OUT, USAGE, Failure, Stopped, prog
+from tachyon.cli.meter import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--include-dir", get_include, "print the folder of the C++ headers"),
     ):
         parser.add_argument(option, action=_Folder, nargs=0, const=find, help=text)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
 
     def command(name: str, summary: str, text: str, exits: str = EXITS) -> argparse.ArgumentParser:
         return commands.add_parser(
@@ -218,6 +220,16 @@ def _parser() -> argparse.ArgumentParser:
         "Stream this Python's standard library and executable to a second process and compare digests,\n"
         "then time round trips of 32 bytes. Takes some seconds.",
     )
+
+    completion = command(
+        "completion",
+        "print the script that completes `tachyon` in a shell",
+        'bash: eval "$(tachyon completion bash)" in ~/.bashrc\n'
+        'zsh:  eval "$(tachyon completion zsh)" in ~/.zshrc, after compinit\n'
+        "fish: tachyon completion fish > ~/.config/fish/completions/tachyon.fish",
+        "",
+    )
+    completion.add_argument("shell", choices=SHELLS)
     return parser
 
 
@@ -226,6 +238,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from tachyon.cli.demo import demo
 
         return demo()
+    if arguments.command == "completion":
+        print(script(arguments.shell, _parser()), end="")
+        return OK
     if arguments.command in ("serve", "call"):
         from tachyon.cli import rpc
 
@@ -247,6 +262,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
     try:
         for signum in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(signum) == signal.SIG_DFL:  # nohup's wish is respected
@@ -270,5 +288,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         code, text = ERROR, f"{where}{error.strerror or error}"
-    say(f"{prog()} {arguments.command}: {text}")
+    complain(f"{prog()} {arguments.command}", text)
     return code

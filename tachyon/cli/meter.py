@@ -22,6 +22,12 @@ def say(text: str, end: str = "\n") -> None:
         pass
 
 
+def complain(who: str, text: str) -> None:
+    """Say what went wrong; on a terminal `who` is red, unless its user or the terminal itself does without colours."""
+    colours = is_terminal(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    say(f"\x1b[31m{who}:\x1b[m {text}" if colours else f"{who}: {text}")
+
+
 def is_terminal(fd: int) -> bool:
     """True if the descriptor is open and a terminal."""
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tachyon import MSG_TYPE_ERROR, RpcBus, RpcDispatcher, RpcServer, TachyonTimeoutError
 from tachyon.cli.exits import ERROR, OK, SIGNALLED, Failure
 from tachyon.cli.meter import say, waiting
+from tachyon.cli.opening import Opening
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -52,20 +53,21 @@ def call(path: str, msg_type: int, payload: str | None, timeout: float, quiet: b
     # Read it first: whoever types it may take longer than the server is patient, and than the timeout.
     request = b"" if payload is None else sys.stdin.buffer.read() if payload == "-" else os.fsencode(payload)
     deadline = time.monotonic() + timeout
-    with waiting(f"a server at {path}", quiet):
-        bus = RpcBus.connect(path, timeout=timeout)
-    with bus:
-        correlation_id = bus.call(request, msg_type, timeout=max(0.0, deadline - time.monotonic()))
-        try:
-            with waiting(f"the answer from {path}", quiet):
-                guard = bus.wait(correlation_id, timeout=max(0.0, deadline - time.monotonic()))
-        except TachyonTimeoutError:
-            raise TachyonTimeoutError(f"no answer from {path} within {timeout:g} seconds") from None
-        with guard, memoryview(guard) as answer:
-            if guard.type_id == MSG_TYPE_ERROR:
-                detail = bytes(answer[2:]).decode("utf-8", "replace")
-                raise Failure(ERROR, f"the call of msg_type {msg_type} failed" + (f": {detail}" if detail else ""))
-            sys.stdout.buffer.write(answer)
+    with Opening() as opening:
+        with waiting(f"a server at {path}", quiet):
+            bus = opening.take(RpcBus.connect, path, timeout=timeout)
+        with bus:
+            correlation_id = bus.call(request, msg_type, timeout=max(0.0, deadline - time.monotonic()))
+            try:
+                with waiting(f"the answer from {path}", quiet):
+                    guard = bus.wait(correlation_id, timeout=max(0.0, deadline - time.monotonic()))
+            except TachyonTimeoutError:
+                raise TachyonTimeoutError(f"no answer from {path} within {timeout:g} seconds") from None
+            with guard, memoryview(guard) as answer:
+                if guard.type_id == MSG_TYPE_ERROR:
+                    detail = bytes(answer[2:]).decode("utf-8", "replace")
+                    raise Failure(ERROR, f"the call of msg_type {msg_type} failed" + (f": {detail}" if detail else ""))
+                sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()
     return OK
 

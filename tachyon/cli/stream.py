@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tachyon import Bus, BusEmptyError, PeerClosedError, PeerDeadError
 from tachyon.cli.exits import ERROR, OK, PEER_GONE, Failure, prog
 from tachyon.cli.meter import Meter, bytes_left, is_terminal, say, waiting
+from tachyon.cli.opening import Opening
 from tachyon.cli.output import NamedFile, Stream
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class _NothingMore(Exception):
 
 def send(path: str, file: str, timeout: float, quiet: bool) -> int:
     """Send a file, or stdin for `-`, to whoever listens at `path`. Returns the exit code."""
-    with _source(file) as fd:
+    with _source(file) as fd, Opening() as opening:
         total = bytes_left(fd)
         show = not quiet and is_terminal(2) and not is_terminal(fd)
         with waiting(f"a receiver at {path}", quiet):
-            bus = Bus.connect(path, timeout=timeout)
+            bus = opening.take(Bus.connect, path, timeout=timeout)
         with bus:
             meter = Meter("sent", total, show)
             try:
@@ -113,22 +114,23 @@ def recv(path: str, file: str, capacity: int, timeout: float | None, quiet: bool
     to_stdout = file == "-"
     output = Stream(1) if to_stdout else NamedFile(file)
     show = not quiet and is_terminal(2) and not (to_stdout and is_terminal(1))
-    with waiting(f"a sender at {path}", quiet):
-        bus = Bus.listen(path, capacity, timeout=timeout)
-    with bus:
-        meter = Meter("received", None, show)
-        output.open()
-        try:
-            _pump_in(bus, output, meter)
-            output.finish()
-        except BrokenPipeError:  # nobody reads our stdout any more: main() ends without a word
-            output.give_up()
-            raise
-        except BaseException as error:
-            meter.clear()
-            raise _explained(error, output.give_up(), path, bus.peer_pid, meter) from None
-        finally:
-            meter.clear()
+    with Opening() as opening:
+        with waiting(f"a sender at {path}", quiet):
+            bus = opening.take(Bus.listen, path, capacity=capacity, timeout=timeout)
+        with bus:
+            meter = Meter("received", None, show)
+            output.open()
+            try:
+                _pump_in(bus, output, meter)
+                output.finish()
+            except BrokenPipeError:  # nobody reads our stdout any more: main() ends without a word
+                output.give_up()
+                raise
+            except BaseException as error:
+                meter.clear()
+                raise _explained(error, output.give_up(), path, bus.peer_pid, meter) from None
+            finally:
+                meter.clear()
     if not quiet:
         say(meter.summary())
     return OK

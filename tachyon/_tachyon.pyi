@@ -78,12 +78,16 @@ class Bus:
         timeout: _Seconds | None = 0.0,
         uid: SupportsIndex | None = None,
         max_capacity: SupportsIndex | None = 1073741824,
-    ) -> Bus: ...
-    def send(self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None: ...
-    def try_send(self, data: ReadableBuffer, type_id: SupportsIndex = 0) -> bool: ...
-    def send_many(
-        self, items: Iterable[_Item], type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
-    ) -> int: ...
+    ) -> Bus:
+        """Attach to the bus that a listener offers at `socket_path`."""
+    def send(self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
+        """Send the bytes of any buffer (strided ones in C order); wait while the ring is full."""
+    def try_send(self, data: ReadableBuffer, type_id: SupportsIndex = 0) -> bool:
+        """Send if there is room now. False if the ring is full. Otherwise as send."""
+    def send_many(self, items: Iterable[_Item], type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> int:
+        """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were
+        sent.
+        """
     def send_zero_copy(
         self, size: SupportsIndex, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
     ) -> TxGuard:
@@ -268,8 +272,10 @@ class RpcBus:
         timeout: _Seconds | None = 0.0,
         uid: SupportsIndex | None = None,
         max_capacity: SupportsIndex | None = 1073741824,
-    ) -> RpcBus: ...
-    def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int: ...
+    ) -> RpcBus:
+        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
+    def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
+        """Send a request, the bytes of any buffer, and return its id, for wait()."""
     def call_zero_copy(
         self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
     ) -> TxGuard:

@@ -124,7 +124,18 @@ MODULES = [
 ]
 PARTS = {
     f"_{part}.pxi": "_tachyon"
-    for part in ("exchange", "guards", "in_use", "listener", "loops", "nogil", "open", "receiving", "sending", "support")
+    for part in (
+        "exchange",
+        "guards",
+        "in_use",
+        "listener",
+        "loops",
+        "nogil",
+        "open",
+        "receiving",
+        "sending",
+        "support",
+    )
 }
 
 

@@ -84,7 +84,8 @@ Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
         case CallWindow::State::none: return Status::unknown_call;
         case CallWindow::State::set_aside: {
             Aside& aside = aside_.find(id)->second;
-            reply = {aside.payload.data(), kNotInRing, id, static_cast<std::uint32_t>(aside.payload.size()), aside.type_id};
+            reply = {aside.payload.data(), kNotInRing, id, static_cast<std::uint32_t>(aside.payload.size()),
+                     aside.type_id};
             aside.held = true;
             window_.set(id, CallWindow::State::none);
             return Status::ok;
@@ -136,9 +137,7 @@ bool Caller::cancel(std::uint64_t id) noexcept {
             window_.set(id, CallWindow::State::none);
             --in_flight_;
             return true;
-        case CallWindow::State::set_aside:
-            forget(aside_.find(id));
-            return true;
+        case CallWindow::State::set_aside: forget(aside_.find(id)); return true;
     }
     return false;
 }

@@ -73,8 +73,7 @@ bool forbid_pidfds() {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     }};
     sock_fprog program{code.size(), code.data()};
-    return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+    return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
 // This process is `side`, a child the other one; `during` is what the child does once it is connected.
@@ -198,8 +197,8 @@ struct Halfway {
         : folder(place), child([&, offers] {
               const sockaddr_un address = make_address(folder.file());
               const Descriptor socket(::socket(AF_UNIX, SOCK_STREAM, 0));
-              TACHYON_CHILD_CHECK(
-                  ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+              TACHYON_CHILD_CHECK(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+                                  0);
               TACHYON_CHILD_CHECK(::listen(socket.get(), 8) == 0);
               const Descriptor client(::accept(socket.get(), nullptr, nullptr));
               Hello hello{};
@@ -294,9 +293,8 @@ TEST_CASE("a forked child keeps no client of its parent's, wherever in the hands
     });
     const Descriptor client = make_stream_socket();
     const sockaddr_un address = make_address(folder.file());
-    REQUIRE(eventually([&] {
-        return ::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-    }));
+    REQUIRE(eventually(
+        [&] { return ::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0; }));
     sleep_us(100'000);
     Descriptor(::open(folder.file("accepted").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)).reset();
     REQUIRE(eventually([&] { return *forked != 0; }));

@@ -83,14 +83,21 @@ def test_a_death_during_the_call(spawn, path, limit, use):
 
 @pytest.mark.parametrize("use", ["lambda: bus.serve(timeout=3)", "lambda: bus.serve()"])
 def test_a_callee(spawn, path, limit, use):
-    finds_out(spawn, path, limit, "RpcBus", "bus = tachyon.RpcBus.listen(path, timeout=60)", f"say(ends({use}))")
+    finds_out(
+        spawn,
+        path,
+        limit,
+        "RpcBus",
+        "bus = tachyon.RpcBus.listen(path, 1 << 16, 1 << 16, timeout=60)",
+        f"say(ends({use}))",
+    )
 
 
 @pytest.mark.parametrize(
     "use", ["lambda: bus.wait(call, timeout=3)", "lambda: bus.wait(call)", "lambda: bus.call(b'x' * 999, 1)"]
 )
 def test_a_caller(spawn, path, limit, use):
-    callee = spawn("callee = tachyon.RpcBus.listen(path, timeout=60)\nsay('there')\nhear()\n", path)
+    callee = spawn("callee = tachyon.RpcBus.listen(path, 1 << 16, 1 << 16, timeout=60)\nsay('there')\nhear()\n", path)
     child = spawn(
         LOWERED
         + "bus = tachyon.RpcBus.connect(path, timeout=60)\ncall = bus.call(b'x', 1)\nlowered()\nsay('lowered')\n"
@@ -113,7 +120,7 @@ def test_a_server_loses_its_callers_and_serves_on(spawn, path, limit):
 import threading
 dispatcher = tachyon.RpcDispatcher()
 dispatcher.register(tachyon.tachyon_rpc(1)(bytes))
-server = tachyon.RpcServer(path, dispatcher)
+server = tachyon.RpcServer(path, dispatcher, 1 << 16, 1 << 16)
 thread = threading.Thread(target=server.serve_forever, daemon=True)
 thread.start()
 hear()

@@ -90,7 +90,9 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
     if not rpc_callee(bus).can_reply(guard._frame.correlation_id):
         answered = True
         if failure is None:
-            failure = ValueError(f"the handler of msg_type {msg_type} has answered the call itself; its result is dropped")
+            failure = ValueError(
+                f"the handler of msg_type {msg_type} has answered the call itself; its result is dropped"
+            )
     if failure is None:
         try:
             # While the request is held, because the answer may be a view of it. No deadlock comes of it: a caller that

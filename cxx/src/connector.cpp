@@ -19,7 +19,7 @@ namespace {
 struct NotNow {
     int error_number;
     std::string what;
-    std::string advice = {};  // for who has asked for one try
+    std::string advice;  // for who has asked for one try
 };
 
 enum class Waited { readable, gone, late };

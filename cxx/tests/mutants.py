@@ -272,7 +272,7 @@ MUTANTS = [
            "    const std::size_t count = members_.size();\n    next_ = 0;\n", ("wait_set",)),
     Mutant("who is removed takes another's turn", WAIT_SET, "    if (next_ > index) --next_;\n", "    (void)index;\n", ("wait_set",)),
     Mutant("many sleep unannounced", WAIT_SET, "        member->bus->park_on_socket(member->for_frame);\n", "", ("wait_set",)),
-    Mutant("bytes are not taken from the socket", WAIT_SET, "            connection->hear();\n", "", ("wait_set",)),
+    Mutant("bytes are not taken from the socket", WAIT_SET, "        } else {\n            connection->hear();\n", "        } else {\n", ("wait_set",)),
     Mutant("a member's hang-up is ignored", WAIT_SET, "if (connection == nullptr || connection->hung_up()) {",
            "if (connection == nullptr) {", ("wait_set",)),
     Mutant("room is not waited for", WAIT_SET, "(for_frame ? bus->readable_now() : bus->writable_now(size))", "bus->readable_now()",

@@ -38,6 +38,9 @@ def put(hello: bytearray, name: str, value: int, index: int = 0) -> None:
     struct.pack_into(form, hello, HELLO[name] + index * struct.calcsize(form), value)
 
 
+RESERVED = 64 << 20  # bytes; memory beyond that is offered without being there
+
+
 class Greeting:
     """What a real listener says, and the header page that it makes: found out by asking one, twice."""
 
@@ -62,7 +65,10 @@ class Greeting:
 
     def segment(self, capacity: int, *, size: int | None = None, seals: int = 7) -> int:
         number = os.memfd_create("soak", os.MFD_ALLOW_SEALING)
-        os.ftruncate(number, PAGE + capacity if size is None else size)
+        size = PAGE + capacity if size is None else size
+        os.ftruncate(number, size)
+        if 0 < size <= RESERVED:  # as every listener that means it; more is an attack
+            os.posix_fallocate(number, 0, size)
         page = bytearray(self.page)
         struct.pack_into("=Q", page, HEADER["capacity"], capacity)
         with contextlib.suppress(OSError):

@@ -480,6 +480,37 @@ TEST_CASE("who wants only one client makes an offer to another process beside on
     CHECK(child.wait() == 0);  // it was dropped
 }
 
+TEST_CASE("when all offers are taken, one that stalls is given up to a process that has none, and only one") {
+    const Folder folder;
+    Listener listener(folder.file(), many());
+    Shared<std::atomic<int>> offered, dropped;
+    const auto stall_with = [&](int count) {
+        std::vector<Descriptor> clients;
+        for (int i = 0; i < count; ++i) clients.push_back(greet(folder.file()));
+        for (const Descriptor& each : clients) *offered += readable(each.get(), 30'000) ? 1 : 0;
+        while (!clients.empty()) {
+            const auto gone = std::erase_if(clients, [](const auto& each) { return hung_up(each.get()); });
+            *dropped += static_cast<int>(gone);
+            sleep_us(200);
+        }
+        return 0;
+    };
+    const Child six([&] { return stall_with(6); });
+    const Child two([&] { return stall_with(2); });
+    REQUIRE(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return *offered == 8;
+    }));
+    const Descriptor newcomer = greet(folder.file());
+    CHECK(eventually([&] {
+        CHECK_FALSE(listener.try_accept());
+        return readable(newcomer.get(), 0);
+    }));
+    CHECK(eventually([&] { return *dropped > 0; }));
+    for (const std::uint64_t until = in_ms(100); now_ns() < until; sleep_us(200)) CHECK_FALSE(listener.try_accept());
+    CHECK(*dropped == 1);  // it was not that the time of all of them was over
+}
+
 TEST_CASE("where one process has all the places in the handshake, its clients make room, and others find theirs") {
     const Folder folder;
     Listener listener(folder.file(), many());

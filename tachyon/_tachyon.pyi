@@ -418,7 +418,6 @@ class _Loop:
     def stop(self) -> None:
         """End serve_forever within 0.1 s, or the next one at once. From any thread, a handler, or a signal handler."""
 
-@disjoint_base
 class _Dispatching(_Loop):
     """What RpcDispatcher is made of: the frame of its loop."""
     def serve_forever(self, bus: RpcBus) -> None:

@@ -136,7 +136,7 @@ class Connector {
             if (error_number ==
                 EAGAIN) {  // its queue is full: it lives, so wait a little even if one try was asked for
                 if (now_ns() >= patience_) {
-                    throw NotNow{error_number, "the listener at " + path_ + " does not accept anybody"};
+                    throw NotNow{error_number, "the listener at " + path_ + " does not accept anybody", {}};
                 }
                 if (interrupt_()) throw_interrupted();
                 pause_for(kMillisecond);
@@ -229,8 +229,8 @@ class Connector {
 
     // It chose another client, was interrupted, or died: with time left the next listener may be ours.
     [[noreturn]] void hung_up() const {
-        throw NotNow{ECONNRESET,
-                     "the listener at " + path_ + " hung up during the handshake; it may serve another client"};
+        throw NotNow{
+            ECONNRESET, "the listener at " + path_ + " hung up during the handshake; it may serve another client", {}};
     }
 
     const std::string& path_;

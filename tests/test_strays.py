@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import random
+import signal
 import socket
 import struct
 
@@ -464,3 +465,22 @@ with tachyon.Bus.connect(path, timeout=30) as bus: bus.send(b"in")
     with listening.result() as bus:
         assert bus.recv().data == b"in"
     child.ends()
+
+
+def test_a_listener_that_takes_its_memory_back_from_a_client_has_hung_up(path, impostor, header_page, spawn):
+    """What a listener does to a client that it drops for others: told as such, and with time left tried again."""
+
+    def answer(client, hello):
+        child.stop()
+        number = segment(header_page, 4096, 4096)  # the header page only
+        socket.send_fds(client, [answer_with(hello, c0=4096)], [number])
+        os.close(number)
+        client.close()
+        child.send_signal(signal.SIGCONT)
+
+    serving = impostor(answer)
+    child = spawn(CONNECTOR.replace("timeout=30", "timeout=0"), path, "Bus")
+    line = child.line()
+    assert "hung up during the handshake" in line, line
+    assert line.startswith(str(errno.ECONNRESET))
+    serving.result(60)

@@ -85,7 +85,7 @@ class Connector {
                                        std::to_string(reader.descriptors().size()) + " descriptors, not " +
                                        std::to_string(options_.segments));
         }
-        std::vector<Segment> segments = map(reader);
+        std::vector<Segment> segments = map(connection, reader);
         connection.set_barrier(agreed_barrier(membarrier, theirs));
         patience_ = std::max(patience_, now_ns() + kMillisecond * 1000);  // mapping may have used it up
         if (!send_ready(connection.socket())) hung_up();
@@ -94,7 +94,7 @@ class Connector {
     }
 
     // Sizes first: nothing is mapped where one of them is not agreed to.
-    std::vector<Segment> map(HelloReader& reader) const {
+    std::vector<Segment> map(const Connection& connection, HelloReader& reader) const {
         const Hello& theirs = reader.hello();
         std::uint64_t bytes = 0;
         for (std::size_t i = 0; i < options_.segments; ++i) {
@@ -117,6 +117,8 @@ class Connector {
             }
         } catch (const SetupError& error) {
             if (once && error.failure() == SetupFailure::timed_out) fail_handshake(ETIMEDOUT, error.what());
+            // A listener that drops a client takes the memory back that it had offered.
+            if (error.failure() == SetupFailure::handshake && connection.hung_up()) hung_up();
             throw;
         }
         return segments;

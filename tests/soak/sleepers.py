@@ -30,6 +30,12 @@ def pause(source: random.Random) -> None:
     time.sleep(0.002 + source.random() * 0.006)
 
 
+def pause_for_reader(bus: Any, source: random.Random) -> None:
+    """The same, once it has read what came before: else it would still be asleep over that."""
+    bus.wait_read(timeout=HANG)
+    pause(source)
+
+
 # Each: sleeper(bus, n) → when it had been woken for the n-th time, waker(bus, source) → when it did what wakes.
 
 
@@ -39,24 +45,24 @@ def read(bus: Any) -> float:
 
 
 def send_now(bus: Any, source: random.Random) -> None:
-    pause(source)
+    pause_for_reader(bus, source)
     bus.send(NOW.pack(time.monotonic()))
 
 
 def send_claimed(bus: Any, source: random.Random) -> None:
-    pause(source)
+    pause_for_reader(bus, source)
     with bus.send_zero_copy(100) as tx, memoryview(tx) as view:
         NOW.pack_into(view, 0, time.monotonic())
 
 
 def send_batch(bus: Any, source: random.Random) -> None:
-    pause(source)
+    pause_for_reader(bus, source)
     bus.send_many([NOW.pack(time.monotonic())])
 
 
 def send_large(bus: Any, source: random.Random) -> None:
     """More than half of the ring: padding goes before it, by itself."""
-    pause(source)
+    pause_for_reader(bus, source)
     bus.send(NOW.pack(time.monotonic()) + bytes(bus.max_message_size * 2 // 3))
 
 

@@ -390,7 +390,7 @@ def test_memory_that_the_listener_has_not_reserved_is_not_taken(path, impostor, 
     impostor(answer)
     child = spawn(CONNECTOR, path, kind)
     line = child.line()
-    assert line.startswith(f"{errno.EPROTO} "), line
+    assert line.startswith(f"{errno.ENODATA} "), line
     assert "has not reserved" in line
     child.says("True")
     child.ends()

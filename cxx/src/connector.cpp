@@ -118,7 +118,7 @@ class Connector {
         } catch (const SetupError& error) {
             if (once && error.failure() == SetupFailure::timed_out) fail_handshake(ETIMEDOUT, error.what());
             // A listener that drops a client takes the memory back that it had offered.
-            if (error.failure() == SetupFailure::handshake && connection.hung_up()) hung_up();
+            if (error.error_number() == ENODATA && connection.hung_up()) hung_up();
             throw;
         }
         return segments;

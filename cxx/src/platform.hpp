@@ -26,9 +26,12 @@ void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept;
 // Gives a piece back to the system, whoever else holds or maps it: it reads as zeros, as far as the system can.
 void discard_memory(int descriptor, std::uint64_t begin, std::uint64_t size) noexcept;
 
-// Why what a peer passed must not be mapped; empty if it is memory of that kind, writable, of this size, and, where
-// the system can reserve, reserved. Anything else could shrink under us, which is a SIGBUS, or grow at our cost.
+// Why what a peer passed must not be mapped; empty if it is memory of that kind, writable, of this size. Anything else could
+// shrink under us, which is a SIGBUS.
 std::string refusal_of_memory(int descriptor, std::uint64_t bytes);
+// How much of it, where the system can reserve, is not reserved: the first look at that would take it from what we may use, while
+// what is reserved is charged to who did that.
+std::uint64_t unreserved_memory(int descriptor, std::uint64_t bytes) noexcept;
 
 // SetupError (memory).
 void* map_shared_memory(int descriptor, std::uint64_t bytes);

@@ -155,13 +155,15 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
     if (std::cmp_not_equal(status.st_size, bytes)) {
         return "it has " + std::to_string(status.st_size) + " bytes, not " + std::to_string(bytes);
     }
-    // Else the rest would be taken from what we may use, by the first look at it. What is reserved is charged to who did that.
-    const std::uint64_t reserved = static_cast<std::uint64_t>(status.st_blocks) * 512;
-    if (reserved < bytes) {
-        return "of its " + std::to_string(bytes) + " bytes the listener has not reserved " +
-               std::to_string(bytes - reserved);
-    }
     return {};
+}
+
+std::uint64_t unreserved_memory(int descriptor, std::uint64_t bytes) noexcept {
+    struct stat status{};
+    if (::fstat(descriptor, &status) != 0) return bytes;
+    const std::uint64_t reserved = static_cast<std::uint64_t>(status.st_blocks) * 512;
+    if (reserved < bytes) return bytes - reserved;
+    return 0;
 }
 
 void* map_shared_memory(int descriptor, std::uint64_t bytes) {

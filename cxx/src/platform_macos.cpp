@@ -86,6 +86,8 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
     return {};
 }
 
+std::uint64_t unreserved_memory(int, std::uint64_t) noexcept { return 0; }
+
 void* map_shared_memory(int descriptor, std::uint64_t bytes) {
     void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");

@@ -73,6 +73,11 @@ Segment Segment::attach(Descriptor descriptor, std::uint64_t capacity, const Pat
     segment.descriptor_ = std::move(descriptor);
     const auto look = [&] {
         if (const std::string why = refusal_of_memory(segment.descriptor(), segment.bytes()); !why.empty()) refuse(why);
+        // A number of its own, because a listener that drops a client takes the memory back: the client has to tell the two.
+        if (const std::uint64_t missing = unreserved_memory(segment.descriptor(), segment.bytes()); missing != 0) {
+            fail_handshake(ENODATA, "the peer's segment was refused: of its " + std::to_string(segment.bytes()) +
+                                        " bytes the listener has not reserved " + std::to_string(missing));
+        }
     };
     look();
     segment.mapping_ = map_shared_memory(segment.descriptor(), segment.bytes());

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import json
 import logging
@@ -109,6 +110,14 @@ def serve(server: tachyon.RpcServer, seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def let_go(listeners: dict[str, Any]) -> None:
+    """A listener hears that clients have gone while it is asked for the next one, and not before."""
+    for name in ("bus", "rpc"):
+        with contextlib.suppress(tachyon.TachyonTimeoutError):
+            while True:
+                listeners[name].accept(timeout=0.2).close()
+
+
 def obey(order: dict[str, Any], listeners: dict[str, Any], told: dict[str, Any]) -> None:
     source = random.Random(order["seed"])
     rpc, path, seconds = order["rpc"], order["path"], order["seconds"]
@@ -170,6 +179,7 @@ def main() -> None:
         if order["do"] == "connect" and peak() > MOST_RESIDENT:
             told |= {"fault": "leak", "wrong": f"{peak() >> 20} MiB resident, by what a listener chose"}
         if order["count"]:
+            let_go(listeners)
             told["held"] = held()
         print(json.dumps(told), flush=True)
 

@@ -37,7 +37,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         memory
 
 
-cdef extern from "tachyon/layout.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/ring/layout.hpp" namespace "tachyon" nogil:
     const uint64_t kMinCapacity
     const uint64_t kMaxCapacity
 
@@ -46,12 +46,12 @@ cdef extern from "tachyon/layout.hpp" namespace "tachyon" nogil:
         aborted
 
 
-cdef extern from "tachyon/wait.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/wait/wait.hpp" namespace "tachyon" nogil:
     const uint64_t kNever
     uint64_t now_ns() noexcept
 
 
-cdef extern from "tachyon/ring.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/ring/ring.hpp" namespace "tachyon" nogil:
     cdef cppclass Frame:
         const uint8_t* payload
         uint64_t position
@@ -68,7 +68,7 @@ cdef extern from "tachyon/ring.hpp" namespace "tachyon" nogil:
     uint64_t ring_layout() noexcept
 
 
-cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
     cdef cppclass Interrupt:
         cpp_bool (*asked)(void*) noexcept
         void* context
@@ -182,7 +182,7 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
         void replied(uint64_t id) noexcept
 
 
-cdef extern from "tachyon/handshake.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
     cdef cppclass Established:
         pass
 

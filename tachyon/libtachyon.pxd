@@ -31,12 +31,12 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         peer_aborted
 
 
-cdef extern from "tachyon/wait.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/wait/wait.hpp" namespace "tachyon" nogil:
     unsigned long long now_ns() noexcept  # CLOCK_MONOTONIC
     void cpu_relax() noexcept             # between two looks of a spinning loop
 
 
-cdef extern from "tachyon/ring.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/ring/ring.hpp" namespace "tachyon" nogil:
     cdef cppclass Frame:
         const unsigned char* payload
         unsigned long long position

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-INCLUDE = re.compile(r'^\s*#\s*include\s*["<](?:tachyon/)?(\w+)\.hpp[">]', re.MULTILINE)
+INCLUDE = re.compile(r'^\s*#\s*include\s*["<](?:tachyon/)?(?:\w+/)?(\w+)\.hpp[">]', re.MULTILINE)
 CIMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+)?(c?import)\s+(.+)$", re.MULTILINE)
-EXTERN = re.compile(r'cdef extern from "tachyon/(\w+)\.hpp"')
+EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = [
@@ -39,7 +39,7 @@ def includes(path):
 
 
 def headers():
-    return sorted((ROOT / "cxx" / "include" / "tachyon").glob("*.hpp"))
+    return sorted((ROOT / "cxx" / "include" / "tachyon").rglob("*.hpp"))
 
 
 @needs_sources
@@ -52,7 +52,7 @@ def test_a_header_includes_only_what_stands_to_its_left(header):
 
 
 @needs_sources
-@pytest.mark.parametrize("source", sorted((ROOT / "cxx" / "src").glob("*.cpp")), ids=lambda path: path.name)
+@pytest.mark.parametrize("source", sorted((ROOT / "cxx" / "src").rglob("*.cpp")), ids=lambda path: path.name)
 def test_a_source_includes_its_own_header_and_what_stands_to_its_left(source):
     used = includes(source) - {"hello"}
     part = PART.get(source.stem, source.stem)
@@ -64,10 +64,10 @@ def test_a_source_includes_its_own_header_and_what_stands_to_its_left(source):
 
 @needs_sources
 def test_the_ring_never_sees_a_socket_and_the_handshake_never_a_frame():
-    ring = (ROOT / "cxx" / "include" / "tachyon" / "ring.hpp").read_text()
+    ring = (ROOT / "cxx" / "include" / "tachyon" / "ring" / "ring.hpp").read_text()
     assert not re.search(r"#\s*include\s*<(sys/socket|sys/un|poll)\.h>", ring)
-    parts = [f"src/{part}.cpp" for part in ("socket_file", *PARTS_OF_THE_HANDSHAKE)]
-    for name in ("include/tachyon/handshake.hpp", "src/hello.hpp", *parts):
+    parts = [f"src/link/{part}.cpp" for part in ("socket_file", *PARTS_OF_THE_HANDSHAKE)]
+    for name in ("include/tachyon/link/handshake.hpp", "src/link/hello.hpp", *parts):
         text = (ROOT / "cxx" / name).read_text()
         assert not re.search(r"\b(Producer|Consumer|Frame)\b", text), name
 

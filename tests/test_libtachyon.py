@@ -298,7 +298,7 @@ RAISED = {"the ring's revision": ("ring", "kRingRevision"), "the protocol's": ("
 @pytest.mark.parametrize("change", ["nothing", *SWAPPED, *RAISED])
 def test_headers_with_another_meaning_have_another_layout(user, pair, tmp_path, change):
     shutil.copytree(tachyon.get_include(), tmp_path / "include")
-    header = tmp_path / "include" / "tachyon" / f"{RAISED.get(change, ['ring'])[0]}.hpp"
+    header = tmp_path / "include" / "tachyon" / "ring" / f"{RAISED.get(change, ['ring'])[0]}.hpp"
     text, count = header.read_text(), 1
     if change in RAISED:
         text, count = re.subn(rf"({RAISED[change][1]} = \d+);", r"\g<1>0;", text)
@@ -309,7 +309,7 @@ def test_headers_with_another_meaning_have_another_layout(user, pair, tmp_path, 
     header.write_text(text)
     ours = user.Hand(pair()[0]).layout()
     (tmp_path / "code.cpp").write_text(
-        f'#include "tachyon/ring.hpp"\nstatic_assert(tachyon::ring_layout() == {ours}u);\n'
+        f'#include "tachyon/ring/ring.hpp"\nstatic_assert(tachyon::ring_layout() == {ours}u);\n'
     )
     command = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++20", "-fsyntax-only", "-I", "include", "code.cpp"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True)

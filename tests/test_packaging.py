@@ -49,7 +49,12 @@ def sources(tmp_path):
 
 
 def test_the_source_distribution_holds_everything_and_nothing_that_was_built(sources, tmp_path):
-    for made in ("tachyon/lib/libtachyon.a", "tachyon/include/tachyon/ring.hpp", "tachyon/_tachyon.x.so", "build/x"):
+    for made in (
+        "tachyon/lib/libtachyon.a",
+        "tachyon/include/tachyon/ring/ring.hpp",
+        "tachyon/_tachyon.x.so",
+        "build/x",
+    ):
         (sources / made).parent.mkdir(parents=True, exist_ok=True)
         (sources / made).write_text("made")
     done = setup("sdist", "--dist-dir", tmp_path.as_posix(), cwd=sources)

@@ -150,7 +150,7 @@ def test_the_version_is_a_version_and_that_of_the_installed_package():
 
 def test_the_include_folder_holds_the_headers():
     folder = Path(tachyon.get_include())
-    for header in ("ring.hpp", "layout.hpp", "wait.hpp", "error.hpp"):
+    for header in ("ring/ring.hpp", "ring/layout.hpp", "wait/wait.hpp", "error.hpp", "bus.hpp"):
         assert (folder / "tachyon" / header).is_file()
 
 

@@ -20,8 +20,8 @@
 #include <new>
 #include <vector>
 
-#include "tachyon/segment.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/shm/segment.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace bench {
 

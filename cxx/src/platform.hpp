@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <string>
 
-#include "tachyon/descriptor.hpp"
+#include "tachyon/link/descriptor.hpp"
 
 namespace tachyon {
 

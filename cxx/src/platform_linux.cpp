@@ -30,9 +30,9 @@
 
 #include "platform.hpp"
 #include "tachyon/error.hpp"
-#include "tachyon/event_queue.hpp"
-#include "tachyon/layout.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/event_queue.hpp"
+#include "tachyon/ring/layout.hpp"
+#include "tachyon/wait/wait.hpp"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77

@@ -25,8 +25,8 @@
 
 #include "platform.hpp"
 #include "tachyon/error.hpp"
-#include "tachyon/event_queue.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/event_queue.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 

@@ -10,8 +10,8 @@
 
 #include "catch.hpp"
 #include "support.hpp"
-#include "tachyon/handshake.hpp"
-#include "tachyon/socket_file.hpp"
+#include "tachyon/link/handshake.hpp"
+#include "tachyon/link/socket_file.hpp"
 #include "tachyon/wait_set.hpp"
 
 using namespace tachyon;

@@ -1,4 +1,4 @@
-#include "tachyon/handshake.hpp"
+#include "tachyon/link/handshake.hpp"
 
 #include <poll.h>
 #include <sys/un.h>
@@ -8,7 +8,7 @@
 
 #include "catch.hpp"
 #include "support.hpp"
-#include "tachyon/socket_file.hpp"
+#include "tachyon/link/socket_file.hpp"
 
 using namespace tachyon;
 using namespace tachyon::test;

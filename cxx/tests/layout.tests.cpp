@@ -1,4 +1,4 @@
-#include "tachyon/layout.hpp"
+#include "tachyon/ring/layout.hpp"
 
 #include "catch.hpp"
 

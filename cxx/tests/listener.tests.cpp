@@ -8,8 +8,8 @@
 
 #include "catch.hpp"
 #include "support.hpp"
-#include "tachyon/handshake.hpp"
-#include "tachyon/socket_file.hpp"
+#include "tachyon/link/handshake.hpp"
+#include "tachyon/link/socket_file.hpp"
 
 using namespace tachyon;
 using namespace tachyon::test;

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "support.hpp"
-#include "tachyon/ring.hpp"
+#include "tachyon/ring/ring.hpp"
 
 namespace tachyon::test {
 

@@ -22,21 +22,21 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RING = "cxx/include/tachyon/ring.hpp"
-FUTEX = "cxx/include/tachyon/futex.hpp"
-WAIT = "cxx/include/tachyon/wait.hpp"
+RING = "cxx/include/tachyon/ring/ring.hpp"
+FUTEX = "cxx/include/tachyon/wait/futex.hpp"
+WAIT = "cxx/include/tachyon/wait/wait.hpp"
 BUS_HPP = "cxx/include/tachyon/bus.hpp"
 BUS = "cxx/src/bus.cpp"
-FORK = "cxx/src/fork.cpp"
-CONNECTOR = "cxx/src/connector.cpp"
-HELLO = "cxx/src/hello.cpp"
-LISTENER = "cxx/src/listener.cpp"
+FORK = "cxx/src/link/fork.cpp"
+CONNECTOR = "cxx/src/link/connector.cpp"
+HELLO = "cxx/src/link/hello.cpp"
+LISTENER = "cxx/src/link/listener.cpp"
 PLATFORM = "cxx/src/platform_linux.cpp"
 RPC = "cxx/src/rpc.cpp"
 RPC_HPP = "cxx/include/tachyon/rpc.hpp"
 WAIT_SET = "cxx/src/wait_set.cpp"
-SEGMENT = "cxx/src/segment.cpp"
-SOCKET_FILE = "cxx/src/socket_file.cpp"
+SEGMENT = "cxx/src/shm/segment.cpp"
+SOCKET_FILE = "cxx/src/link/socket_file.cpp"
 TIME_LIMIT = 150  # seconds a test program may take; a hang is a failure, and so a kill
 
 

@@ -1,4 +1,4 @@
-#include "tachyon/ring.hpp"
+#include "tachyon/ring/ring.hpp"
 
 #include <deque>
 #include <vector>

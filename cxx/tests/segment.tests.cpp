@@ -1,4 +1,4 @@
-#include "tachyon/segment.hpp"
+#include "tachyon/shm/segment.hpp"
 
 #include <sys/socket.h>
 

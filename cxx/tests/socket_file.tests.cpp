@@ -1,4 +1,4 @@
-#include "tachyon/socket_file.hpp"
+#include "tachyon/link/socket_file.hpp"
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -11,7 +11,7 @@
 
 #include "catch.hpp"
 #include "support.hpp"
-#include "tachyon/handshake.hpp"
+#include "tachyon/link/handshake.hpp"
 
 using namespace tachyon;
 using namespace tachyon::test;

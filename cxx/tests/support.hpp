@@ -32,10 +32,10 @@
 
 #include "long_form.hpp"
 #include "tachyon/bus.hpp"
-#include "tachyon/handshake.hpp"
-#include "tachyon/ring.hpp"
-#include "tachyon/segment.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/handshake.hpp"
+#include "tachyon/ring/ring.hpp"
+#include "tachyon/shm/segment.hpp"
+#include "tachyon/wait/wait.hpp"
 
 // ThreadSanitizer sees one process and one mapping of a memory, and what it makes of a fork is undefined. Tests that fork are
 // left out under it; the rules they test are tested with threads as well.

@@ -6,7 +6,7 @@
 #include "catch.hpp"
 #include "message.hpp"
 #include "support.hpp"
-#include "tachyon/ring.hpp"
+#include "tachyon/ring/ring.hpp"
 
 using namespace tachyon;
 using namespace tachyon::test;

@@ -1,4 +1,4 @@
-#include "tachyon/wait.hpp"
+#include "tachyon/wait/wait.hpp"
 
 #include <pthread.h>
 

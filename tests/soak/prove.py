@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 600.0  # seconds for one soak
-RING, BUS = "cxx/include/tachyon/ring.hpp", "cxx/src/bus.cpp"
+RING, BUS = "cxx/include/tachyon/ring/ring.hpp", "cxx/src/bus.cpp"
 
 PROMISES = {"lost", "torn", "hang", "late"}
 

@@ -14,7 +14,7 @@ import struct
 import time
 from pathlib import Path
 
-LAYOUT = Path(__file__).resolve().parents[2] / "cxx/include/tachyon/layout.hpp"
+LAYOUT = Path(__file__).resolve().parents[2] / "cxx/include/tachyon/ring/layout.hpp"
 FIELD = {"magic": "8s", "byte_order": "I", "version": "H", "kind": "H", "capacity": "Q"}  # the others: I
 PATIENCE = 3.0
 READY = b"R"

@@ -19,11 +19,11 @@
 #include <vector>
 
 #include "tachyon/error.hpp"
-#include "tachyon/fork.hpp"
-#include "tachyon/handshake.hpp"
-#include "tachyon/ring.hpp"
-#include "tachyon/segment.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/fork.hpp"
+#include "tachyon/link/handshake.hpp"
+#include "tachyon/ring/ring.hpp"
+#include "tachyon/shm/segment.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 

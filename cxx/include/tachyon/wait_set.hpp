@@ -14,9 +14,9 @@
 
 #include "tachyon/bus.hpp"
 #include "tachyon/error.hpp"
-#include "tachyon/event_queue.hpp"
-#include "tachyon/fork.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/event_queue.hpp"
+#include "tachyon/link/fork.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 

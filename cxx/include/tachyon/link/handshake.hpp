@@ -25,12 +25,12 @@
 #include <string>
 #include <vector>
 
-#include "tachyon/event_queue.hpp"
-#include "tachyon/fork.hpp"
-#include "tachyon/layout.hpp"
-#include "tachyon/segment.hpp"
-#include "tachyon/socket_file.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/event_queue.hpp"
+#include "tachyon/link/fork.hpp"
+#include "tachyon/link/socket_file.hpp"
+#include "tachyon/ring/layout.hpp"
+#include "tachyon/shm/segment.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 

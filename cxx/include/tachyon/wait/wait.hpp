@@ -20,7 +20,7 @@
 #include <cerrno>
 #include <cstdint>
 
-#include "tachyon/futex.hpp"
+#include "tachyon/wait/futex.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

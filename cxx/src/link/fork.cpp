@@ -1,4 +1,4 @@
-#include "tachyon/fork.hpp"
+#include "tachyon/link/fork.hpp"
 
 #include <pthread.h>
 

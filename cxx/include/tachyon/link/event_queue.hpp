@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <span>
 
-#include "tachyon/descriptor.hpp"
+#include "tachyon/link/descriptor.hpp"
 
 namespace tachyon {
 

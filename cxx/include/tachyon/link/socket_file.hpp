@@ -16,8 +16,8 @@
 #include <cstdint>
 #include <string>
 
-#include "tachyon/descriptor.hpp"
-#include "tachyon/fork.hpp"
+#include "tachyon/link/descriptor.hpp"
+#include "tachyon/link/fork.hpp"
 
 namespace tachyon {
 

@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <string>
 
-#include "tachyon/descriptor.hpp"
-#include "tachyon/ring.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/descriptor.hpp"
+#include "tachyon/ring/ring.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 

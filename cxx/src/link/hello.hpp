@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "tachyon/handshake.hpp"
-#include "tachyon/layout.hpp"
-#include "tachyon/segment.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/link/handshake.hpp"
+#include "tachyon/ring/layout.hpp"
+#include "tachyon/shm/segment.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 

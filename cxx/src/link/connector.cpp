@@ -9,8 +9,8 @@
 
 #include "hello.hpp"
 #include "platform.hpp"
-#include "tachyon/handshake.hpp"
-#include "tachyon/socket_file.hpp"
+#include "tachyon/link/handshake.hpp"
+#include "tachyon/link/socket_file.hpp"
 
 namespace tachyon {
 namespace {

@@ -1,4 +1,4 @@
-#include "tachyon/socket_file.hpp"
+#include "tachyon/link/socket_file.hpp"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -9,7 +9,7 @@
 
 #include "platform.hpp"
 #include "tachyon/error.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 namespace {

@@ -3,7 +3,7 @@
 #include <array>
 
 #include "platform.hpp"
-#include "tachyon/handshake.hpp"
+#include "tachyon/link/handshake.hpp"
 
 namespace tachyon {
 

@@ -23,8 +23,8 @@
 #include <initializer_list>
 
 #include "tachyon/error.hpp"
-#include "tachyon/layout.hpp"
-#include "tachyon/wait.hpp"
+#include "tachyon/ring/layout.hpp"
+#include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
 

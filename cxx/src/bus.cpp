@@ -228,7 +228,7 @@ Status Bus::lend_consumer(Consumer*& consumer) noexcept {
     return Status::ok;
 }
 
-void Bus::give_back() noexcept {
+void Bus::take_back() noexcept {
     if (state() == Status::forked) return;  // what is open there is the parent's
     if (producer_.claim_open()) producer_.abort();
     if (consumer_.held() != 0) consumer_.put_back_all();

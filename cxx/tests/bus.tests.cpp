@@ -200,13 +200,13 @@ TEST_CASE("a lent ring is the one of the bus, and what was open is put right whe
     CHECK(pair.first->lend_consumer(consumer) == Status::wrong_side);
     for (int i = 0; i < 3; ++i) REQUIRE(producer->try_send(&i, sizeof i, 1));
     REQUIRE(producer->try_claim(8) != nullptr);
-    pair.first->give_back();
+    pair.first->take_back();
     Frame frame{};
     REQUIRE(consumer->peek(frame) == Status::ok);
     consumer->release(frame);
     REQUIRE(consumer->peek(frame) == Status::ok);
     REQUIRE(consumer->peek(frame) == Status::ok);
-    pair.second->give_back();
+    pair.second->take_back();
     std::uint8_t* payload = nullptr;
     CHECK(pair.first->try_claim(8, payload) == Status::ok);
     CHECK(pair.first->abort() == Status::ok);
@@ -956,7 +956,7 @@ TEST_CASE("a forked child has no bus, and the parent's goes on as if there were 
                 TACHYON_CHILD_CHECK(bus->wait_readable(kNever) == Status::forked);
                 TACHYON_CHILD_CHECK(bus->wait_writable(1, kNever) == Status::forked);
                 bus->put_back(frame);
-                bus->give_back();
+                bus->take_back();
                 bus->hand_back();
                 bus->wake_consumer();
                 bus->request_close();

@@ -365,6 +365,32 @@ Status Bus::wait_left(std::uint64_t until) noexcept {
     return status == Status::ok || status == Status::full ? check_left() : status;
 }
 
+template <class Check, class Sleep>
+Status Bus::wait_for_consumer(const Waiting& waiting, Check check, Sleep sleep_slice) {
+    struct Wait {
+        Check& check;
+        Sleep& slice;
+        [[nodiscard]] Status attempt() const noexcept { return check(); }
+        [[nodiscard]] static bool look(std::uint64_t) noexcept { return false; }
+        [[nodiscard]] static std::uint64_t prepare(std::uint64_t until) noexcept { return until; }
+        [[nodiscard]] Status sleep(std::uint64_t until) const noexcept { return slice(until); }
+        [[nodiscard]] static bool unfinished() noexcept { return false; }
+    } wait{check, sleep_slice};
+    return detail::persist(waiting, Status::full, wait);
+}
+
+Status Bus::wait_read(const Waiting& waiting) {
+    return wait_for_consumer(
+        waiting, [this]() noexcept { return check_read(); },
+        [this](std::uint64_t until) noexcept { return wait_read(until); });
+}
+
+Status Bus::wait_left(const Waiting& waiting) {
+    return wait_for_consumer(
+        waiting, [this]() noexcept { return check_left(); },
+        [this](std::uint64_t until) noexcept { return wait_left(until); });
+}
+
 // ---- closing -------------------------------------------------------------------------------------------------------------
 
 void Bus::request_close() noexcept {

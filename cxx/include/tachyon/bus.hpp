@@ -130,6 +130,7 @@ class Bus final : public Outlet, public Inlet {
     [[nodiscard]] Status check_read() noexcept;
     // Until it has: as check_read, or interrupted; waits as wait_writable does.
     [[nodiscard]] Status wait_read(std::uint64_t until) noexcept;
+    [[nodiscard]] Status wait_read(const Waiting& waiting);  // however long it takes; full when the time is over
 
     // The end of the stream, as close() tells it, but this side stays to see how the consumer leaves. Sends say closed from now on.
     [[nodiscard]] Status finish() noexcept;
@@ -137,6 +138,7 @@ class Bus final : public Outlet, public Inlet {
     // something unread; peer_aborted, peer_dead.
     [[nodiscard]] Status check_left() noexcept;
     [[nodiscard]] Status wait_left(std::uint64_t until) noexcept;
+    [[nodiscard]] Status wait_left(const Waiting& waiting);
 
     // Until there may be room for `size` bytes: ok, full (look at the clock and at signals, then wait on), interrupted, or how
     // it ended. Spins, then sleeps, for at most one slice of 50 ms, and not past `until` (now_ns() scale).
@@ -352,6 +354,8 @@ class Bus final : public Outlet, public Inlet {
     [[nodiscard]] bool peer_gone_by_clock() noexcept;
     template <class HasWork>
     [[nodiscard]] Status wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept;
+    template <class Check, class Sleep>
+    [[nodiscard]] static Status wait_for_consumer(const Waiting& waiting, Check check, Sleep sleep);
     template <class HasWork>
     [[nodiscard]] Status wait_as_producer(std::uint64_t until, HasWork has_work) noexcept;
     void disown() noexcept;  // in a forked child

@@ -4,6 +4,11 @@ namespace tachyon {
 
 // ---- life ----------------------------------------------------------------------------------------------------------------
 
+BusHandle* BusHandle::never_opened() noexcept {
+    static BusHandle handle;
+    return &handle;
+}
+
 Status BusHandle::state() const noexcept {
     if (closing()) return Status::closed;
     const Status status = bus_->state();

@@ -10,6 +10,11 @@ RpcHandle::RpcHandle(RpcRings rings, const std::string& path, Role role)
       calls_(std::move(rings.calls), path),
       replies_(std::move(rings.replies), path) {}
 
+RpcHandle* RpcHandle::never_opened() noexcept {
+    static RpcHandle handle;
+    return &handle;
+}
+
 void RpcHandle::HostedCaller::gather_meanwhile() noexcept {
     if (handle_.gate().is_inside(Gate::User::free)) return gather();  // by the same call as this
     if (handle_.closing() || !handle_.enter()) return;
@@ -44,7 +49,7 @@ Status RpcHandle::why_not_entered() const noexcept {
 // ---- the caller ----------------------------------------------------------------------------------------------------------
 
 Status RpcHandle::claim_call(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {
-    if (!caller_) return Status::wrong_side;
+    if (!caller_) return not_this_side();
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();
     const Status status = caller_->Outlet::claim(size, payload, waiting);
@@ -53,7 +58,7 @@ Status RpcHandle::claim_call(std::uint64_t size, std::uint8_t*& payload, const W
 }
 
 Status RpcHandle::commit_call(std::uint32_t size, std::uint32_t msg_type, std::uint64_t& id) noexcept {
-    if (!caller_) return Status::wrong_side;
+    if (!caller_) return not_this_side();
     if (msg_type > kMostCallType) return Status::bad_type;
     const FreeUseOfBoth inside(*this);
     if (!inside) {
@@ -66,11 +71,11 @@ Status RpcHandle::commit_call(std::uint32_t size, std::uint32_t msg_type, std::u
     return status;
 }
 
-Status RpcHandle::abort_call() noexcept { return caller_ ? calls_.abort() : Status::wrong_side; }
+Status RpcHandle::abort_call() noexcept { return caller_ ? calls_.abort() : not_this_side(); }
 
 Status RpcHandle::call(const void* data, std::uint64_t size, std::uint32_t msg_type, std::uint64_t& id,
                        const Waiting& waiting) {
-    if (!caller_) return Status::wrong_side;
+    if (!caller_) return not_this_side();
     if (msg_type > kMostCallType) return Status::bad_type;
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();
@@ -80,7 +85,7 @@ Status RpcHandle::call(const void* data, std::uint64_t size, std::uint32_t msg_t
 }
 
 Status RpcHandle::peek_reply(std::uint64_t id, Frame& frame, const Waiting& waiting) {
-    if (!caller_) return Status::wrong_side;
+    if (!caller_) return not_this_side();
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();
     if (replies_.gate_.held() != 0) return Status::claim_open;
@@ -93,7 +98,7 @@ Status RpcHandle::peek_reply(std::uint64_t id, Frame& frame, const Waiting& wait
 }
 
 Status RpcHandle::release_reply(const Frame& frame) noexcept {
-    if (!caller_) return Status::wrong_side;
+    if (!caller_) return not_this_side();
     const FreeUseOfBoth inside(*this);
     if (!inside) {
         (void)replies_.let_go_refused(1);
@@ -106,7 +111,7 @@ Status RpcHandle::release_reply(const Frame& frame) noexcept {
 }
 
 Status RpcHandle::cancel(std::uint64_t id) noexcept {
-    if (!caller_) return Status::wrong_side;
+    if (!caller_) return not_this_side();
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();
     return caller_->cancel(id) ? Status::ok : Status::unknown_call;
@@ -115,7 +120,7 @@ Status RpcHandle::cancel(std::uint64_t id) noexcept {
 // ---- the callee ----------------------------------------------------------------------------------------------------------
 
 Status RpcHandle::peek_call(Frame& frame, const Waiting& waiting) {
-    if (!callee_) return Status::wrong_side;
+    if (!callee_) return not_this_side();
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();
     const Status status = callee_->peek(frame, waiting);
@@ -124,11 +129,11 @@ Status RpcHandle::peek_call(Frame& frame, const Waiting& waiting) {
 }
 
 Status RpcHandle::release_call(const Frame& frame) noexcept {
-    return callee_ ? calls_.release(frame) : Status::wrong_side;
+    return callee_ ? calls_.release(frame) : not_this_side();
 }
 
 Status RpcHandle::claim_reply(std::uint64_t id, std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {
-    if (!callee_) return Status::wrong_side;
+    if (!callee_) return not_this_side();
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();
     Answer answer(*callee_, id);
@@ -138,7 +143,7 @@ Status RpcHandle::claim_reply(std::uint64_t id, std::uint64_t size, std::uint8_t
 }
 
 Status RpcHandle::commit_reply(std::uint64_t id, std::uint32_t size, std::uint32_t msg_type) noexcept {
-    if (!callee_) return Status::wrong_side;
+    if (!callee_) return not_this_side();
     if (msg_type > kMostReplyType) return Status::bad_type;
     const FreeUseOfBoth inside(*this);
     if (!inside) {
@@ -150,11 +155,11 @@ Status RpcHandle::commit_reply(std::uint64_t id, std::uint32_t size, std::uint32
     return status;
 }
 
-Status RpcHandle::abort_reply() noexcept { return callee_ ? replies_.abort() : Status::wrong_side; }
+Status RpcHandle::abort_reply() noexcept { return callee_ ? replies_.abort() : not_this_side(); }
 
 Status RpcHandle::reply(std::uint64_t id, const void* data, std::uint64_t size, std::uint32_t msg_type,
                         const Waiting& waiting) {
-    if (!callee_) return Status::wrong_side;
+    if (!callee_) return not_this_side();
     if (msg_type > kMostReplyType) return Status::bad_type;
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();

@@ -19,6 +19,9 @@ class BusHandle {
     BusHandle(std::unique_ptr<Bus> bus, std::string path)
         : path_(std::move(path)), capacity_(bus->capacity()), peer_pid_(bus->peer_pid()), bus_(std::move(bus)) {}
 
+    // For a host's object that was made without being opened: it is closed.
+    static BusHandle* never_opened() noexcept;
+
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }
@@ -70,6 +73,7 @@ class BusHandle {
     [[nodiscard]] Status check() noexcept;
 
   private:
+    BusHandle() = default;
     friend class RpcHandle;
     friend class FreeUse;
 
@@ -92,8 +96,8 @@ class BusHandle {
 
     Gate gate_;
     const std::string path_;
-    const std::uint64_t capacity_;
-    const pid_t peer_pid_;
+    const std::uint64_t capacity_ = 0;
+    const pid_t peer_pid_ = 0;
     std::unique_ptr<Bus> bus_;
 };
 

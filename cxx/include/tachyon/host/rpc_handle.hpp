@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tachyon/host/bus_handle.hpp"
@@ -20,10 +21,16 @@ class RpcHandle {
     enum class Role : bool { callee, caller };
     RpcHandle(RpcRings rings, const std::string& path, Role role);
 
+    // For a host's object that was made without being opened: it is closed.
+    static RpcHandle* never_opened() noexcept;
+
     [[nodiscard]] BusHandle& calls() noexcept { return calls_; }
     [[nodiscard]] BusHandle& replies() noexcept { return replies_; }
     [[nodiscard]] Caller* caller() noexcept { return caller_.get(); }  // one of the two is null
     [[nodiscard]] Callee* callee() noexcept { return callee_.get(); }
+    // The ways of an answer and of a reply: for who is inside replies(), until the next call of the same.
+    [[nodiscard]] Outlet* answer(std::uint64_t id) noexcept { return &answer_.emplace(*callee_, id); }
+    [[nodiscard]] Inlet* reply_to(std::uint64_t id) noexcept { return &reply_.emplace(*caller_, id); }
     void close(End how) noexcept {
         calls_.close(how);
         replies_.close(how);
@@ -62,12 +69,18 @@ class RpcHandle {
     };
     class FreeUseOfBoth;
 
+    RpcHandle() = default;
     [[nodiscard]] Status why_not_entered() const noexcept;
+    [[nodiscard]] Status not_this_side() const noexcept {
+        return caller_ || callee_ ? Status::wrong_side : Status::closed;
+    }
 
     std::unique_ptr<HostedCaller> caller_;
     std::unique_ptr<Callee> callee_;
     BusHandle calls_;
     BusHandle replies_;
+    std::optional<Answer> answer_;
+    std::optional<Reply> reply_;
     Frame held_reply_{};  // by free code
 };
 

@@ -183,12 +183,8 @@ def reason(output: str, code: int) -> str:
     """The name of the first test that failed, or what else the output says."""
     if code == 124:
         return "hangs, and no watchdog ended it"
-    for pattern in (
-        r"watchdog: this test hangs: .*",
-        r"WARNING: ThreadSanitizer.*",
-        r"^-{20,}\n(?!-)(.+)\n(?:-{20}|\.{20})",
-    ):
-        found = re.search(pattern, output, re.MULTILINE)
-        if found:
-            return found[found.lastindex or 0].strip()
+    catch2 = r"^-{20,}\n((?:(?!-{20}).+\n)+)-{20,}\n\S+:\d+\n\.{20}"
+    for pattern in (r"watchdog: (this test hangs: .*)", r"(WARNING: ThreadSanitizer.*)", catch2):
+        if found := re.search(pattern, output, re.MULTILINE):
+            return " ".join(found[1].split())
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}: {output[-300:]}"

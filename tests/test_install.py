@@ -127,7 +127,7 @@ exit 1
 
 @pytest.fixture
 def setup(tmp_path):
-    """setup(purpose, **environment) → what it said until apt-get failed, to somebody who is not root and has no compiler."""
+    """setup(purpose, **environment) → what it said until apt-get failed; not to root, and without a compiler."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, text in (

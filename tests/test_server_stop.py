@@ -215,6 +215,7 @@ def test_ctrl_c_between_any_two_steps_leaves_no_caller_waiting_for_what_never_co
     child = spawn(
         """
         import threading
+        tachyon._server.STOP_INTERVAL = 0.02  # each of the many rounds has to see a stop
         dispatcher = tachyon.RpcDispatcher()
         dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
         def trace(frame, event, _):
@@ -266,6 +267,7 @@ def test_ctrl_c_at_any_opcode_leaves_a_server_that_serves_again_and_closes(spawn
         """
         import logging, threading
         logging.disable(logging.CRITICAL)
+        tachyon._server.STOP_INTERVAL = 0.001  # each of the many rounds has to see two stops
         dispatcher = tachyon.RpcDispatcher()
         dispatcher.register(tachyon.tachyon_rpc(1)(lambda payload: payload))
         dispatcher.register(tachyon.tachyon_rpc(2)(len))

@@ -62,6 +62,7 @@ lint:
 	$(IN_VENV) cython-lint tachyon
 	$(VENV)/mypy
 	$(VENV)/mypy tests/soak
+	$(VENV)/mypy tests/mutants
 	$(VENV)/stubtest tachyon --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
 
 format:

@@ -19,6 +19,8 @@ import pytest
 
 import tachyon
 
+# Where the fixtures of more than one file are that not all need.
+pytest_plugins = ["commands", "dispatchers", "example_programs", "nogil_hands", "servers", "strangers"]
 collect_ignore = ["consumer_pkg"]  # a project of its own; scripts/check_wheel runs it
 
 # seconds; only ever for what should have happened long before
@@ -153,6 +155,10 @@ def open_pair(path, capacity: int = 1 << 16):
                 tachyon.Bus.connect(path, timeout=1).close()
             raise
         return listening.result(), connector
+
+
+def listen_for(seconds, path, **options):
+    return tachyon.Bus.listen(path, 4096, timeout=seconds, **options)
 
 
 @pytest.fixture

@@ -1,24 +1,19 @@
 """Decorators and the dispatcher: the caller always gets an answer, whatever the handler does."""
 
-import asyncio
 import logging
 import os
 import pickle
-import signal
 import struct
-import sys
-import threading
 import time
 
 import pytest
+from dispatchers import echo, endpoint
 
 import tachyon
 from tachyon import (
     MSG_TYPE_ERROR,
     BusEmptyError,
     MessageTooLargeError,
-    PeerClosedError,
-    PeerDeadError,
     RpcBus,
     RpcDispatcher,
     RpcEndpoint,
@@ -27,37 +22,7 @@ from tachyon import (
     tachyon_rpc,
 )
 
-
-@tachyon_rpc(msg_type=1)
-def echo(payload: memoryview) -> bytes:
-    """Say it again."""
-    return payload.tobytes()
-
-
 kept = []
-
-
-def endpoint(function):
-    return tachyon_rpc(9)(function)
-
-
-@pytest.fixture
-def served(rpc, run_thread):
-    """served(*endpoints, **options) → caller; a thread serves them until the caller closes."""
-    serving = []
-
-    def make(*endpoints, forward=1 << 16, reverse=1 << 16, **options):
-        caller, callee = rpc(forward, reverse)
-        dispatcher = RpcDispatcher(**options)
-        for each in endpoints:
-            dispatcher.register(each)
-        serving.append((caller, run_thread(dispatcher.serve_forever, callee)))
-        return caller
-
-    yield make
-    for caller, thread in serving:
-        caller.close()
-        thread.result(30)
 
 
 # ---- endpoints -------------------------------------------------------------------------------------------------------
@@ -339,243 +304,6 @@ def test_an_exit_within_a_handler_answers_first_and_then_ends_the_loop(path, spa
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------
-
-
-SERVER = """
-dispatcher = tachyon.RpcDispatcher()
-@dispatcher.handler(1)
-def echo(payload): return payload
-{extra}
-with tachyon.RpcBus.listen(path, 1 << 16, 1 << 16, timeout=60) as callee:
-    say("open")
-    dispatcher.serve_forever(callee)
-say("returned")
-"""
-
-
-def test_serve_forever_returns_when_the_caller_closes(path, spawn):
-    child = spawn(SERVER.format(extra=""), path)
-    with RpcBus.connect(path, timeout=60) as caller:
-        assert echo.call(caller, b"x", timeout=30) == b"x"
-    child.says("open", "returned")
-    child.ends()
-
-
-def test_serve_forever_returns_when_the_caller_dies(path, spawn):
-    child = spawn(SERVER.format(extra=""), path)
-    other = spawn("caller = tachyon.RpcBus.connect(path, timeout=60); say('open'); hear()", path)
-    other.says("open")
-    other.kill()
-    child.says("open", "returned")
-    child.ends()
-
-
-def test_stop_ends_serving_though_an_answer_waits_for_room_and_the_next_serving_sends_it(rpc, run_thread, until):
-    caller, callee = rpc(1 << 16, 4096)
-    dispatcher = RpcDispatcher()
-    dispatcher.register(endpoint(lambda payload: bytes(payload) * 3000))
-    serving = run_thread(dispatcher.serve_forever, callee)
-    ids = [caller.call(b"%d" % n, 9) for n in range(5)]
-    until(lambda: dispatcher._unsent)
-    dispatcher.stop()
-    serving.result(30)
-    serving = run_thread(dispatcher.serve_forever, callee)
-    for n, cid in enumerate(ids):
-        with caller.wait(cid, timeout=30) as rx:
-            assert bytes(rx) == b"%d" % n * 3000
-    assert not dispatcher._unsent
-    caller.close()
-    serving.result(30)
-
-
-def test_serve_forever_returns_on_ctrl_c(path, spawn):
-    child = spawn(SERVER.format(extra=""), path)
-    with RpcBus.connect(path, timeout=60) as caller:
-        child.says("open")
-        assert echo.call(caller, b"x", timeout=30) == b"x"
-        child.send_signal(signal.SIGINT)
-        child.says("returned")
-        child.ends()
-        with pytest.raises((PeerClosedError, PeerDeadError)):
-            echo.call(caller, b"x", timeout=30)
-
-
-def test_ctrl_c_while_a_reply_waits_for_room_ends_the_loop(path, spawn):
-    child = spawn(
-        """
-        dispatcher = tachyon.RpcDispatcher()
-        @dispatcher.handler(1)
-        def last(payload): say("answering"); return b"no room"
-        with tachyon.RpcBus.listen(path, 1 << 16, 64, timeout=60) as callee:
-            with callee.serve() as rx: cid = rx.correlation_id
-            callee.reply(cid, b"full")
-            dispatcher.serve_forever(callee)
-            say("returned", callee.closed)
-        """,
-        path,
-    )
-    with RpcBus.connect(path, timeout=60) as caller:
-        caller.call(b"", 1)
-        caller.call(b"", 1)
-        child.says("answering")
-        child.falls_asleep()
-        child.send_signal(signal.SIGINT)
-        child.says("returned False")
-    child.ends()
-
-
-def test_stop_from_a_signal_handler_ends_the_loop(path, spawn):
-    child = spawn(SERVER.format(extra="signal.signal(signal.SIGTERM, lambda *_: dispatcher.stop())"), path)
-    with RpcBus.connect(path, timeout=60):
-        child.says("open")
-        child.send_signal(signal.SIGTERM)
-        child.says("returned")
-        child.ends()
-
-
-def test_stop_from_another_thread_ends_the_loop(rpc, run_thread):
-    caller, callee = rpc()
-    dispatcher = RpcDispatcher()
-    dispatcher.register(echo)
-    serving = run_thread(dispatcher.serve_forever, callee)
-    assert echo.call(caller, b"x", timeout=30) == b"x"
-    threading.Timer(0.01, dispatcher.stop).start()
-    serving.result(30)
-    assert not callee.closed
-
-
-def test_a_stop_that_comes_too_early_ends_the_next_loop_only(rpc, run_thread):
-    caller, callee = rpc()
-    dispatcher = RpcDispatcher()
-    dispatcher.register(echo)
-    dispatcher.stop()
-    dispatcher.serve_forever(callee)
-    serving = run_thread(dispatcher.serve_forever, callee)
-    assert echo.call(caller, b"x", timeout=30) == b"x"
-    dispatcher.stop()
-    serving.result(30)
-
-
-def test_a_callee_killed_within_a_handler_is_an_error_for_the_caller(path, spawn):
-    child = spawn(SERVER.format(extra="dispatcher.handler(9)(lambda p: os.kill(os.getpid(), signal.SIGKILL))"), path)
-    with RpcBus.connect(path, timeout=60) as caller:
-        child.says("open")
-        with pytest.raises(PeerDeadError) as caught:
-            endpoint(bytes).call(caller, b"", timeout=30)
-        assert caught.value.reason == "died"
-
-
-def test_a_handler_with_trouble_of_its_own_does_not_end_the_loop(served):
-    def trouble(payload):
-        raise tachyon.PeerDeadError("some other bus")
-
-    caller = served(endpoint(trouble), echo)
-    with pytest.raises(RpcError):
-        endpoint(trouble).call(caller, b"", timeout=30)
-    assert echo.call(caller, b"x", timeout=30) == b"x"
-
-
-class Own(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, Own])
-def test_a_handler_that_raises_anything_does_not_end_the_loop(served, caplog, error):
-    def anything(payload):
-        raise error
-
-    caller = served(endpoint(anything), echo)
-    with pytest.raises(RpcError):
-        endpoint(anything).call(caller, b"", timeout=30)
-    assert echo.call(caller, b"x", timeout=30) == b"x"
-    assert caplog.records[0].exc_info[0] is error
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_handler_that_answers_its_call_itself_is_logged_and_the_loop_goes_on(rpc, run_thread, caplog, fails):
-    caller, callee = rpc()
-    dispatcher = RpcDispatcher()
-    dispatcher.register(echo)
-
-    @dispatcher.handler(9)
-    def own(payload):
-        callee.reply(1, b"mine")
-        if fails:
-            raise KeyError("too late")
-        return b"dropped"
-
-    serving = run_thread(dispatcher.serve_forever, callee)
-    assert own.call(caller, b"", timeout=30) == b"mine"
-    assert echo.call(caller, b"x", timeout=30) == b"x"
-    caller.close()
-    serving.result(30)
-    assert [record.exc_info[0] for record in caplog.records] == [KeyError if fails else ValueError]
-
-
-def test_ctrl_c_at_any_opcode_of_a_call_leaves_nothing_behind(served):
-    caller = served(echo)
-
-    def trace(frame, event, _):
-        nonlocal count
-        if not frame.f_code.co_filename.endswith("_rpc.py") or "test" in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            count += 1
-            if count == at:
-                raise KeyboardInterrupt
-        return trace
-
-    before, at, reached = sys.gettrace(), 0, True
-    while reached:
-        at, count = at + 1, 0
-        sys.settrace(trace)
-        try:
-            echo.call(caller, b"x", bytes, timeout=30)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(before)
-        reached = count >= at
-        stats = caller.stats()
-        assert (stats["in_flight"], stats["set_aside"]) == (0, 0), at
-        assert echo.call(caller, b"y", timeout=30) == b"y"
-    assert at > 10
-
-
-def test_ctrl_c_at_any_opcode_of_a_dispatcher_does_not_come_out(path, spawn):
-    child = spawn(
-        """
-        import threading
-        dispatcher = tachyon.RpcDispatcher()
-        def trace(frame, event, _):
-            global count
-            if not frame.f_code.co_filename.endswith("_dispatcher.py"):
-                return None
-            frame.f_trace_opcodes = True
-            if event == "opcode":
-                count += 1
-                if count == at:
-                    raise KeyboardInterrupt
-            return trace
-        threading.Thread(target=lambda: (tachyon.RpcBus.connect(path, timeout=60), hear()), daemon=True).start()
-        callee = tachyon.RpcBus.listen(path, 1 << 16, 1 << 16, timeout=60)
-        at, reached = 0, True
-        while reached:
-            at, count = at + 1, 0
-            threading.Timer(0.01, dispatcher.stop).start()
-            sys.settrace(trace)
-            try:
-                dispatcher.serve_forever(callee)
-            except KeyboardInterrupt:
-                say("came out at", at)
-            sys.settrace(None)
-            reached = count >= at
-        say("opcodes" if at > 10 else at)
-        """,
-        path,
-    )
-    child.says("opcodes")
 
 
 def test_an_endpoint_without_a_handler_is_a_clients_stub(served):

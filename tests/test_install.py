@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -112,3 +113,64 @@ def test_a_project_that_is_built_with_ours_gets_ours(clone):
 def test_without_the_bound_it_would_get_the_older_project(clone):
     _, (_, elsewhere) = blocks(README, "Install")
     assert pip(clone, elsewhere, "tachyon-ipc") == "0.5.1"
+
+
+# ---- scripts/setup ---------------------------------------------------------------------------------------------------
+
+# What had been said when it was called, and what for.
+APT_GET = """#!/bin/sh
+cp stderr said
+echo "$@" >>asked
+exit 1
+"""
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """setup(purpose, **environment) → what it said until apt-get failed; not to root, and without a compiler."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (
+        ("apt-get", APT_GET),
+        ("sudo", '#!/bin/sh\nshift\nexec "$@"\n'),
+        ("id", "#!/bin/sh\necho 1000\n"),
+    ):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
+
+    def run(purpose="core", **environment):
+        environment = {"CXX": "no-such-compiler", "PATH": f"{tools}:{os.environ['PATH']}"} | environment
+        with (tmp_path / "stderr").open("w") as stderr:
+            done = subprocess.run(
+                [tmp_path / "scripts" / "setup", purpose],
+                cwd=tmp_path,
+                env=os.environ | environment,
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                timeout=60,
+            )
+        assert done.returncode == 1
+        return (tmp_path / "stderr").read_text()
+
+    return run
+
+
+def test_setup_says_what_it_is_about_to_install_and_how_to_avoid_it_before_it_does(setup, tmp_path):
+    setup()
+    before = (tmp_path / "said").read_text()
+    assert re.fullmatch(
+        r"setup: missing: (g\+\+.*); installing with: sudo -n apt-get install \1 \(.*TACHYON_APT=0\)\n", before
+    )
+    assert re.match(r"install -y .* g\+\+", (tmp_path / "asked").read_text())
+
+
+def test_setup_that_may_not_ask_apt_says_what_is_missing(setup, tmp_path):
+    assert re.match(r"setup: please install, as root: apt-get install g\+\+", setup(TACHYON_APT="0"))
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_compiler_with_words_of_its_own_is_found(setup):
+    said = setup("wheels", ARCHS="nowhere", CXX=f"{shlex.quote(sys.executable)} -c", TACHYON_APT="0")
+    assert re.search(r"apt-get install (make )?(cmake )?g\+\+-nowhere-linux-gnu", said)

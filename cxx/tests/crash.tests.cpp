@@ -1,5 +1,5 @@
 // One side is killed, or closes, at a random moment: the other never hangs, loses nothing that was committed, and learns which
-// it was. ThreadSanitizer has no part in it: there is nothing to see within one process (bus.tests.cpp plays deaths by hand).
+// it was. ThreadSanitizer has no part in it: there is nothing to see within one process (bus_end.tests.cpp plays deaths by hand).
 
 #include <vector>
 

@@ -1,46 +1,11 @@
 #include "tachyon/wait_set.hpp"
 
 #include <array>
-#include <csignal>
 
-#include "catch.hpp"
-#include "support.hpp"
+#include "line.hpp"
 
 using namespace tachyon;
 using namespace tachyon::test;
-
-namespace {
-
-constexpr std::uint64_t kCapacity = 4096;
-
-// A bus with its roles decided: we consume, the peer produces.
-struct Line {
-    explicit Line(Barrier barrier = Barrier::locked) : pair(make_pair(kCapacity, barrier)) {
-        std::uint64_t message = 0;
-        REQUIRE(theirs().try_send(&message, sizeof message, 0) == Status::ok);
-        take();
-    }
-    Bus& ours() { return *pair.first; }
-    Bus& theirs() { return *pair.second; }
-    void put(std::uint64_t message = 1) { REQUIRE(theirs().try_send(&message, sizeof message, 0) == Status::ok); }
-    void take() {
-        Frame frame{};
-        REQUIRE(ours().try_peek(frame) == Status::ok);
-        REQUIRE(ours().release(frame) == Status::ok);
-    }
-    BusPair pair;
-};
-
-// Until it says ok, or for as long as a test may take.
-Status wait_for(WaitSet& set, WaitSet::Token& token, std::uint64_t patience_ms = 30'000) {
-    const std::uint64_t until = in_ms(patience_ms);
-    for (;;) {
-        const Status status = set.wait(until, token);
-        if (status == Status::ok || now_ns() >= until) return status;
-    }
-}
-
-}  // namespace
 
 TEST_CASE("a wait set says which of many has a frame") {
     std::vector<std::unique_ptr<Line>> lines;
@@ -265,32 +230,6 @@ TEST_CASE("who is removed from a wait set is not heard of again, and nothing is 
     CHECK(Held() == before);
 }
 
-TEST_CASE("bytes that nobody asked for on the socket do no harm") {
-    Line line;
-    WaitSet set;
-    set.add(1, line.ours());
-    for (int n = 0; n < 5000; ++n) line.theirs().connection()->ring();
-    WaitSet::Token token = 0;
-    for (int n = 0; n < 1000; ++n) REQUIRE(set.wait(now_ns() + 1000, token) == Status::empty);
-    // Once they are taken, it sleeps.
-    const std::uint64_t parks = set.parks(), until = in_ms(20);
-    while (now_ns() < until) REQUIRE(set.wait(until, token) == Status::empty);
-    CHECK(set.parks() - parks < 20);
-    line.put();
-    CHECK(wait_for(set, token) == Status::ok);
-    CHECK(token == 1);
-}
-
-TEST_CASE("a peer that says it sleeps on its socket, and never reads, keeps nobody waiting") {
-    Line line;
-    for (int n = 0; n < 5000; ++n) {
-        line.pair.header->consumer_parked.store(kParkedOnSocket);
-        line.put();
-        line.take();
-    }
-    CHECK(line.theirs().stats().wakes >= 5000);
-}
-
 TEST_CASE("an empty ring of a wait set hands back what was freed before") {
     BusPair pair = make_pair(kCapacity);
     Bus &consumer = *pair.first, &producer = *pair.second;
@@ -308,99 +247,3 @@ TEST_CASE("an empty ring of a wait set hands back what was freed before") {
     CHECK(set.poll(token) == Status::empty);
     CHECK(producer.try_send(large.data(), large.size(), 0) == Status::ok);
 }
-
-TEST_CASE("a signal ends the wait of a wait set") {
-    Line line;
-    WaitSet set;
-    set.add(1, line.ours());
-    struct sigaction action{}, old{};
-    action.sa_handler = [](int) {};
-    ::sigaction(SIGUSR1, &action, &old);
-    const pthread_t self = ::pthread_self();
-    std::atomic<bool> done{false};
-    std::thread sender([&] {
-        while (!done) {
-            ::pthread_kill(self, SIGUSR1);
-            sleep_us(3000);
-        }
-    });
-    WaitSet::Token token = 0;
-    bool interrupted = false;
-    for (const std::uint64_t until = in_ms(30'000); !interrupted && now_ns() < until;) {
-        interrupted = set.wait(until, token) == Status::interrupted;
-    }
-    done = true;
-    sender.join();
-    ::sigaction(SIGUSR1, &old, nullptr);
-    CHECK(interrupted);
-}
-
-#if !TACHYON_TEST_TSAN
-TEST_CASE("a wait set whose queue the kernel refuses asks each member by itself") {
-    WaitSet set;
-    int queue = -1;
-    for (int number = 0; number < 1024; ++number) {
-        std::array<char, 64> target{};
-        const std::string link = "/proc/self/fd/" + std::to_string(number);
-        if (::readlink(link.c_str(), target.data(), target.size() - 1) <= 0) continue;
-        if (std::string(target.data()) == "anon_inode:[eventpoll]") queue = number;
-    }
-    REQUIRE(queue >= 0);
-    Line quiet, other;
-    int pipes[2];
-    REQUIRE(::pipe2(pipes, O_CLOEXEC | O_NONBLOCK) == 0);
-    const Descriptor reading(pipes[0]), writing(pipes[1]);
-    set.add(1, quiet.ours());
-    set.add(2, other.ours());
-    set.add_descriptor(3, reading.get());
-    const Descriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-    REQUIRE(::dup3(null.get(), queue, O_CLOEXEC) == queue);
-
-    WaitSet::Token token = 0;
-    const std::uint64_t begin = now_ns();
-    Status status = Status::empty;
-    while (status == Status::empty && now_ns() < begin + 100 * kMillisecond) {
-        status = set.wait(begin + 100 * kMillisecond, token);
-    }
-    CHECK(status == Status::empty);
-    other.put();
-    REQUIRE(wait_for(set, token) == Status::ok);
-    CHECK(token == 2);
-    other.take();
-    REQUIRE(::write(writing.get(), "x", 1) == 1);
-    REQUIRE(wait_for(set, token) == Status::ok);
-    CHECK(token == 3);
-    char byte = 0;
-    REQUIRE(::read(reading.get(), &byte, 1) == 1);
-    quiet.pair.second.reset();
-    REQUIRE(wait_for(set, token) == Status::ok);
-    CHECK(token == 1);
-}
-
-TEST_CASE("what a forked child does to a wait set does not reach the one of its parent") {
-    Line line;
-    int ends[2];
-    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-    const Descriptor out(ends[0]), in(ends[1]);
-    WaitSet set;
-    set.add(1, line.ours());
-    set.add_descriptor(2, out.get());
-    Child child([&] {
-        WaitSet::Token token = 0;
-        TACHYON_CHILD_CHECK(set.wait(in_ms(20), token) == Status::forked);
-        TACHYON_CHILD_CHECK(set.poll(token) == Status::forked);
-        set.remove(1);
-        set.remove(2);
-        return 0;
-    });
-    CHECK(child.wait() == 0);
-    REQUIRE(::write(in.get(), "x", 1) == 1);
-    WaitSet::Token token = 0;
-    REQUIRE(wait_for(set, token) == Status::ok);
-    CHECK(token == 2);
-    set.remove(2);
-    line.put();
-    REQUIRE(wait_for(set, token) == Status::ok);
-    CHECK(token == 1);
-}
-#endif

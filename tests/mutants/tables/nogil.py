@@ -1,0 +1,112 @@
+"""The methods that Cython code calls without the GIL."""
+
+from table import Mutant as M
+
+BUS_HPP = "cxx/include/tachyon/bus.hpp"
+RING = "cxx/include/tachyon/ring/ring.hpp"
+IN_USE = "tachyon/_in_use.pxi"
+NOGIL = "tachyon/_nogil.pxi"
+RPC = "tachyon/_rpc.pxi"
+PYX = "tachyon/_tachyon.pyx"
+
+TABLE = {
+"who may come in": [
+    M("try_send_bytes asks nobody", PYX + "::try_send_bytes",
+      "if not enter_nogil(self):\nreturn refused_nogil(self)", "enter_nogil(self)",
+      "test_nogil_end.py::test_everything_says_closed_afterwards"),
+    M("commit asks nobody", PYX + "::commit",
+      "if not enter_nogil(self):\nreturn let_go_refused(self, 1)", "enter_nogil(self)",
+      "test_nogil_end.py::test_everything_says_closed_afterwards"),
+    M("a bus that was never opened is used", NOGIL,
+      "if self._core == NULL:\nreturn False", "", "test_nogil_end.py::test_everything_says_closed_afterwards"),
+    M("an open guard is in nobody's way", NOGIL,
+      "tachyon_look(in_use) != 0 || guards != held", "tachyon_look(in_use) != 0 || guards < held",
+      "test_nogil.py::test_nogil_code_is_refused_while_a_guard_is_open"),
+    M("the reason is not the close", NOGIL,
+      "if self._core == NULL or self._closing:", "if self._core == NULL:",
+      "test_nogil_end.py::test_a_claim_stays_writable_after_a_close"),
+],
+"what is held": [
+    M("try_claim holds nothing", PYX + "::try_claim",
+      "hold(self, 1)", "pass", "test_nogil.py::test_python_is_refused_while_nogil_code_holds_something"),
+    M("a batch is held as one", PYX,
+      "hold(self, <int>found)", "hold(self, 1)", "test_nogil.py::test_a_batch_is_held_until_all_of_it_is_released"),
+    M("release_all counts down what nobody holds", PYX + "::release_all",
+      "if is_over(status) and self._held != 0:", "if is_over(status):",
+      "test_nogil.py::test_what_finds_the_peer_gone_leaves_nothing_open"),
+    M("a claim outlives its peer", NOGIL,
+      "return status == Status.ok or <int>status >= <int>Status.peer_closed", "return status == Status.ok",
+      "test_nogil.py::test_what_finds_the_peer_gone_leaves_nothing_open"),
+    M("only the place of a frame is looked at", RING,
+      "const std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);",
+      "return true;\nconst std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);",
+      "test_nogil.py::test_frames_are_released_oldest_first_and_unchanged"),
+    M("a released batch makes no room", PYX + "::release_all",
+      "tachyon_core(self._core).hand_back()", "", "test_nogil.py::test_a_released_batch_makes_room_at_once"),
+    M("a death is not looked for while there is room", BUS_HPP,
+      "producer_.messages() % 8 != 0", "producer_.messages() % 64 != 0",
+      "test_nogil_end.py::test_a_sender_hears_of_a_death_within_eight_messages[send] "
+      "test_nogil_end.py::test_a_sender_hears_of_a_death_within_eight_messages[claim]"),
+    M("peek does not wait", PYX + "::peek",
+      "status = wait_for_message(self, timeout_ns, &until)", "return status",
+      "test_nogil.py::test_a_timeout_is_waited_out"),
+],
+"waiting": [
+    M("a signal is looked for only after one of our own", NOGIL,
+      "if tachyon_signals_due() or status == Status.interrupted:", "if status == Status.interrupted:",
+      "test_nogil_signals.py::test_a_signal_that_another_thread_got_ends_a_blocking_method"),
+    M("every wait takes the GIL", NOGIL,
+      "if (now - last < tachyon::kSlice - tachyon::kMillisecond) return false;", "",
+      "test_nogil_end.py::test_short_waits_leave_the_gil_alone"),
+    M("a single wait does not look at the peer", NOGIL,
+      "cdef Status status = tachyon_core(self._core).check()", "cdef Status status = Status.ok",
+      "test_nogil_end.py::test_a_single_wait_tells_of_the_end_of_the_peer"),
+    M("every wait takes the GIL", NOGIL,
+      "if (now - last < tachyon::kSlice - tachyon::kMillisecond) return false;", "",
+      "test_nogil_end.py::test_short_waits_leave_the_gil_alone"),
+],
+"close from another thread": [
+    M("a method does not look whether the bus is being closed", NOGIL,
+      "if (tachyon_look(closing) == 0) [[likely]] return 1;\ntachyon_set(in_use, 0);\nreturn -1;",
+      "(void)closing;\nreturn 1;", "test_nogil_end.py::test_closing_under_a_running_loop_ends_it[send_until_it_ends]"),
+    M("who was inside does not close", NOGIL,
+      "return tachyon_look(closing) != 0;", "(void)closing;\nreturn false;",
+      "test_nogil_end.py::test_the_peer_hears_of_a_close_that_a_single_wait_was_left_with"),
+    M("close() does not mind who is inside", IN_USE,
+      "if tachyon_enter(&self._in_use):", "if True:",
+      "test_nogil_end.py::test_closing_under_a_running_loop_ends_it[send_until_it_ends]"),
+    M("what was given back after a close stays", NOGIL,
+      "if self._closing and self._held >= count:", "if False:",
+      "test_nogil_end.py::test_what_nogil_code_holds_stays_mapped_after_a_close "
+      "test_nogil_end.py::test_a_claim_stays_writable_after_a_close"),
+    M("what nobody held is counted down", NOGIL,
+      "if self._closing and self._held >= count:", "if self._closing:",
+      "test_nogil_end.py::test_what_nogil_code_holds_stays_mapped_after_a_close "
+      "test_nogil_rpc_end.py::test_what_nogil_code_holds_of_rpc_stays_mapped_after_a_close[commit_reply]"),
+],
+"calls and replies": [
+    M("two full rings are a deadlock", NOGIL,
+      "rpc_caller(self).gather()", "",
+      "test_nogil_rpc.py::test_a_full_ring_of_calls_does_not_lock_up_with_a_full_ring_of_replies"),
+    M("a committed call is not waited for", RPC,
+      "rpc_caller(self).called(correlation_id[0])", "pass", "test_nogil_rpc.py::test_calls_and_replies_in_place"),
+    M("a committed reply may be sent again", RPC,
+      "if status == Status.ok:\nrpc_callee(self).replied(correlation_id)", "if status == Status.ok:\n    pass",
+      "test_nogil_rpc.py::test_calls_and_replies_in_place"),
+    M("a claim may be for a call that nobody made", RPC,
+      "if rpc_callee(self).can_reply(correlation_id):\nstatus = tachyon_core(self._replies._core).try_claim(size, payload[0])",
+      "if True:\n    status = tachyon_core(self._replies._core).try_claim(size, payload[0])",
+      "test_nogil_rpc.py::test_calls_and_replies_in_place"),
+    M("a reply may be committed to a call that nobody made", RPC,
+      "if rpc_callee(self).can_reply(correlation_id):\nstatus = tachyon_core(self._replies._core).commit(size, msg_type, correlation_id)",
+      "if True:\n    status = tachyon_core(self._replies._core).commit(size, msg_type, correlation_id)",
+      "test_nogil_rpc.py::test_calls_and_replies_in_place"),
+    M("another's reply can be released", RPC,
+      "if self._replies._held != 0 and self._reply.correlation_id == frame.correlation_id:",
+      "if self._replies._held != 0:",
+      "test_nogil_rpc.py::test_a_reply_is_released_as_it_was_whatever_its_frame_says_by_now"),
+    M("a reply is released as its frame says by now", RPC,
+      "memcpy(&ours, &self._reply, sizeof(Frame))", "memcpy(&ours, frame, sizeof(Frame))",
+      "test_nogil_rpc.py::test_a_reply_is_released_as_it_was_whatever_its_frame_says_by_now"),
+],
+}

@@ -2,7 +2,8 @@
 #
 # A nogil method announces itself in _in_use with a plain store, and then looks whether the bus is being closed; close()
 # says so first and looks at _in_use afterwards. Each side stores one word and loads the other's, as in wait.hpp, and as
-# there the rare side pays for the barrier that both need: close() with a membarrier, a method with nothing. So
+# there the rare side pays for the barrier that both need: close() with a membarrier, a method with nothing. It is the one
+# for the threads of this process: the one of wait.hpp may pass over a core, which there costs time, and here memory. So
 #   - close() finds a method inside: it wakes it and goes; the method closes the core on its way out;
 #   - close() finds nobody: it closes the core and unmaps it, unless nogil code holds a claim or a frame; any method
 #     that comes later sees that, and does not touch the core.
@@ -14,7 +15,7 @@ cdef extern from *:
 
     enum { kInUseByPython = 1, kInUseByNogil = 2, kLentProducer = 3, kLentConsumer = 4 };
 
-    static const bool tachyon_has_membarrier = tachyon::register_membarrier();
+    static const bool tachyon_has_membarrier = tachyon::register_own_membarrier();
 
     static inline void tachyon_light_barrier() {
         tachyon::compiler_barrier();
@@ -23,7 +24,7 @@ cdef extern from *:
     // Should the kernel refuse it after all, a store has long left its core after a millisecond.
     static void tachyon_heavy_barrier() {
         tachyon::full_barrier();
-        if (tachyon_has_membarrier && !tachyon::park_barrier(tachyon::Barrier::membarrier)) ::usleep(1000);
+        if (tachyon_has_membarrier && !tachyon::own_membarrier()) ::usleep(1000);
     }
 
     static inline int tachyon_look(const int* word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }

@@ -233,11 +233,13 @@ class Bus final : public Outlet, public Inlet {
     }
     // Would try_send of `size` bytes say anything but full?
     [[nodiscard]] bool writable_now(std::uint64_t size) noexcept { return producer_.can_advance(size) || over(); }
-    // From now on the peer tells by a byte on the socket. Before a sleep: [park-barrier], then another look.
-    void park_on_socket(bool for_frame) noexcept {
+    // From now on the peer tells by a byte on the socket. Before a sleep: [park-barrier], then another look. False: it did so
+    // already.
+    bool park_on_socket(bool for_frame) noexcept {
         auto& word = for_frame ? segment_.header()->consumer_parked : segment_.header()->producer_parked;
-        if (word.load(std::memory_order_relaxed) != kParkedOnSocket)
-            word.store(kParkedOnSocket, std::memory_order_relaxed);
+        if (word.load(std::memory_order_relaxed) == kParkedOnSocket) return false;
+        word.store(kParkedOnSocket, std::memory_order_relaxed);
+        return true;
     }
     [[nodiscard]] const Connection* connection() const noexcept { return connection_.get(); }
 

@@ -134,7 +134,8 @@ class Gate {
         counter.store(counter.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
     }
 
-    static inline const bool has_membarrier_ = register_membarrier();
+    // The one for the threads of this process: that of wait.hpp may pass over a core, which there costs time, and here memory.
+    static inline const bool has_membarrier_ = register_own_membarrier();
     static void light_barrier() noexcept {
         compiler_barrier();
         if (!has_membarrier_) [[unlikely]]
@@ -143,7 +144,7 @@ class Gate {
     // Should the kernel refuse it after all, a store has long left its core after a millisecond.
     static void heavy_barrier() noexcept {
         full_barrier();
-        if (has_membarrier_ && !park_barrier(Barrier::membarrier)) ::usleep(1000);
+        if (has_membarrier_ && !own_membarrier()) ::usleep(1000);
     }
 
     std::atomic<int> inside_{0};   // a User

@@ -57,8 +57,8 @@ Status RpcHandle::commit_call(std::uint32_t size, std::uint32_t msg_type, std::u
     if (msg_type > kMostCallType) return Status::bad_type;
     const FreeUseOfBoth inside(*this);
     if (!inside) return calls_.let_go_refused(why_not_entered(), 1);
-    id = caller_->next_id();
     const Status status = caller_->commit(size, msg_type);
+    if (status == Status::ok) id = caller_->last_id();
     calls_.let_go_after(status);
     return status;
 }

@@ -13,8 +13,9 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = [
-    *("error", "layout", "futex", "wait", "ring", "descriptor", "event_queue", "platform", "segment"),
-    *("fork", "socket_file", "handshake", "bus", "rpc", "wait_set"),
+    *("error", "layout", "futex", "wait", "ring", "waiting", "outlet", "inlet"),
+    *("descriptor", "event_queue", "platform", "segment", "fork", "socket_file", "handshake"),
+    *("bus", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),
 ]
 # The handshake is one header and several sources, which share a header of their own; the platform one source a system.
 PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "hello", "listener"}
@@ -122,30 +123,71 @@ def imports_of_cython(path):
 MODULES = [
     path for suffix in ("py", "pyx", "pxd", "pxi", "pyi") for path in sorted((ROOT / "tachyon").rglob(f"*.{suffix}"))
 ]
-PARTS = {
-    f"_{part}.pxi": "_tachyon"
-    for part in (
-        "exchange",
-        "guards",
-        "in_use",
-        "listener",
-        "loops",
-        "nogil",
-        "open",
-        "receiving",
-        "sending",
-        "support",
+# _tachyon.pyx in the order of its includes: each part knows those before it.
+PARTS = [
+    *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bus", "rpc"),
+    *("exchange", "loops", "listener", "wait_set"),
+]
+
+
+def part_of(path):
+    return path.stem[1:]
+
+
+def code_of_part(part):
+    """A part without its comments, docstrings and texts."""
+    text = (ROOT / "tachyon" / f"_{part}.pxi").read_text()
+    text = re.sub(
+        r'""".*?"""', lambda found: found.group() if "tachyon::" in found.group() else "", text, flags=re.DOTALL
     )
-}
+    text = re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
+    return re.sub(r"(?:#(?!include)|//).*", "", text)
+
+
+def defined_in_part(part):
+    code = code_of_part(part)
+    names = set(
+        re.findall(r"^cdef (?:inline )?(?:class|struct|enum) (\w+)|^class (\w+)|^def (\w+)", code, re.MULTILINE)
+    )
+    names = {name for found in names for name in found if name}
+    names |= set(re.findall(r"^cdef [^(=\n]*?(\w+)\(", code, re.MULTILINE))
+    names |= set(re.findall(r"\bcdef cppclass (\w+)", code)) | set(
+        re.findall(r"\b(tachyon_\w+)\(", code.split("\n\n\n")[0])
+    )
+    return names | set(re.findall(r"^(_[A-Z]\w+) =", code, re.MULTILINE))
+
+
+def test_the_parts_are_included_in_their_order():
+    included = re.findall(r'^include "_(\w+)\.pxi"$', (ROOT / "tachyon" / "_tachyon.pyx").read_text(), re.MULTILINE)
+    assert included == PARTS
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_uses_only_those_before_it(part):
+    used = set(re.findall(r"(?<![.:\w])([A-Za-z_]\w*)", code_of_part(part)))
+    assert defined_in_part(part), "nothing found: has the way of writing changed?"
+    for later in PARTS[PARTS.index(part) + 1 :]:
+        assert not used & (defined_in_part(later) - defined_in_part(part)), f"_{part}.pxi uses _{later}.pxi"
+
+
+def test_no_private_function_takes_more_than_five_arguments():
+    """Of the Cython layer. What the public pxd declares is what it is."""
+    public = (ROOT / "tachyon" / "_tachyon.pxd").read_text()
+    for part in PARTS:
+        for name, arguments in re.findall(r"^ *cdef [^(=\n]*?(\w+)\(([^)]*)\)", code_of_part(part), re.MULTILINE):
+            if f" {name}(" not in public and "cdef extern" not in arguments:
+                count = len([each for each in arguments.split(",") if each.strip() and each.strip() != "self"])
+                assert count <= 5, f"_{part}.pxi: {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_imports_only_what_stands_to_its_left(path):
     inner = path.relative_to(ROOT / "tachyon")
-    module = PARTS.get(inner.name) or (inner.parts[0] if len(inner.parts) > 1 else inner.stem)
+    part = inner.suffix == ".pxi"
+    module = "_tachyon" if part else inner.parts[0] if len(inner.parts) > 1 else inner.stem
     used = imports_of_python(path) if path.suffix in (".py", ".pyi") else imports_of_cython(path)
-    if path.suffix == ".pxi":
-        assert inner.name in PARTS or inner.name.startswith("_rpc"), "a new part: say of what"
+    if part:
+        assert part_of(inner) in PARTS, "a new part: say where it stands"
     for other in used - {module}:
         assert rank(other) < rank(module), f"{inner} uses {other}"
 

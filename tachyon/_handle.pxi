@@ -1,4 +1,5 @@
-# Included by _tachyon.pyx: who may use a bus now, and how it is closed. The gate itself is C++: tachyon/host/gate.hpp.
+# Included by _tachyon.pyx: what Bus and RpcBus have in common: who may use a ring now, and what can be asked of it. The
+# gate itself is C++: tachyon/host/gate.hpp.
 
 
 cdef int check_open(core.BusHandle* handle) except -1:
@@ -55,3 +56,44 @@ cdef core.End end_of_block(object raised) noexcept:
         if code is None or (isinstance(code, int) and code == 0):
             return core.End.closed
     return core.End.aborted
+
+
+cdef object role_of(core.Bus* bus):
+    cdef core.Stats stats = bus.stats()
+    if stats.producer == Side.undecided:
+        return None
+    return "producer" if stats.producer == stats.side else "consumer"
+
+
+cdef dict stats_of(core.BusHandle* handle):
+    check_open(handle)
+    cdef core.Stats stats = handle.bus().stats()
+    return {
+        "role": role_of(handle.bus()),
+        "messages": stats.messages,
+        "position": stats.position,
+        "parks": stats.parks,
+        "wakes": stats.wakes,
+        "spin_budget_ns": stats.spin_budget_ns,
+        "capacity": handle.capacity(),
+    }
+
+
+cdef int set_polling_mode(core.BusHandle* handle, cpp_bool pure_spin) except -1:
+    check_open(handle)
+    enter(handle)
+    handle.bus().set_polling_mode(pure_spin)
+    handle.leave()
+    return 0
+
+
+cdef int set_numa_node(core.BusHandle* handle, unsigned int node) except -1:
+    check_open(handle)
+    enter(handle)
+    cdef int error = handle.bus().set_numa_node(node)
+    handle.leave()
+    if error == 22:
+        raise ValueError(f"this machine has no NUMA node {node}")
+    if error != 0:
+        raise OSError(error, os.strerror(error))
+    return 0

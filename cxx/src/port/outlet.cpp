@@ -1,9 +1,6 @@
-#include "tachyon/port/inlet.hpp"
 #include "tachyon/port/outlet.hpp"
 
 namespace tachyon {
-
-// ---- out -----------------------------------------------------------------------------------------------------------------
 
 template <class Attempt>
 Status Outlet::wait_for_room(std::uint64_t size, const Waiting& waiting, Attempt attempt) {
@@ -33,32 +30,6 @@ Status Outlet::send(const void* data, std::uint64_t size, std::uint32_t type_id,
 
 Status Outlet::claim(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {
     return wait_for_room(size, waiting, [&]() noexcept { return try_claim(size, payload); });
-}
-
-// ---- in ------------------------------------------------------------------------------------------------------------------
-
-Status Inlet::peek(Frame& frame, const Waiting& waiting) {
-    struct Next {
-        Inlet& inlet;
-        Frame& frame;
-        [[nodiscard]] Status attempt() const noexcept { return inlet.try_peek(frame); }
-        [[nodiscard]] bool look(std::uint64_t looks) const noexcept { return inlet.look_for_frame(looks); }
-        [[nodiscard]] std::uint64_t prepare(std::uint64_t until) const noexcept {
-            inlet.prepare_for_frame();
-            return until;
-        }
-        [[nodiscard]] Status sleep(std::uint64_t until) const noexcept { return inlet.sleep_for_frame(until); }
-        [[nodiscard]] bool unfinished() const noexcept { return inlet.unfinished(); }
-    } next{*this, frame};
-    return detail::persist(waiting, Status::empty, next);
-}
-
-void Inlet::copy_out(void* to, const Frame& frame, const Host& host) {
-    if (frame.size < kLargeCopy || !host) {
-        std::memcpy(to, frame.payload, frame.size);
-    } else {
-        host.without([&] { return std::memcpy(to, frame.payload, frame.size); });
-    }
 }
 
 }  // namespace tachyon

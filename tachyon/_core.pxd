@@ -96,6 +96,7 @@ cdef extern from "tachyon/port/inlet.hpp" namespace "tachyon" nogil:
     cdef cppclass Inlet:
         Status peek(Frame& frame, const Waiting& waiting) noexcept
         void let_go(const Frame& frame) noexcept
+
         @staticmethod
         void copy_out(void* to, const Frame& frame, const Host& host) noexcept
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from tachyon._errors import BusClosedError, BusEmptyError, BusFullError, PeerClosedError, PeerDeadError
+from tachyon._outbox import Outbox
 from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
 from tachyon._tachyon import _Dispatching, answer_one
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tachyon")
 
-Keep = Callable[["RpcBus", int, Any, int], None]
+Keep = Callable[["RpcBus", int, Any, int], object]
 
 STOP_INTERVAL = 0.1  # seconds between looks at stop() while no call comes
 
@@ -35,8 +34,7 @@ class RpcDispatcher(_Dispatching):
         """Start without handlers."""
         self.send_details = send_details
         self._endpoints: dict[int, RpcEndpoint] = {}
-        # Answers that had no room yet; a stop() may come before they have, and another serve_forever() after it.
-        self._unsent: WeakKeyDictionary[RpcBus, tuple[int, bytes, int]] = WeakKeyDictionary()
+        self._outbox = Outbox()
 
     def register(self, endpoint: RpcEndpoint) -> RpcEndpoint:
         """Serve this endpoint. TypeError if it is none; ValueError if its msg_type is taken by another."""
@@ -71,11 +69,8 @@ class RpcDispatcher(_Dispatching):
     def _serve_until_stopped(self, bus: RpcBus) -> None:
         while not self._stopping:
             try:
-                if (unsent := self._unsent.get(bus)) is not None:
-                    with contextlib.suppress(ValueError):  # a Ctrl-C came between its sending and here
-                        bus.reply(*unsent, timeout=STOP_INTERVAL)
-                    del self._unsent[bus]
-                failure = self._serve(bus, STOP_INTERVAL, self._keep)
+                self._outbox.deliver(bus, STOP_INTERVAL)
+                failure = self._serve(bus, STOP_INTERVAL, self._outbox.keep)
             except (BusEmptyError, BusFullError):
                 continue
             except PeerClosedError:
@@ -136,10 +131,6 @@ class RpcDispatcher(_Dispatching):
         finally:
             # The locals of the handler's frames may be views of the request, which has to be freed now.
             clear_frames_of(failure)
-
-    def _keep(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
-        with memoryview(answer) as view:  # what its buffer holds, as when there is room
-            self._unsent[bus] = correlation_id, view.tobytes(), msg_type
 
 
 def describe(failure: BaseException) -> str:

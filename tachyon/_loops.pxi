@@ -76,7 +76,7 @@ cdef class _Serving(_Loop):
 
     cdef bint _busy
     cdef public bint _closing
-    cdef public dict _pending
+    cdef public set _callers
     cdef public object dispatcher
     cdef public object _waiting
     cdef public Py_ssize_t _served
@@ -117,7 +117,7 @@ cdef class _Serving(_Loop):
 
     def _drop(self, RpcBus bus not None):
         self._waiting.remove(bus)
-        self._pending.pop(bus, None)
+        self._callers.discard(bus)
         bus.close()
 
     def close(self):
@@ -137,6 +137,6 @@ cdef class _Serving(_Loop):
 
     def __exit__(self, exc_type, exc, traceback):
         if end_of_block(exc) == core.End.aborted and not self._busy:
-            for bus in list(self._pending):
+            for bus in list(self._callers):
                 bus.abort()
         self.close()

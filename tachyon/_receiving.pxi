@@ -1,4 +1,5 @@
-# Included by _tachyon.pyx: a message on its way in, through any inlet: a bus, the calls of a callee, the reply to a call.
+# Included by _tachyon.pyx: a message on its way in, through any inlet: a bus, the calls of a callee, the reply to a
+# call.
 
 
 # Between enter and leave, which it does unless there is a frame: ok, or peer_closed.

@@ -51,7 +51,8 @@ cdef int send_payload(core.Outlet* outlet, Payload* payload, uint32_t type_id, u
     return <int>outlet.commit(<uint32_t>payload.view.len, type_id)
 
 
-# Where a message goes: `batch`, or if that is NULL the bus of `handle` itself; with `rpc` it is a call, or the answer to `id`.
+# Where a message goes: `batch`, or if that is NULL the bus of `handle` itself; with `rpc` it is a call, or the answer
+# to `id`.
 cdef struct Way:
     core.BusHandle* handle
     core.Batch* batch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tachyon._dispatcher import STOP_INTERVAL, RpcDispatcher
@@ -16,6 +15,7 @@ from tachyon._errors import (
     PeerDeadError,
     TachyonError,
 )
+from tachyon._outbox import Outbox
 from tachyon._tachyon import _OWNER_ONLY, RpcBus, RpcListener, WaitSet, _Serving
 
 if TYPE_CHECKING:
@@ -25,15 +25,6 @@ log = logging.getLogger("tachyon")
 
 _MOST_AT_ONCE = 16  # new callers, before those who are there have their turn
 _PAUSE = 1.0  # seconds without new callers after one could not be let in for lack of descriptors or memory
-
-
-@dataclass
-class _Pending:
-    """An answer that had no room in its caller's ring. Until it has, that caller's calls wait."""
-
-    correlation_id: int
-    answer: bytes
-    msg_type: int
 
 
 class RpcServer(_Serving):
@@ -66,14 +57,15 @@ class RpcServer(_Serving):
         self._listener = RpcListener(socket_path, cap_fwd, cap_rev, mode=mode)
         self._waiting.add(self._listener)
         self._listen_again: float | None = None  # time.monotonic(), while the listener is not a member
-        self._pending: dict[RpcBus, _Pending | None] = {}  # of every caller
+        self._callers: set[RpcBus] = set()
+        self._outbox = Outbox()
         self._failed = 0
         self._accepted = 0
 
     def stats(self) -> dict[str, int]:
         """Return counters: callers now, callers ever, calls served, of those the failed ones."""
         return {
-            "callers": len(self._pending),
+            "callers": len(self._callers),
             "accepted": self._accepted,
             "served": self._served,
             "failed": self._failed,
@@ -92,7 +84,7 @@ class RpcServer(_Serving):
 
     def __repr__(self) -> str:
         """Name the path and the number of callers."""
-        state = "closed" if self.closed else f"{len(self._pending)} callers"
+        state = "closed" if self.closed else f"{len(self._callers)} callers"
         return f"<tachyon.RpcServer {self._listener.path!r} {state}>"
 
     # ---- inside ----
@@ -119,7 +111,7 @@ class RpcServer(_Serving):
                 if bus is None:
                     break
                 try:
-                    self._pending[bus] = None
+                    self._callers.add(bus)
                     self._accepted += 1
                     self._waiting.add(bus)
                 except BaseException:
@@ -134,13 +126,11 @@ class RpcServer(_Serving):
         """Serve one call of this caller, or bring it the answer that is waiting for room."""
         failure: BaseException | None = None
         try:
-            pending = self._pending[bus]
-            if pending is None:
-                left = self._answer(bus)
-                if left is not None:
-                    failure = self.dispatcher._finish(bus, left, self._keep)
-            else:
-                self._deliver(bus, pending)
+            if bus in self._outbox:
+                self._outbox.deliver(bus, 0)
+                self._waiting.await_call(bus)
+            elif (left := self._answer(bus)) is not None:
+                failure = self.dispatcher._finish(bus, left, self._keep)
         except (BusEmptyError, BusFullError):
             return
         except PeerClosedError:
@@ -162,18 +152,10 @@ class RpcServer(_Serving):
         log.error("a call failed", exc_info=failure)
 
     def _keep(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> None:
-        with memoryview(answer) as view:  # what its buffer holds, as when there is room
-            pending = _Pending(correlation_id, view.tobytes(), msg_type)
-        self._pending[bus] = pending
-        self._waiting.await_room(bus, len(pending.answer))
-
-    def _deliver(self, bus: RpcBus, pending: _Pending) -> None:
-        bus.reply(pending.correlation_id, pending.answer, pending.msg_type, timeout=0)
-        self._pending[bus] = None
-        self._waiting.await_call(bus)
+        self._waiting.await_room(bus, self._outbox.keep(bus, correlation_id, answer, msg_type))
 
     def _close(self) -> None:
-        for bus in list(self._pending):
+        for bus in list(self._callers):
             self._drop(bus)
         self._waiting.remove(self._listener)
         self._listener.close()

@@ -3,7 +3,9 @@
 # status: the exception, what its `reason` says or None, and its text.
 cdef dict _STATUS_ERRORS = {
     <int>Status.empty: (BusEmptyError, None, "no message within the timeout"),
-    <int>Status.full: (BusFullError, None, "no room for {size} bytes within the timeout; the consumer is slow or stopped"),
+    <int>Status.full: (
+        BusFullError, None, "no room for {size} bytes within the timeout; the consumer is slow or stopped",
+    ),
     <int>Status.too_large: (
         MessageTooLargeError, None,
         "{message} can never fit: this bus takes at most {most} (its capacity of {capacity} less 16); "

@@ -175,7 +175,7 @@ else:
 # The buffer protocol, len() and DLPack, which every window into a frame has.
 @disjoint_base
 class _Window(_Buffer):
-    """Bytes of the ring, while a frame is held. Counts the views, so that none outlives the frame unnoticed."""
+    """The bytes of one frame. Counts the views, so that none outlives the frame unnoticed."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     def __enter__(self) -> Self: ...
     def __exit__(self, exc_type: object, exc: object, traceback: object) -> None: ...
@@ -428,7 +428,7 @@ class _Serving(_Loop):
     """What RpcServer is made of: who is inside, and who closes."""
 
     _closing: bool
-    _pending: dict[RpcBus, Any]
+    _callers: set[RpcBus]
     dispatcher: Any
     _waiting: WaitSet
     _served: int

@@ -1,5 +1,5 @@
-# Included by _tachyon.pyx: how calls of the core wait in Python. The GIL is the core's Host, and there is one adapter for
-# signals: what a handler raises stays set in its thread, and the call ends with Status.interrupted.
+# Included by _tachyon.pyx: how calls of the core wait in Python. The GIL is the core's Host, and there is one adapter
+# for signals: what a handler raises stays set in its thread, and the call ends with Status.interrupted.
 
 cdef extern from *:
     """
@@ -8,7 +8,7 @@ cdef extern from *:
 
     // `give_up`: an int that says so when it is not 0, or null.
     static bool tachyon_interrupted(void* give_up) {
-        // Not once the interpreter has begun to end: a daemon thread that asked for the GIL too late would find nothing there.
+        // Not once the interpreter has begun to end: a daemon thread that asked for the GIL would find nothing there.
         if (!Py_IsInitialized()) return false;
         if (give_up != nullptr && __atomic_load_n(static_cast<int*>(give_up), __ATOMIC_ACQUIRE) != 0) return true;
         const PyGILState_STATE state = PyGILState_Ensure();

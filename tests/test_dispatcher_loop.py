@@ -52,14 +52,14 @@ def test_stop_ends_serving_though_an_answer_waits_for_room_and_the_next_serving_
     dispatcher.register(endpoint(lambda payload: bytes(payload) * 3000))
     serving = run_thread(dispatcher.serve_forever, callee)
     ids = [caller.call(b"%d" % n, 9) for n in range(5)]
-    until(lambda: dispatcher._unsent)
+    until(lambda: len(dispatcher._outbox))
     dispatcher.stop()
     serving.result(30)
     serving = run_thread(dispatcher.serve_forever, callee)
     for n, cid in enumerate(ids):
         with caller.wait(cid, timeout=30) as rx:
             assert bytes(rx) == b"%d" % n * 3000
-    assert not dispatcher._unsent
+    assert not len(dispatcher._outbox)
     caller.close()
     serving.result(30)
 

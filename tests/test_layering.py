@@ -24,7 +24,7 @@ PACKAGE = [
     {"_errors", "_ids"},
     {"_core", "_dlpack"},
     {"_tachyon"},
-    {"_rpc"},
+    {"_rpc", "_outbox"},
     {"_dispatcher", "aio"},
     {"_server"},
     {"__init__", "libtachyon"},

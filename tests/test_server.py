@@ -157,7 +157,7 @@ def test_newcomers_without_end_do_not_keep_the_server_from_its_callers(path):
             server._accept()
             assert server.stats()["accepted"] == server._listener.accepted == 16
         finally:
-            server._pending.clear()
+            server._callers.clear()
             server._listener, server._waiting = listener, waiting
 
 

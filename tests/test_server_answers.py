@@ -20,7 +20,7 @@ def test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting(serve
         ids = [lazy.call(bytes([n]) * 1000, 1, timeout=30) for n in range(30)]
         for n in range(200):
             assert echo.call(other, b"%d" % n, timeout=30) == b"%d" % n
-        until(lambda: server._pending and any(server._pending.values()))
+        until(lambda: len(server._outbox))
         assert server.stats()["served"] < 230
         for n, cid in enumerate(ids):
             with lazy.wait(cid, timeout=30) as rx:
@@ -53,7 +53,7 @@ def test_an_answer_that_is_kept_is_what_its_buffer_holds_and_one_that_cannot_be_
     with connect(server) as caller:
         first, second = caller.call(b"1" * 3000, 5, timeout=30), caller.call(b"", 6, timeout=30)
         third = caller.call(b"3" * 3000, 5, timeout=30)
-        until(lambda: any(server._pending.values()))
+        until(lambda: len(server._outbox))
         for cid, answer in ((first, b"1" * 3000), (third, b"3" * 3000)):
             with caller.wait(cid, timeout=30) as rx:
                 assert bytes(rx) == answer
@@ -89,7 +89,7 @@ def test_an_error_reply_that_had_no_room_comes_as_one(serve, until):
     server = serve(reverse=64)
     with connect(server) as caller:
         first, second = caller.call(b"fits", 1), caller.call(b"luck", 2)
-        until(lambda: any(server._pending.values()))
+        until(lambda: len(server._outbox))
         with caller.wait(first, timeout=30) as rx:
             assert bytes(rx) == b"fits"
         with caller.wait(second, timeout=30) as rx:

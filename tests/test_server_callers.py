@@ -35,7 +35,7 @@ def test_a_caller_that_goes_with_answers_unread_is_forgotten(serve, until, spawn
         path,
     )
     child.says("called")
-    until(lambda: any(server._pending.values()))
+    until(lambda: len(server._outbox))
     child.kill()
     until(lambda: server.stats()["callers"] == 0)
     with connect(server) as other:

@@ -68,11 +68,39 @@ cdef extern from "tachyon/ring/ring.hpp" namespace "tachyon" nogil:
     uint64_t ring_layout() noexcept
 
 
-cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
+cdef extern from "tachyon/port/waiting.hpp" namespace "tachyon" nogil:
     cdef cppclass Interrupt:
-        cpp_bool (*asked)(void*) noexcept
+        cpp_bool (*asked)(void*)
         void* context
 
+    cdef cppclass Host:
+        pass
+
+    cdef cppclass Waiting:
+        uint64_t deadline
+        Host host
+        uint32_t looks
+        uint32_t unlocked_looks
+
+
+# Not noexcept in C++: see Host. What comes through is no exception of C++, and of Python's only INTERRUPTED tells.
+cdef extern from "tachyon/port/inlet.hpp" namespace "tachyon" nogil:
+    const uint64_t kLargeCopy
+
+    cdef cppclass Outlet:
+        Status send(const void* data, uint64_t size, uint32_t type_id, const Waiting& waiting) noexcept
+        Status claim(uint64_t size, uint8_t*& payload, const Waiting& waiting) noexcept
+        Status commit(uint32_t size, uint32_t type_id) noexcept
+        Status abort() noexcept
+
+    cdef cppclass Inlet:
+        Status peek(Frame& frame, const Waiting& waiting) noexcept
+        void let_go(const Frame& frame) noexcept
+        @staticmethod
+        void copy_out(void* to, const Frame& frame, const Host& host) noexcept
+
+
+cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
     cdef enum class Kind(uint16_t):
         bus
         rpc
@@ -84,6 +112,8 @@ cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
         unsigned int mode
 
     cdef cppclass ConnectOptions:
+        Kind kind
+        size_t segments
         uint64_t deadline
         optional[uid_t] uid
         uint64_t max_capacity
@@ -95,10 +125,6 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         listener
         connector
 
-    cdef enum class Look(cpp_bool):
-        sometimes
-        always
-
     cdef cppclass Stats:
         Side side
         Side producer
@@ -108,78 +134,125 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         uint64_t wakes
         uint64_t spin_budget_ns
 
-    cdef cppclass Bus:
-        Status try_send(const void* data, uint64_t size, uint32_t type_id, uint64_t correlation_id) noexcept
-        Status try_send(
-            const void* data, uint64_t size, uint32_t type_id, uint64_t correlation_id, Look look
-        ) noexcept
-        Status try_send_quietly(const void* data, uint64_t size, uint32_t type_id) noexcept
+    cdef cppclass Bus(Outlet, Inlet):
+        Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
         void wake_consumer() noexcept
-        Status try_claim(uint64_t size, uint8_t*& payload) noexcept
-        Status commit(uint32_t size, uint32_t type_id, uint64_t correlation_id) noexcept
-        Status commit(uint32_t size, uint32_t type_id, uint64_t correlation_id, Look look) noexcept
-        Status abort() noexcept
-        Status wait_writable(uint64_t size, uint64_t until) noexcept
-        Status check_read() noexcept
-        Status wait_read(uint64_t until) noexcept
-        Status finish() noexcept
-        Status wait_left(uint64_t until) noexcept
         Status try_peek(Frame& frame) noexcept
+        Status wait_read(const Waiting& waiting) noexcept
+        Status finish() noexcept
+        Status wait_left(const Waiting& waiting) noexcept
         Status release(const Frame& frame) noexcept
-        Status release_and_tell(const Frame& frame) noexcept
         cpp_bool expect_held(size_t count) noexcept
         void put_back(const Frame& frame) noexcept
         void hand_back() noexcept
-        Status wait_readable(uint64_t until) noexcept
-        void prepare_wait() noexcept
-        Status wait_beside(uint64_t until) noexcept
-        Status lend_producer(Producer*& producer) noexcept
-        Status lend_consumer(Consumer*& consumer) noexcept
-        void give_back() noexcept
-        Status check() noexcept
-        Status release_checked(const Frame& frame) noexcept
-        cpp_bool spin_readable(uint64_t looks) noexcept
-        cpp_bool spin_writable(uint64_t size, uint64_t looks) noexcept
-        void close(End end) noexcept
-        void request_close() noexcept
         void set_polling_mode(cpp_bool pure_spin) noexcept
         int set_numa_node(unsigned int node) noexcept
-        uint64_t capacity() noexcept
-        uint64_t max_message_size() noexcept
-        int peer_pid() noexcept
         Stats stats() noexcept
-        Status state() noexcept
+
+    cdef cppclass Batch(Outlet):
+        Batch(Bus& bus)
+        Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
 
 
 cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
     const uint64_t kMostCallsInFlight
-    const uint64_t kMostBytesSetAside
 
     cdef cppclass RpcRings:
-        unique_ptr[Bus] calls
-        unique_ptr[Bus] replies
+        pass
 
-    cdef cppclass Caller:
-        Caller(RpcRings&) except +
+    cdef cppclass Caller(Outlet):
         uint64_t next_id() noexcept
-        void called(uint64_t id) noexcept
-        Status try_call(const void* data, uint64_t size, uint32_t msg_type, uint64_t& id) noexcept
-        Status try_wait(uint64_t id, Frame& reply) noexcept
+        uint64_t last_id() noexcept
         void release(const Frame& reply) noexcept
-        void gather() noexcept
-        cpp_bool unfinished() noexcept
-        uint64_t passed() noexcept
         cpp_bool cancel(uint64_t id) noexcept
         uint64_t in_flight() noexcept
         uint64_t dropped() noexcept
         uint64_t set_aside() noexcept
 
-    cdef cppclass Callee:
-        Callee(RpcRings&) except +
-        Status try_serve(Frame& call) noexcept
-        Status try_reply(uint64_t id, const void* data, uint64_t size, uint32_t msg_type) noexcept
+    cdef cppclass Callee(Inlet):
         cpp_bool can_reply(uint64_t id) noexcept
-        void replied(uint64_t id) noexcept
+
+
+cdef extern from "tachyon/host/gate.hpp" namespace "tachyon" nogil:
+    cdef enum class User "tachyon::Gate::User"(int):
+        free
+
+    cdef cppclass Gate:
+        int guards() noexcept
+        int held() noexcept
+        cpp_bool is_lent() noexcept
+        cpp_bool is_inside(User user) noexcept
+
+
+cdef extern from "tachyon/host/bus_handle.hpp" namespace "tachyon" nogil:
+    cdef cppclass BusHandle:
+        @staticmethod
+        BusHandle* never_opened() noexcept
+        const string& path() noexcept
+        uint64_t capacity() noexcept
+        int peer_pid() noexcept
+        Bus* bus() noexcept
+        Gate& gate() noexcept
+        Status state() noexcept
+        cpp_bool enter() noexcept
+        void leave() noexcept
+        void open_guard() noexcept
+        void end_guard() noexcept
+        void close(End how) noexcept
+        cpp_bool closing() noexcept
+        Status lend(Producer*& producer) noexcept
+        Status lend(Consumer*& consumer) noexcept
+        Status take_back() noexcept
+        # for free code
+        Status try_claim(uint64_t size, uint8_t*& payload) noexcept
+        Status claim(uint64_t size, uint8_t*& payload, const Waiting& waiting) noexcept
+        Status commit(uint32_t size, uint32_t type_id) noexcept
+        Status abort() noexcept
+        Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
+        Status send(const void* data, uint64_t size, uint32_t type_id, const Waiting& waiting) noexcept
+        Status try_peek(Frame& frame) noexcept
+        Status peek(Frame& frame, const Waiting& waiting) noexcept
+        Status try_drain(Frame* frames, size_t most, size_t& count) noexcept
+        Status drain(Frame* frames, size_t most, size_t& count, const Waiting& waiting) noexcept
+        Status release(const Frame& frame) noexcept
+        Status release_all(const Frame* frames, size_t count) noexcept
+        Status wait_writable(uint64_t size, uint64_t until) noexcept
+        Status wait_readable(uint64_t until) noexcept
+        Status check() noexcept
+
+
+cdef extern from "tachyon/host/rpc_handle.hpp" namespace "tachyon" nogil:
+    const uint32_t kMostReplyType
+    const uint32_t kMostCallType
+
+    cdef cppclass RpcHandle:
+        @staticmethod
+        RpcHandle* never_opened() noexcept
+        BusHandle& calls() noexcept
+        BusHandle& replies() noexcept
+        Caller* caller() noexcept
+        Callee* callee() noexcept
+        Outlet* answer(uint64_t id) noexcept
+        Inlet* reply_to(uint64_t id) noexcept
+        void close(End how) noexcept
+        # for free code
+        Status claim_call(uint64_t size, uint8_t*& payload, const Waiting& waiting) noexcept
+        Status commit_call(uint32_t size, uint32_t msg_type, uint64_t& id) noexcept
+        Status abort_call() noexcept
+        Status call(
+            const void* data, uint64_t size, uint32_t msg_type, uint64_t& id, const Waiting& waiting
+        ) noexcept
+        Status peek_reply(uint64_t id, Frame& frame, const Waiting& waiting) noexcept
+        Status release_reply(const Frame& frame) noexcept
+        Status cancel(uint64_t id) noexcept
+        Status peek_call(Frame& frame, const Waiting& waiting) noexcept
+        Status release_call(const Frame& frame) noexcept
+        Status claim_reply(uint64_t id, uint64_t size, uint8_t*& payload, const Waiting& waiting) noexcept
+        Status commit_reply(uint64_t id, uint32_t size, uint32_t msg_type) noexcept
+        Status abort_reply() noexcept
+        Status reply(
+            uint64_t id, const void* data, uint64_t size, uint32_t msg_type, const Waiting& waiting
+        ) noexcept
 
 
 cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:

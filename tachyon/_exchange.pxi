@@ -13,37 +13,36 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None
     on_response: gets a reply that is no error reply in place, as a memoryview; (its result,) is returned then.
     A call that is not answered, for whatever reason, is cancelled. Otherwise raises as RpcBus.call and RpcBus.wait.
     """
-    cdef RxGuard guard
+    cdef core.RpcHandle* rpc = rpc_of(bus)
     cdef uint32_t kind = as_call_type(msg_type)
-    cdef uint64_t deadline = deadline_after(timeout)
-    cdef Origin origin
-    cdef Wanted wanted
+    cdef uint64_t deadline = deadline_after(timeout), id = 0
+    cdef RxGuard guard = None
     cdef core.Frame frame
     cdef bytes answer = None
-    need_caller(bus, "call")
-    as_call(bus, &origin)
-    guard = None
+    need_caller(rpc, "call")
     if on_response is not None:
-        guard = RxGuard.__new__(RxGuard)
-        expect_guard(bus._replies)
-    send_object(bus._calls, data, kind, deadline, True, False, &origin)
-    want_reply(bus, origin.correlation_id, &wanted)
+        guard = new_rx_guard(bus, &rpc.replies())
+        guard._rpc = rpc
+        expect_guard(guard._handle)
+    id = send_call(rpc, data, kind, deadline)
     try:
-        expect_frame(bus._replies, &frame, deadline, LOOKS_WITH_GIL, &wanted)
-        if on_response is not None and frame.type_id != MOST_REPLY_TYPE:
+        enter(&rpc.replies())
+        if next_frame(&rpc.replies(), rpc.reply_to(id), &frame, deadline) != <int>Status.ok:
+            raise_status(&rpc.replies(), Status.peer_closed)
+        if on_response is not None and frame.type_id != core.kMostReplyType:
             guard._frame = frame
-            start_guard(guard, bus._replies, bus)
+            guard.start(<uint8_t*>frame.payload, frame.size, True)
+            rpc.replies().leave()
             with guard, PyMemoryView_FromObject(guard) as view:
                 return (on_response(view),)
         try:
-            answer = PyBytes_FromStringAndSize(NULL, frame.size)
-            copy_out(<uint8_t*>PyBytes_AS_STRING(answer), frame.payload, frame.size)
+            answer = copy_of(&frame)
         finally:
-            rpc_caller(bus).release(frame)
-            leave(bus._replies)
+            rpc.caller().release(frame)
+            rpc.replies().leave()
     except BaseException:
         if not bus.closed:
-            rpc_caller(bus).cancel(origin.correlation_id)
+            rpc.caller().cancel(id)
         raise
     return new_message(frame.type_id, answer)
 
@@ -65,16 +64,14 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
     timeout: seconds to wait for the call. Returns None when all of that is done, else an Unfinished. Raises what is
     wrong with the bus.
     """
-    cdef Origin origin
-    cdef Wanted wanted
+    cdef core.RpcHandle* rpc = rpc_of(bus)
     cdef uint64_t deadline = deadline_after(timeout)
     cdef uint32_t msg_type
     cdef RxGuard guard
     cdef Unfinished left
     cdef bint answered = False
-    need_callee(bus, "serve")
-    want_call(bus, &wanted)
-    guard = receive_guard(bus, bus._calls, deadline, &wanted)
+    need_callee(rpc, "serve")
+    guard = receive_call(bus, deadline)
     msg_type = guard._frame.type_id
     request = PyMemoryView_FromObject(guard)
     failure = answer = None
@@ -87,7 +84,7 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
             raise TypeError(f"{endpoint!r} must return a bytes-like object, not {type(answer).__name__}")
     except BaseException as error:
         failure = error
-    if not rpc_callee(bus).can_reply(guard._frame.correlation_id):
+    if not rpc.callee().can_reply(guard._frame.correlation_id):
         answered = True
         if failure is None:
             failure = ValueError(
@@ -97,9 +94,10 @@ def answer_one(RpcBus bus not None, dict endpoints not None, timeout, bint wait_
         try:
             # While the request is held, because the answer may be a view of it. No deadlock comes of it: a caller that
             # waits for room takes replies out meanwhile.
-            need_callee(bus, "reply")
-            as_answer(bus, guard._frame.correlation_id, &origin)
-            answered = send_object(bus._replies, answer, msg_type, core.kNever, wait_for_room, False, &origin)
+            need_callee(rpc, "reply")
+            answered = send_answer(
+                rpc, guard._frame.correlation_id, answer, msg_type, core.kNever if wait_for_room else 0
+            )
         except (PeerDeadError, BusClosedError):
             raise
         except KeyboardInterrupt as error:

@@ -5,44 +5,40 @@
 
 
 @cython.no_gc_clear
-cdef class _Window:
-    """Bytes of the ring, while a frame is held. Counts the views, so that none outlives the frame unnoticed."""
+cdef class _Held:
+    """What a guard holds, until its block has been left and no view of it is alive."""
 
-    cdef Bus _bus
-    cdef RpcBus _rpc  # None on a plain bus; here, because a subclass's own references are gone when __dealloc__ runs
-    cdef uint8_t* _payload
-    cdef Py_ssize_t _size
+    cdef object _owner            # the Bus or RpcBus: its memory lives as long
+    cdef core.BusHandle* _handle
     cdef Py_ssize_t _views
     cdef bint _readonly
-    cdef bint _open      # the frame is held
-    cdef bint _leaving   # its block has been left; the frame is held for the views only
+    cdef bint _open      # something is held
+    cdef bint _leaving   # its block has been left; it is held for the views only
     cdef object __weakref__
 
     def __init__(self, *args, **kwargs):
         raise TypeError(f"a {type(self).__name__} is made by the methods of a Bus")
 
-    cdef void start(self, Bus bus, uint8_t* payload, Py_ssize_t size, bint readonly) noexcept:
-        self._bus = bus
-        self._payload = payload
-        self._size = size
+    # Between enter and leave: something is held from now on.
+    cdef void _start(self, bint readonly) noexcept:
+        self._handle.open_guard()
         self._readonly = readonly
         self._open = True
 
-    # Gives the frame back, or sends it. Status::ok, or why not.
-    cdef int _finish(self, bint send) noexcept:
-        return <int>Status.ok
+    # Gives it back, or sends it.
+    cdef Status _finish(self, bint send) noexcept:
+        return Status.ok
 
-    cdef int _end(self, bint send) noexcept:
+    cdef Status _end(self, bint send) noexcept:
         self._open = False
-        cdef int status = self._finish(send)
-        guard_ended(self._bus)
+        cdef Status status = self._finish(send)
+        self._handle.end_guard()
         return status
 
     cdef int _usable(self) except -1:
         if not self._open or self._leaving:
             raise BusClosedError(f"this {type(self).__name__} is over: its block has been left")
-        check_open(self._bus)
-        return 0
+        return check_open(self._handle)
 
     cdef void _view_made(self) noexcept:
         self._views += 1
@@ -51,6 +47,30 @@ cdef class _Window:
         self._views -= 1
         if self._views == 0 and self._leaving and self._open:
             self._end(False)
+
+    # How its block is left; `send`: in good order.
+    cdef int _leave(self, bint send) except -1:
+        cdef Status status
+        if not self._open or self._leaving:
+            return 0
+        if self._views != 0:
+            self._leaving = True
+            if not send:
+                return 0
+            raise BufferError(
+                f"{self._views} view(s) of this {type(self).__name__} outlive its block; release them inside it "
+                "(`with memoryview(...)`, `del array`). What it holds stays held until they are gone"
+                + ("" if self._readonly else ", and is then given back unsent")
+            )
+        status = self._end(send)
+        if send and status != Status.ok and not self._readonly:
+            raise_status(self._handle, status, len(self))
+        return 0
+
+    cdef str _state(self):
+        if not self._open:
+            return "released"
+        return f"held by {self._views} view{'' if self._views == 1 else 's'}" if self._leaving else "open"
 
     def __dealloc__(self):
         if self._open:
@@ -61,20 +81,24 @@ cdef class _Window:
         return self
 
     def __exit__(self, exc_type, exc, traceback):
-        if not self._open or self._leaving:
-            return
-        if self._views != 0:
-            self._leaving = True
-            if exc_type is None:
-                raise BufferError(
-                    f"{self._views} view(s) of this {type(self).__name__} outlive its block; release them inside it "
-                    "(`with memoryview(...)`, `del array`). The frame is held until they are gone"
-                    + ("" if self._readonly else ", and is then given back unsent")
-                )
-            return
-        cdef int status = self._end(exc_type is None)
-        if status != <int>Status.ok and exc_type is None and not self._readonly:
-            raise_status(self._bus, <Status>status, self._size)
+        self._leave(exc_type is None)
+
+    def __reduce__(self):
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it is a window into shared memory")
+
+
+@cython.no_gc_clear
+cdef class _Window(_Held):
+    """The bytes of one frame. Counts the views, so that none outlives the frame unnoticed."""
+
+    cdef core.RpcHandle* _rpc     # NULL on a plain bus
+    cdef uint8_t* _payload
+    cdef Py_ssize_t _size
+
+    cdef void start(self, uint8_t* payload, Py_ssize_t size, bint readonly) noexcept:
+        self._payload = payload
+        self._size = size
+        self._start(readonly)
 
     @property
     def released(self):
@@ -85,8 +109,7 @@ cdef class _Window:
         return self._size
 
     def __repr__(self):
-        state = state_of(not self.released, self._leaving, self._views)
-        return f"<tachyon.{type(self).__name__} {self.actual_size} bytes type_id={self.type_id} {state}>"
+        return f"<tachyon.{type(self).__name__} {self.actual_size} bytes type_id={self.type_id} {self._state()}>"
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         self._usable()
@@ -126,14 +149,20 @@ cdef class _Window:
         self._view_made()
         return capsule
 
-    def __reduce__(self):
-        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it is a window into shared memory")
+
+cdef inline TxGuard new_tx_guard(object owner, core.BusHandle* handle, uint32_t type_id):
+    cdef TxGuard guard = TxGuard.__new__(TxGuard)
+    guard._owner = owner
+    guard._handle = handle
+    guard._type_id = type_id
+    return guard
 
 
-cdef str state_of(bint held, bint leaving, Py_ssize_t views):
-    if not held:
-        return "released"
-    return f"held by {views} view{'' if views == 1 else 's'}" if leaving else "open"
+cdef inline RxGuard new_rx_guard(object owner, core.BusHandle* handle):
+    cdef RxGuard guard = RxGuard.__new__(RxGuard)
+    guard._owner = owner
+    guard._handle = handle
+    return guard
 
 
 # Deleters may be called by a consumer that does not hold the GIL.
@@ -164,16 +193,17 @@ cdef class TxGuard(_Window):
     cdef Py_ssize_t _actual_size
     cdef uint64_t _correlation_id
 
-    cdef int _finish(self, bint send) noexcept:
-        cdef core.Bus* bus = tachyon_core(self._bus._core)
-        if bus == NULL:
-            return <int>Status.closed
+    cdef core.Outlet* _outlet(self) noexcept:
+        if self._rpc == NULL:
+            return self._handle.bus()
+        return self._rpc.caller() if self._rpc.caller() != NULL else self._rpc.answer(self._correlation_id)
+
+    cdef Status _finish(self, bint send) noexcept:
+        if self._handle.bus() == NULL:
+            return Status.closed
         if not send:
-            return <int>bus.abort()
-        cdef Status status = bus.commit(<uint32_t>self._actual_size, self._type_id, self._correlation_id)
-        if self._rpc is not None and status == Status.ok:
-            rpc_sent(self._rpc, self._correlation_id)
-        return <int>status
+            return self._outlet().abort()
+        return self._outlet().commit(<uint32_t>self._actual_size, self._type_id)
 
     @property
     def actual_size(self):
@@ -196,10 +226,10 @@ cdef class TxGuard(_Window):
     @type_id.setter
     def type_id(self, value):
         cdef uint32_t kind
-        if self._rpc is None:
+        if self._rpc == NULL:
             kind = as_type_id(value)
         else:
-            kind = as_call_type(value) if self._rpc._caller != NULL else as_msg_type(value)
+            kind = as_call_type(value) if self._rpc.caller() != NULL else as_msg_type(value)
         self._usable()
         self._type_id = kind
 
@@ -219,17 +249,16 @@ cdef class RxGuard(_Window):
 
     cdef core.Frame _frame
 
-    cdef int _finish(self, bint send) noexcept:
-        cdef core.Bus* bus = tachyon_core(self._bus._core)
-        if self._rpc is not None and self._rpc._caller != NULL:
-            rpc_caller(self._rpc).release(self._frame)
-        elif bus != NULL:
-            bus.release_and_tell(self._frame)
-        return <int>Status.ok
+    cdef Status _finish(self, bint send) noexcept:
+        if self._rpc != NULL and self._rpc.caller() != NULL:
+            self._rpc.caller().release(self._frame)
+        elif self._handle.bus() != NULL:
+            self._handle.bus().let_go(self._frame)
+        return Status.ok
 
     def release(self):
         """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
-        self.__exit__(None, None, None)
+        self._leave(True)
 
     @property
     def actual_size(self):
@@ -266,6 +295,9 @@ cdef class RxView(_Window):
     cdef void _view_gone(self) noexcept:
         self._batch._view_gone()
 
+    cdef str _state(self):
+        return "released" if self._batch is None else self._batch._state()
+
     def __enter__(self):
         raise TypeError("a message of a batch needs no `with`: the batch's own block frees it")
 
@@ -287,76 +319,37 @@ cdef class RxView(_Window):
 
 @cython.final
 @cython.no_gc_clear
-cdef class RxBatchGuard:
+cdef class RxBatchGuard(_Held):
     """A sequence of received messages in place: RxView objects, read-only. Leaving its block frees all of them.
 
     A view of any of them that is alive then is a BufferError, and the frames stay held until it goes.
     """
 
-    cdef Bus _bus
     cdef vector[core.Frame] _frames
-    cdef Py_ssize_t _views
-    cdef bint _open
-    cdef bint _leaving
-    cdef object __weakref__
 
-    def __init__(self, *args, **kwargs):
-        raise TypeError("an RxBatchGuard is made by Bus.drain_batch")
-
-    cdef int _usable(self) except -1:
-        if not self._open or self._leaving:
-            raise BusClosedError("this RxBatchGuard is over: its block has been left")
-        check_open(self._bus)
-        return 0
-
-    cdef void _view_gone(self) noexcept:
-        self._views -= 1
-        if self._views == 0 and self._leaving:
-            self._end()
-
-    cdef void _end(self) noexcept:
-        if not self._open:
-            return
-        self._open = False
-        cdef core.Bus* bus = tachyon_core(self._bus._core)
+    cdef Status _finish(self, bint send) noexcept:
+        cdef core.Bus* bus = self._handle.bus()
         cdef size_t i
         if bus != NULL:
             for i in range(self._frames.size()):
                 bus.release(self._frames[i])
             bus.hand_back()
-        guard_ended(self._bus)
+        return Status.ok
 
-    def __dealloc__(self):
-        self._end()
-
-    def __enter__(self):
-        self._usable()
-        return self
-
-    def __exit__(self, exc_type, exc, traceback):
-        if not self._open or self._leaving:
-            return
-        if self._views == 0:
-            self._end()
-            return
-        self._leaving = True
-        if exc_type is None:
-            raise BufferError(
-                f"{self._views} view(s) of this RxBatchGuard outlive its block; release them inside it. "
-                "Its frames are held until they are gone"
-            )
+    def __dealloc__(self):  # not the base's: the frames are gone by then
+        if self._open:
+            self._end(False)
 
     def release(self):
         """Do what leaving the block does: free the frames. Once is enough; a view that is alive is a BufferError."""
-        self.__exit__(None, None, None)
+        self._leave(True)
 
     def __len__(self):
         return self._frames.size()
 
     def __repr__(self):
         count = self._frames.size()
-        state = state_of(self._open, self._leaving, self._views)
-        return f"<tachyon.RxBatchGuard {count} message{'' if count == 1 else 's'} {state}>"
+        return f"<tachyon.RxBatchGuard {count} message{'' if count == 1 else 's'} {self._state()}>"
 
     cdef RxView _view(self, size_t i):
         cdef RxView view = RxView.__new__(RxView)
@@ -383,6 +376,3 @@ cdef class RxBatchGuard:
         self._usable()
         for i in range(self._frames.size()):
             yield self[i]
-
-    def __reduce__(self):
-        raise TypeError("an RxBatchGuard cannot be pickled or copied: it is a window into shared memory")

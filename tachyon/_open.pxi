@@ -2,6 +2,8 @@
 
 cdef extern from *:
     """
+    #include <new>
+
     // Catches what is ours and std's, never (...): at interpreter exit taking the GIL ends this thread by a forced
     // unwinding, which must not be swallowed.
     struct SetupOutcome { int failure = -1; int error_number = 0; std::string what; };
@@ -10,49 +12,56 @@ cdef extern from *:
         try {
             return call();
         } catch (const tachyon::SetupError& error) {
-            outcome.failure = static_cast<int>(error.failure());
-            outcome.error_number = error.error_number();
-            outcome.what = error.what();
+            outcome = {static_cast<int>(error.failure()), error.error_number(), error.what()};
+        } catch (const std::bad_alloc& error) {
+            outcome = {static_cast<int>(tachyon::SetupFailure::memory), 0, error.what()};
         } catch (const std::exception& error) {
             outcome.what = error.what();
         }
         return nullptr;
     }
 
-    static tachyon::Bus* tachyon_listen(SetupOutcome& outcome, const std::string& path,
-                                        const tachyon::ListenOptions& options, const tachyon::Interrupt& interrupt) {
-        return tachyon_set_up(outcome, [&] { return tachyon::Bus::listen(path, options, interrupt).release(); });
+    static tachyon::Established* tachyon_listen(SetupOutcome& outcome, const std::string& path,
+                                                const tachyon::ListenOptions& options,
+                                                const tachyon::Interrupt& interrupt) {
+        return tachyon_set_up(
+            outcome, [&] { return new tachyon::Established(tachyon::listen(path, options, interrupt)); });
     }
-    static tachyon::Bus* tachyon_connect(SetupOutcome& outcome, const std::string& path,
-                                         const tachyon::ConnectOptions& options, const tachyon::Interrupt& interrupt) {
-        return tachyon_set_up(outcome, [&] { return tachyon::Bus::connect(path, options, interrupt).release(); });
-    }
-    static tachyon::RpcRings* tachyon_listen_rpc(SetupOutcome& outcome, const std::string& path,
-                                                 const tachyon::ListenOptions& options,
+    static tachyon::Established* tachyon_connect(SetupOutcome& outcome, const std::string& path,
+                                                 const tachyon::ConnectOptions& options,
                                                  const tachyon::Interrupt& interrupt) {
         return tachyon_set_up(
-            outcome, [&] { return new tachyon::RpcRings(tachyon::listen_rpc(path, options, interrupt)); });
+            outcome, [&] { return new tachyon::Established(tachyon::connect(path, options, interrupt)); });
     }
-    static tachyon::RpcRings* tachyon_connect_rpc(SetupOutcome& outcome, const std::string& path,
-                                                  const tachyon::ConnectOptions& options,
-                                                  const tachyon::Interrupt& interrupt) {
+    // These two take `established` over.
+    static tachyon::BusHandle* tachyon_adopt(SetupOutcome& outcome, tachyon::Established* established,
+                                             const std::string& path) {
+        const std::unique_ptr<tachyon::Established> owned(established);
         return tachyon_set_up(
-            outcome, [&] { return new tachyon::RpcRings(tachyon::connect_rpc(path, options, interrupt)); });
+            outcome, [&] { return new tachyon::BusHandle(tachyon::Bus::adopt(std::move(*owned)), path); });
+    }
+    static tachyon::RpcHandle* tachyon_adopt_rpc(SetupOutcome& outcome, tachyon::Established* established,
+                                                 const std::string& path, bool calls) {
+        using Role = tachyon::RpcHandle::Role;
+        const std::unique_ptr<tachyon::Established> owned(established);
+        return tachyon_set_up(outcome, [&] {
+            return new tachyon::RpcHandle(tachyon::adopt_rpc(std::move(*owned)), path,
+                                          calls ? Role::caller : Role::callee);
+        });
     }
     """
     cdef cppclass SetupOutcome:
         int failure
         int error_number
         string what
-    core.Bus* tachyon_listen(SetupOutcome& outcome, const string& path, const core.ListenOptions& options,
-                             const core.Interrupt& interrupt) noexcept nogil
-    core.Bus* tachyon_connect(SetupOutcome& outcome, const string& path, const core.ConnectOptions& options,
-                              const core.Interrupt& interrupt) noexcept nogil
-    core.RpcRings* tachyon_listen_rpc(SetupOutcome& outcome, const string& path, const core.ListenOptions& options,
+    core.Established* tachyon_listen(SetupOutcome& outcome, const string& path, const core.ListenOptions& options,
+                                     const core.Interrupt& interrupt) noexcept nogil
+    core.Established* tachyon_connect(SetupOutcome& outcome, const string& path, const core.ConnectOptions& options,
                                       const core.Interrupt& interrupt) noexcept nogil
-    core.RpcRings* tachyon_connect_rpc(SetupOutcome& outcome, const string& path, const core.ConnectOptions& options,
-                                       const core.Interrupt& interrupt) noexcept nogil
-    int Py_IsInitialized() noexcept nogil
+    core.BusHandle* tachyon_adopt(SetupOutcome& outcome, core.Established* established, const string& path) noexcept
+    core.RpcHandle* tachyon_adopt_rpc(
+        SetupOutcome& outcome, core.Established* established, const string& path, cpp_bool calls
+    ) noexcept
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
@@ -82,8 +91,10 @@ cdef core.ListenOptions listen_options(
     return options
 
 
-cdef core.ConnectOptions connect_options(object timeout, object uid, object max_capacity) except *:
+cdef core.ConnectOptions connect_options(Kind kind, object timeout, object uid, object max_capacity) except *:
     cdef core.ConnectOptions options
+    options.kind = kind
+    options.segments = 2 if kind == Kind.rpc else 1
     options.deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
     cdef long user = as_user(uid)
     if user >= 0:
@@ -92,61 +103,61 @@ cdef core.ConnectOptions connect_options(object timeout, object uid, object max_
     return options
 
 
-# ---- signals ---------------------------------------------------------------------------------------------------------
-
-
-# What a handler raises is put into `raised`, which has to live as long.
-cdef core.Interrupt interrupted_by_signals(list raised) noexcept:
-    cdef core.Interrupt interrupt
-    interrupt.asked = signal_raised
-    interrupt.context = <void*>raised
-    return interrupt
-
-
-# Not once the interpreter has begun to end: a daemon thread that asked for the GIL too late would find nothing there.
-cdef cpp_bool signal_raised(void* context) noexcept nogil:
-    return Py_IsInitialized() and signal_raised_with_gil(context)
-
-
-cdef cpp_bool signal_raised_with_gil(void* context) noexcept with gil:
-    # The handler's exception is kept in the list that `context` points to, because this runs inside a nogil call.
-    try:
-        PyErr_CheckSignals()
-    except BaseException as error:
-        (<list><object>context).append(error)
-        return True
-    return False
-
-
 # ---- what comes of it ------------------------------------------------------------------------------------------------
 
 
-cdef object setup_failed(SetupOutcome* outcome, object path, list raised):
-    """What listen or connect raise, given what came out of the core."""
+# What listen, connect or accept raise, given what came out of the core.
+cdef int raise_setup_failure(SetupOutcome* outcome, object path) except -1:
+    if outcome.failure == <int>core.SetupFailure.interrupted:
+        return -1  # what the signal's handler has raised is set
     text = outcome.what.decode("utf-8", "replace")
     if outcome.failure < 0:
-        return MemoryError(text) if "bad_alloc" in text else TachyonError(text)
+        raise TachyonError(text)
     if outcome.failure == <int>core.SetupFailure.capacity:
-        return CapacityError(text)
+        raise CapacityError(text)
     if outcome.failure == <int>core.SetupFailure.memory:
-        return MemoryError(text)
+        raise MemoryError(text)
     if outcome.failure == <int>core.SetupFailure.timed_out:
-        return TachyonTimeoutError(text)
-    if outcome.failure == <int>core.SetupFailure.interrupted:
-        return raised[0]
-    return HandshakeError(text, outcome.error_number or None, path)
+        raise TachyonTimeoutError(text)
+    raise HandshakeError(text, outcome.error_number or None, path)
 
 
-# Takes `opened` over, whatever happens.
-cdef Bus new_bus(core.Bus* opened, object path):
-    cdef Bus bus
-    try:
-        bus = Bus.__new__(Bus)
-    except BaseException:  # no memory
-        del opened
-        raise
-    bus._core = opened
-    bus._path = path
-    bus._capacity = opened.capacity()
-    bus._peer_pid = opened.peer_pid()
-    return bus
+cdef core.Established* listen_at(object path, const core.ListenOptions& options) except NULL:
+    cdef string where = as_path(path)
+    cdef SetupOutcome outcome
+    cdef core.Interrupt interrupt = interrupted_by_signals(NULL)
+    cdef core.Established* established
+    with nogil:
+        established = tachyon_listen(outcome, where, options, interrupt)
+    if established == NULL:
+        raise_setup_failure(&outcome, path)
+    return established
+
+
+cdef core.Established* connect_to(object path, const core.ConnectOptions& options) except NULL:
+    cdef string where = as_path(path)
+    cdef SetupOutcome outcome
+    cdef core.Interrupt interrupt = interrupted_by_signals(NULL)
+    cdef core.Established* established
+    with nogil:
+        established = tachyon_connect(outcome, where, options, interrupt)
+    if established == NULL:
+        raise_setup_failure(&outcome, path)
+    return established
+
+
+# Takes `established` over, whatever happens.
+cdef core.BusHandle* new_handle(core.Established* established, object path) except NULL:
+    cdef SetupOutcome outcome
+    cdef core.BusHandle* handle = tachyon_adopt(outcome, established, as_path(path))
+    if handle == NULL:
+        raise_setup_failure(&outcome, path)
+    return handle
+
+
+cdef core.RpcHandle* new_rpc_handle(core.Established* established, object path, bint calls) except NULL:
+    cdef SetupOutcome outcome
+    cdef core.RpcHandle* handle = tachyon_adopt_rpc(outcome, established, as_path(path), calls)
+    if handle == NULL:
+        raise_setup_failure(&outcome, path)
+    return handle

@@ -1,119 +1,110 @@
-# Included by _tachyon.pyx: waiting for a message, and its way in. Calls and replies too.
+# Included by _tachyon.pyx: a message on its way in, through any inlet: a bus, the calls of a callee, the reply to a call.
 
 
-# What a wait is for, beyond the next frame of a plain bus: the reply to a call, or a call to serve.
-cdef struct Wanted:
-    core.Caller* caller
-    core.Callee* callee
-    uint64_t correlation_id
+# Between enter and leave, which it does unless there is a frame: ok, or peer_closed.
+cdef int next_frame(core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, uint64_t deadline) except -1:
+    cdef PythonWaiting waiting
+    waiting.deadline = deadline
+    return wait_for_frame(handle, inlet, frame, &waiting)
 
 
-cdef inline Status look(core.Bus* bus, core.Frame* frame, Wanted* wanted) noexcept:
-    if wanted == NULL:
-        return bus.try_peek(frame[0])
-    if wanted.caller != NULL:
-        return wanted.caller.try_wait(wanted.correlation_id, frame[0])
-    return wanted.callee.try_serve(frame[0])
-
-
-# Bytes that looks for a reply have gone past.
-cdef inline uint64_t passed(Wanted* wanted) noexcept:
-    return 0 if wanted == NULL or wanted.caller == NULL else wanted.caller.passed()
-
-
-# The last look stopped before it had seen everything that was there when `before` was taken. A reply that was is found
-# even if the time is up. Not more: a callee may be faster than we are.
-cdef bint is_unseen(Bus self, Wanted* wanted, uint64_t before) noexcept:
-    if wanted == NULL or wanted.caller == NULL or not wanted.caller.unfinished():
-        return False
-    return wanted.caller.passed() - before < self._capacity
-
-
-cdef int next_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks, Wanted* wanted) except -1:
-    """Wait for a frame: ok, or peer_closed. The caller leaves."""
-    enter(self)
-    cdef core.Bus* bus = tachyon_core(self._core)
-    cdef uint64_t before = passed(wanted)
-    cdef Status status = look(bus, frame, wanted)
-    if status == Status.ok:
-        return <int>status
-    try:
-        if status == Status.empty and bus.spin_readable(min(looks, <uint64_t>LOOKS_WITH_GIL)):
-            status = look(bus, frame, wanted)
-        if status == Status.empty and looks > LOOKS_WITH_GIL:
-            bus.prepare_wait()
-            with nogil:
-                bus.spin_readable(looks)
-            status = look(bus, frame, wanted)
-        while status == Status.empty:
-            bus.prepare_wait()  # beside the wait other threads may let go of frames, with the GIL
-            with nogil:
-                status = bus.wait_beside(deadline)
-            PyErr_CheckSignals()
-            if status == Status.ok or status == Status.empty or status == Status.interrupted:
-                status = Status.closed if self._closing else look(bus, frame, wanted)
-                if status == Status.empty and core.now_ns() >= deadline and not is_unseen(self, wanted, before):
-                    raise BusEmptyError("no message within the timeout")
-        if status != Status.ok and status != Status.peer_closed:
-            raise_status(self, status, 0)
-    except BaseException:
-        leave(self)
-        raise
+cdef int wait_for_frame(
+    core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, PythonWaiting* waiting
+) except -1:
+    cdef Status status = inlet.peek(frame[0], waiting[0])
+    if status != Status.ok:
+        handle.leave()
+        if status != Status.peer_closed:
+            raise_status(handle, status)
     return <int>status
 
 
-cdef int expect_frame(Bus self, core.Frame* frame, uint64_t deadline, uint64_t looks, Wanted* wanted=NULL) except -1:
-    if next_frame(self, frame, deadline, looks, wanted) != <int>Status.ok:
-        leave(self)
-        raise_status(self, Status.peer_closed, 0)
+cdef int next_message(core.BusHandle* handle, core.Frame* frame, uint64_t deadline) except -1:
+    """Enter and wait for a message: ok, and the caller leaves, or peer_closed."""
+    enter(handle)
+    if handle.bus().try_peek(frame[0]) == Status.ok:
+        return <int>Status.ok
+    return next_frame(handle, handle.bus(), frame, deadline)
+
+
+cdef int expect_message(core.BusHandle* handle, core.Frame* frame, uint64_t deadline) except -1:
+    if next_message(handle, frame, deadline) != <int>Status.ok:
+        raise_status(handle, Status.peer_closed)
     return 0
 
 
 # Before the wait, not after it: a call that has been taken cannot be put back.
-cdef int expect_guard(Bus self) except -1:
+cdef int expect_guard(core.BusHandle* handle) except -1:
     """One more guard: see that letting go of them needs no memory."""
-    if self._core != NULL and not tachyon_core(self._core).expect_held(self._guards + 1):
+    if handle.bus() != NULL and not handle.bus().expect_held(handle.gate().guards() + 1):
         raise MemoryError("no memory for one more guard; the message stays the next one")
     return 0
 
 
-cdef RxGuard hold_frame(Bus self, uint64_t deadline, Wanted* wanted, RpcBus rpc=None):
-    cdef RxGuard guard = RxGuard.__new__(RxGuard)
-    expect_guard(self)
-    expect_frame(self, &guard._frame, deadline, LOOKS_WITH_GIL, wanted)
-    start_guard(guard, self, rpc)
-    return guard
+# Between enter and leave, which it does: the next frame of an inlet, in a guard that is started.
+cdef int receive_into(RxGuard guard, core.Inlet* inlet, uint64_t deadline) except -1:
+    if next_frame(guard._handle, inlet, &guard._frame, deadline) != <int>Status.ok:
+        raise_status(guard._handle, Status.peer_closed)
+    guard.start(<uint8_t*>guard._frame.payload, guard._frame.size, True)
+    guard._handle.leave()
+    return 0
 
 
-# Between expect_frame and leave, which it does.
-cdef void start_guard(RxGuard guard, Bus self, RpcBus rpc) noexcept:
-    self._guards += 1
-    leave(self)
-    guard._rpc = rpc
-    guard.start(self, <uint8_t*>guard._frame.payload, guard._frame.size, True)
+cdef RxBatchGuard drain(
+    object owner, core.BusHandle* handle, size_t most, uint32_t looks, uint64_t deadline
+):
+    """Wait for a message; then all that are there, up to `most`, in a guard."""
+    cdef RxBatchGuard batch = RxBatchGuard.__new__(RxBatchGuard)
+    cdef PythonWaiting waiting
+    cdef core.Frame frame
+    batch._owner = owner
+    batch._handle = handle
+    batch._frames.reserve(64)
+    expect_guard(handle)
+    waiting.deadline = deadline
+    waiting.unlocked_looks = looks
+    enter(handle)
+    if wait_for_frame(handle, handle.bus(), &frame, &waiting) != <int>Status.ok:
+        raise_status(handle, Status.peer_closed)
+    try:
+        batch._frames.push_back(frame)
+        while batch._frames.size() < most and handle.bus().try_peek(frame) == Status.ok:
+            batch._frames.push_back(frame)
+        batch._start(True)
+    except BaseException:  # no memory for the list: all of them stay the next ones
+        handle.bus().put_back(frame)
+        while not batch._frames.empty():
+            if batch._frames.back().position != frame.position:
+                handle.bus().put_back(batch._frames.back())
+            batch._frames.pop_back()
+        raise
+    finally:
+        handle.leave()
+    return batch
 
 
-cdef Message take(Bus self, core.Frame* frame):
+cdef Message take(core.BusHandle* handle, core.Frame* frame):
     """Copy a frame out, free it, leave."""
     cdef bytes data = None
     try:
-        if frame.size < LARGE_COPY:
-            data = PyBytes_FromStringAndSize(<const char*>frame.payload, frame.size)
-        else:
-            data = PyBytes_FromStringAndSize(NULL, frame.size)
-            copy_out(<uint8_t*>PyBytes_AS_STRING(data), frame.payload, frame.size)
+        data = copy_of(frame)
     finally:
         if data is None:  # no memory for it: the message stays the next one
-            tachyon_core(self._core).put_back(frame[0])
+            handle.bus().put_back(frame[0])
         else:
-            tachyon_core(self._core).release_and_tell(frame[0])
-        leave(self)
+            handle.bus().let_go(frame[0])
+        handle.leave()
     return new_message(frame.type_id, data)
 
 
-cdef inline void copy_out(uint8_t* to, const uint8_t* source, size_t size) noexcept:
-    if size < LARGE_COPY:
-        memcpy(to, source, size)
-    else:
-        with nogil:
-            memcpy(to, source, size)
+cdef bytes copy_of(core.Frame* frame):
+    if frame.size < core.kLargeCopy:
+        return PyBytes_FromStringAndSize(<const char*>frame.payload, frame.size)
+    cdef bytes data = PyBytes_FromStringAndSize(NULL, frame.size)
+    copy_out(<uint8_t*>PyBytes_AS_STRING(data), frame)
+    return data
+
+
+cdef inline void copy_out(uint8_t* to, core.Frame* frame) noexcept:
+    cdef PythonWaiting waiting
+    core.Inlet.copy_out(to, frame[0], waiting.host)

@@ -1,123 +1,77 @@
-# Included by _tachyon.pyx: RpcBus, two buses that answer each other.
+# Included by _tachyon.pyx: RpcBus, two rings that answer each other.
 
 
-cdef inline core.Caller* rpc_caller(RpcBus self) noexcept nogil:
-    return <core.Caller*>self._caller
+cdef inline core.RpcHandle* rpc_of(RpcBus self) noexcept nogil:
+    return <core.RpcHandle*>self._handle
 
 
-cdef inline core.Callee* rpc_callee(RpcBus self) noexcept nogil:
-    return <core.Callee*>self._callee
-
-
-cdef void rpc_sent(RpcBus self, uint64_t correlation_id) noexcept:
-    """A claimed call or reply has been committed."""
-    if self._caller != NULL:
-        rpc_caller(self).called(correlation_id)
-    else:
-        rpc_callee(self).replied(correlation_id)
-
-
-cdef RpcBus new_rpc_bus(core.RpcRings* rings, object path, bint calls):
-    cdef RpcBus bus = RpcBus.__new__(RpcBus)
+cdef RpcBus new_rpc_bus(core.Established* established, object path, bint calls):
+    cdef core.RpcHandle* handle = new_rpc_handle(established, path, calls)
+    cdef RpcBus bus
     try:
-        if calls:
-            bus._caller = new core.Caller(rings[0])
-        else:
-            bus._callee = new core.Callee(rings[0])
-        bus._calls = new_bus(rings.calls.release(), path)
-        bus._replies = new_bus(rings.replies.release(), path)
-    finally:
-        del rings
+        bus = RpcBus.__new__(RpcBus)
+    except BaseException:  # no memory
+        del handle
+        raise
+    bus._handle = handle
     return bus
 
 
-cdef enum:
-    MOST_REPLY_TYPE = 0xffff
-    MOST_CALL_TYPE = 0xfffe  # the last one says that a call has failed
+cdef int check_opened(core.RpcHandle* rpc) except -1:
+    if rpc == core.RpcHandle.never_opened():
+        raise BusClosedError("this RpcBus was never opened; use RpcBus.listen or RpcBus.connect")
+    return check_open(&rpc.calls())
 
 
-cdef uint32_t as_msg_type(object value) except? 0xffffffff:
-    cdef int overflow = 0
-    if type(value) is not int:
-        value = operator.index(value)
-    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
-    if overflow != 0 or not 0 <= number <= MOST_REPLY_TYPE:
-        raise OverflowError(f"msg_type must be between 0 and 65535, not {value}")
-    return <uint32_t>number
-
-
-cdef uint32_t as_call_type(object value) except? 0xffffffff:
-    cdef uint32_t msg_type = as_msg_type(value)
-    if msg_type > MOST_CALL_TYPE:
-        raise ValueError("msg_type 65535 means a failed call and is for replies; choose another")
-    return msg_type
-
-
-cdef uint64_t as_correlation_id(object value) except? 0:
-    cdef int overflow = 0
-    if type(value) is not int:
-        value = operator.index(value)
-    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
-    return number if overflow == 0 and number > 0 else 0  # 0 is nobody's, and nobody gets as far as 2**63
-
-
-cdef int need_caller(RpcBus self, str verb) except -1:
-    check_open(self._calls)
-    if self._caller == NULL:
+cdef int need_caller(core.RpcHandle* rpc, str verb) except -1:
+    check_opened(rpc)
+    if rpc.caller() == NULL:
         raise BusBusyError(f"{verb} is for the side that connected; this one listened: it serves and replies")
     return 0
 
 
-cdef int need_callee(RpcBus self, str verb) except -1:
-    check_open(self._calls)
-    if self._callee == NULL:
+cdef int need_callee(core.RpcHandle* rpc, str verb) except -1:
+    check_opened(rpc)
+    if rpc.callee() == NULL:
         raise BusBusyError(f"{verb} is for the side that listened; this one connected: it calls and waits")
     return 0
 
 
-cdef void as_call(RpcBus self, Origin* origin) noexcept:
-    origin.caller = rpc_caller(self)
-    origin.callee = NULL
-    origin.correlation_id = 0  # begin_origin gives it one
-    origin.replies = <PyObject*>self._replies
+cdef object nothing_to_answer(object correlation_id):
+    return ValueError(
+        f"there is no call {correlation_id} to reply to: it was never served, is answered already, "
+        f"or more than {core.kMostCallsInFlight} calls old"
+    )
 
 
-cdef int as_reply(RpcBus self, object correlation_id, Origin* origin) except -1:
-    cdef uint64_t number = as_correlation_id(correlation_id)
-    if not rpc_callee(self).can_reply(number):
-        raise nothing_to_answer(correlation_id)
-    as_answer(self, number, origin)
-    return 0
+cdef uint64_t send_call(core.RpcHandle* rpc, object data, uint32_t msg_type, uint64_t deadline) except 0:
+    """Send a call. Returns its id."""
+    cdef Way way
+    to_bus(&way, &rpc.calls())
+    way.rpc = rpc
+    send_object(&way, data, msg_type, deadline)
+    return way.id
 
 
-cdef inline void as_answer(RpcBus self, uint64_t correlation_id, Origin* origin) noexcept:
-    origin.caller = NULL
-    origin.callee = rpc_callee(self)
-    origin.correlation_id = correlation_id
+cdef bint send_answer(core.RpcHandle* rpc, uint64_t id, object data, uint32_t msg_type, uint64_t deadline) except -1:
+    """Answer a call. False: no room, and deadline is 0."""
+    cdef Way way
+    if not rpc.callee().can_reply(id):
+        raise nothing_to_answer(id)
+    to_bus(&way, &rpc.replies())
+    way.rpc = rpc
+    way.id = id
+    return send_object(&way, data, msg_type, deadline)
 
 
-cdef inline void want_reply(RpcBus self, uint64_t correlation_id, Wanted* wanted) noexcept:
-    wanted.caller = rpc_caller(self)
-    wanted.callee = NULL
-    wanted.correlation_id = correlation_id
-
-
-cdef inline void want_call(RpcBus self, Wanted* wanted) noexcept:
-    wanted.caller = NULL
-    wanted.callee = rpc_callee(self)
-    wanted.correlation_id = 0
-
-
-cdef int end_both(RpcBus self, core.End how) except -1:
-    if self._calls is not None:
-        end(self._calls, how)
-    if self._replies is not None:
-        end(self._replies, how)
-    return 0
-
-
-cdef RxGuard receive_guard(RpcBus self, Bus bus, uint64_t deadline, Wanted* wanted):
-    return hold_frame(bus, deadline, wanted, self)
+cdef RxGuard receive_call(RpcBus self, uint64_t deadline):
+    cdef core.RpcHandle* rpc = rpc_of(self)
+    cdef RxGuard guard = new_rx_guard(self, &rpc.calls())
+    guard._rpc = rpc
+    expect_guard(guard._handle)
+    enter(guard._handle)
+    receive_into(guard, rpc.callee(), deadline)
+    return guard
 
 
 cdef class RpcBus:
@@ -133,13 +87,14 @@ cdef class RpcBus:
     def __init__(self, *args, **kwargs):
         raise TypeError("an RpcBus is made by RpcBus.listen(path, cap_fwd, cap_rev) or RpcBus.connect(path)")
 
+    def __cinit__(self):
+        self._handle = core.RpcHandle.never_opened()
+
     def __dealloc__(self):
-        cdef core.Caller* caller = rpc_caller(self)
-        cdef core.Callee* callee = rpc_callee(self)
-        self._caller = NULL
-        self._callee = NULL
-        del caller
-        del callee
+        cdef core.RpcHandle* handle = rpc_of(self)
+        self._handle = core.RpcHandle.never_opened()
+        if handle != self._handle:
+            del handle
 
     @staticmethod
     def listen(socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, timeout=None, mode=_OWNER_ONLY):
@@ -147,32 +102,18 @@ cdef class RpcBus:
 
         Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.
         """
-        cdef string path = as_path(socket_path)
-        cdef core.ListenOptions options = listen_options(Kind.rpc, cap_fwd, cap_rev, timeout, mode)
-        cdef core.RpcRings* rings = NULL
-        cdef SetupOutcome outcome
-        cdef list raised = []
-        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
-        with nogil:
-            rings = tachyon_listen_rpc(outcome, path, options, interrupt)
-        if rings == NULL:
-            raise setup_failed(&outcome, socket_path, raised)
-        return new_rpc_bus(rings, socket_path, False)
+        cdef core.Established* established = listen_at(
+            socket_path, listen_options(Kind.rpc, cap_fwd, cap_rev, timeout, mode)
+        )
+        return new_rpc_bus(established, socket_path, False)
 
     @staticmethod
     def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30):
         """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
-        cdef string path = as_path(socket_path)
-        cdef core.ConnectOptions options = connect_options(timeout, uid, max_capacity)
-        cdef core.RpcRings* rings = NULL
-        cdef SetupOutcome outcome
-        cdef list raised = []
-        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
-        with nogil:
-            rings = tachyon_connect_rpc(outcome, path, options, interrupt)
-        if rings == NULL:
-            raise setup_failed(&outcome, socket_path, raised)
-        return new_rpc_bus(rings, socket_path, True)
+        cdef core.Established* established = connect_to(
+            socket_path, connect_options(Kind.rpc, timeout, uid, max_capacity)
+        )
+        return new_rpc_bus(established, socket_path, True)
 
     # -- the caller --
 
@@ -183,22 +124,23 @@ cdef class RpcBus:
         Raises BusFullError, MessageTooLargeError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError.
         """
         cdef uint32_t kind = as_call_type(msg_type)
-        cdef Origin origin
-        need_caller(self, "call")
-        as_call(self, &origin)
-        send_object(self._calls, data, kind, deadline_after(timeout), True, False, &origin)
-        return origin.correlation_id
+        need_caller(rpc_of(self), "call")
+        return send_call(rpc_of(self), data, kind, deadline_after(timeout))
 
     def call_zero_copy(self, size, msg_type, *, timeout=None):
         """Claim room for a request, to be written in place: a TxGuard that knows its `correlation_id`."""
         cdef uint32_t kind = as_call_type(msg_type)
-        cdef Origin origin
-        cdef TxGuard guard
-        need_caller(self, "call_zero_copy")
-        as_call(self, &origin)
-        guard = claim_frame(self._calls, size, kind, deadline_after(timeout), &origin)
-        guard._rpc = self
-        guard._correlation_id = origin.correlation_id
+        cdef core.RpcHandle* rpc = rpc_of(self)
+        need_caller(rpc, "call_zero_copy")
+        cdef uint64_t wanted = as_size(&rpc.calls(), size), deadline = deadline_after(timeout)
+        cdef TxGuard guard = new_tx_guard(self, &rpc.calls(), kind)
+        enter(guard._handle)
+        try:
+            claim_for(guard, rpc.caller(), wanted, deadline)
+            guard._correlation_id = rpc.caller().next_id()
+            guard._rpc = rpc
+        finally:
+            guard._handle.leave()
         return guard
 
     def wait(self, correlation_id, *, timeout=None):
@@ -208,18 +150,24 @@ cdef class RpcBus:
         answered already, was cancelled, or whose reply was dropped. BusEmptyError when the timeout (seconds) runs
         out: wait again, or cancel. PeerClosedError, PeerDeadError: it will never come. BusBusyError, BusClosedError.
         """
-        cdef Wanted wanted
+        cdef core.RpcHandle* rpc = rpc_of(self)
         cdef uint64_t deadline = deadline_after(timeout)
-        need_caller(self, "wait")
-        want_reply(self, as_correlation_id(correlation_id), &wanted)
-        return receive_guard(self, self._replies, deadline, &wanted)
+        need_caller(rpc, "wait")
+        cdef uint64_t id = as_correlation_id(correlation_id)
+        cdef RxGuard guard = new_rx_guard(self, &rpc.replies())
+        guard._rpc = rpc
+        expect_guard(guard._handle)
+        enter(guard._handle)
+        receive_into(guard, rpc.reply_to(id), deadline)
+        return guard
 
     def cancel(self, correlation_id):
         """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""
-        need_caller(self, "cancel")
-        if self._calls._in_use == kInUseByNogil or self._replies._in_use == kInUseByNogil:
+        cdef core.RpcHandle* rpc = rpc_of(self)
+        need_caller(rpc, "cancel")
+        if rpc.calls().gate().is_inside(core.User.free) or rpc.replies().gate().is_inside(core.User.free):
             raise BusBusyError("this RpcBus is in use by nogil code in another thread")
-        return rpc_caller(self).cancel(as_correlation_id(correlation_id))
+        return rpc.caller().cancel(as_correlation_id(correlation_id))
 
     # -- the callee --
 
@@ -229,11 +177,9 @@ cdef class RpcBus:
         Leave its block before you reply. Raises BusEmptyError, PeerClosedError, PeerDeadError, BusBusyError,
         BusClosedError.
         """
-        cdef Wanted wanted
         cdef uint64_t deadline = deadline_after(timeout)
-        need_callee(self, "serve")
-        want_call(self, &wanted)
-        return receive_guard(self, self._calls, deadline, &wanted)
+        need_callee(rpc_of(self), "serve")
+        return receive_call(self, deadline)
 
     def reply(self, correlation_id, data, msg_type=0, *, timeout=None):
         """Answer a call, once, with the bytes of any buffer. In any order. ValueError if there is no such call to
@@ -242,326 +188,196 @@ cdef class RpcBus:
         Otherwise as Bus.send.
         """
         cdef uint32_t kind = as_msg_type(msg_type)
-        cdef Origin origin
-        need_callee(self, "reply")
-        as_reply(self, correlation_id, &origin)
-        send_object(self._replies, data, kind, deadline_after(timeout), True, False, &origin)
+        need_callee(rpc_of(self), "reply")
+        cdef uint64_t id = as_correlation_id(correlation_id)
+        if id == 0:
+            raise nothing_to_answer(correlation_id)
+        send_answer(rpc_of(self), id, data, kind, deadline_after(timeout))
 
     def reply_zero_copy(self, correlation_id, size, msg_type=0, *, timeout=None):
         """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
         cdef uint32_t kind = as_msg_type(msg_type)
-        cdef Origin origin
-        cdef TxGuard guard
-        need_callee(self, "reply_zero_copy")
-        as_reply(self, correlation_id, &origin)
-        guard = claim_frame(self._replies, size, kind, deadline_after(timeout), &origin)
-        guard._rpc = self
-        guard._correlation_id = origin.correlation_id
+        cdef core.RpcHandle* rpc = rpc_of(self)
+        need_callee(rpc, "reply_zero_copy")
+        cdef uint64_t id = as_correlation_id(correlation_id)
+        cdef uint64_t wanted = as_size(&rpc.replies(), size), deadline = deadline_after(timeout)
+        if not rpc.callee().can_reply(id):
+            raise nothing_to_answer(correlation_id)
+        cdef TxGuard guard = new_tx_guard(self, &rpc.replies(), kind)
+        enter(guard._handle)
+        try:
+            claim_for(guard, rpc.answer(id), wanted, deadline)
+            guard._correlation_id = id
+            guard._rpc = rpc
+        finally:
+            guard._handle.leave()
         return guard
 
     # -- either --
 
     def set_polling_mode(self, pure_spin):
         """As Bus.set_polling_mode, for both rings."""
-        check_open(self._calls)
-        self._calls.set_polling_mode(pure_spin)
-        self._replies.set_polling_mode(pure_spin)
+        cdef cpp_bool wanted = bool(pure_spin)
+        check_opened(rpc_of(self))
+        set_polling_mode(&rpc_of(self).calls(), wanted)
+        set_polling_mode(&rpc_of(self).replies(), wanted)
 
     def set_numa_node(self, node):
         """As Bus.set_numa_node, for both rings."""
-        check_open(self._calls)
-        self._calls.set_numa_node(node)
-        self._replies.set_numa_node(node)
+        cdef unsigned int wanted = as_numa_node(node)
+        check_opened(rpc_of(self))
+        set_numa_node(&rpc_of(self).calls(), wanted)
+        set_numa_node(&rpc_of(self).replies(), wanted)
 
     def stats(self):
         """Return counters: role, those of both rings, and, for a caller, calls in flight, replies set aside and
         dropped."""
-        check_open(self._calls)
-        calls, replies = self._calls.stats(), self._replies.stats()
-        result = {"role": "caller" if self._caller != NULL else "callee", "calls": calls, "replies": replies}
-        if self._caller != NULL:
-            result["in_flight"] = rpc_caller(self).in_flight()
-            result["set_aside"] = rpc_caller(self).set_aside()
-            result["dropped"] = rpc_caller(self).dropped()
+        cdef core.RpcHandle* rpc = rpc_of(self)
+        cdef core.Caller* caller = rpc.caller()
+        check_opened(rpc)
+        calls, replies = stats_of(&rpc.calls()), stats_of(&rpc.replies())
+        result = {"role": "callee" if caller == NULL else "caller", "calls": calls, "replies": replies}
+        if caller != NULL:
+            result |= {
+                "in_flight": caller.in_flight(), "set_aside": caller.set_aside(), "dropped": caller.dropped(),
+            }
         return result
 
     @property
     def max_request_size(self):
         """Largest request in bytes."""
-        return 0 if self._calls is None else self._calls.max_message_size
+        return most_bytes(&rpc_of(self).calls())
 
     @property
     def max_reply_size(self):
         """Largest reply in bytes."""
-        return 0 if self._replies is None else self._replies.max_message_size
+        return most_bytes(&rpc_of(self).replies())
 
     @property
     def peer_pid(self):
         """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
-        return 0 if self._calls is None else self._calls.peer_pid
+        return rpc_of(self).calls().peer_pid()
 
     @property
     def closed(self):
         """True after close(), and in a forked child."""
-        return self._calls is None or self._calls.closed
+        return rpc_of(self).calls().state() != Status.ok
 
     def close(self):
         """Close both rings. Idempotent, never waits; allowed from any thread, and ends its waits with
         BusClosedError."""
-        end_both(self, core.End.closed)
+        rpc_of(self).close(core.End.closed)
 
     def abort(self):
         """Give up: as close(), but the peer gets PeerDeadError, whose `reason` is "aborted". So does leaving a `with`
         block by an exception."""
-        end_both(self, core.End.aborted)
+        rpc_of(self).close(core.End.aborted)
 
     def __enter__(self):
-        check_open(self._calls)
+        check_opened(rpc_of(self))
         return self
 
     def __exit__(self, exc_type, exc, traceback):
-        end_both(self, end_of_block(exc))
+        rpc_of(self).close(end_of_block(exc))
 
     def __repr__(self):
-        if self.closed:
-            return f"<tachyon.RpcBus {None if self._calls is None else self._calls._path!r} closed>"
-        role = "caller" if self._caller != NULL else "callee"
-        return f"<tachyon.RpcBus {self._calls._path!r} {role} peer_pid={self._calls._peer_pid}>"
+        cdef core.BusHandle* calls = &rpc_of(self).calls()
+        path = path_of(calls)
+        if calls.state() != Status.ok:
+            return f"<tachyon.RpcBus {path!r} closed>"
+        role = "caller" if rpc_of(self).caller() != NULL else "callee"
+        return f"<tachyon.RpcBus {path!r} {role} peer_pid={calls.peer_pid()}>"
 
     def __reduce__(self):
         raise TypeError("an RpcBus cannot be pickled or copied: it belongs to one process; open one in each")
 
-    # -- for other Cython code: see _tachyon.pxd and _nogil.pxi --
+    # -- for other Cython code: see _tachyon.pxd --
 
     cdef int try_claim_call(self, unsigned long long size, unsigned char** payload) noexcept nogil:
-        if self._caller == NULL:
-            return not_this_side(self)
-        return self._calls.try_claim(size, payload)
+        return <int>rpc_of(self).claim_call(size, payload[0], tachyon_free_waiting(0))
 
     cdef int claim_call(self, unsigned long long size, unsigned char** payload, long long timeout_ns) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = self.try_claim_call(size, payload)
-            if status != <int>Status.full:
-                return status
-            status = wait_to_call(self, size, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        return free_status(rpc_of(self).claim_call(size, payload[0], tachyon_free_waiting(timeout_ns)))
 
     cdef int commit_call(
         self, unsigned int size, unsigned int msg_type, unsigned long long* correlation_id
     ) noexcept nogil:
-        if self._caller == NULL:
-            return not_this_side(self)
-        if msg_type > MOST_CALL_TYPE:
-            return <int>Status.bad_type
-        if not enter_both(self):
-            let_go_refused(self._calls, 1)
-            return refused_both(self)
-        correlation_id[0] = rpc_caller(self).next_id()
-        cdef Status status = tachyon_core(self._calls._core).commit(size, msg_type, correlation_id[0])
-        if status == Status.ok:
-            rpc_caller(self).called(correlation_id[0])
-        if is_over(status) and self._calls._held != 0:
-            let_go(self._calls, 1)
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).commit_call(size, msg_type, (<uint64_t*>correlation_id)[0])
 
     cdef int abort_call(self) noexcept nogil:
-        return not_this_side(self) if self._caller == NULL else self._calls.abort()
+        return <int>rpc_of(self).abort_call()
 
     cdef int try_call_bytes(
         self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id
     ) noexcept nogil:
-        if self._caller == NULL:
-            return not_this_side(self)
-        if msg_type > MOST_CALL_TYPE:
-            return <int>Status.bad_type
-        if not enter_both(self):
-            return refused_both(self)
-        cdef uint64_t issued = 0
-        cdef Status status = rpc_caller(self).try_call(data, size, msg_type, issued)
-        leave_both(self)
-        correlation_id[0] = issued
-        return <int>status
+        return <int>rpc_of(self).call(data, size, msg_type, (<uint64_t*>correlation_id)[0], tachyon_free_waiting(0))
 
     cdef int call_bytes(
         self, const void* data, unsigned long long size, unsigned int msg_type, unsigned long long* correlation_id,
         long long timeout_ns
     ) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = self.try_call_bytes(data, size, msg_type, correlation_id)
-            if status != <int>Status.full:
-                return status
-            status = wait_to_call(self, size, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        return free_status(
+            rpc_of(self).call(data, size, msg_type, (<uint64_t*>correlation_id)[0], tachyon_free_waiting(timeout_ns))
+        )
 
     cdef int try_peek_reply(self, unsigned long long correlation_id, Frame* frame) noexcept nogil:
-        if self._caller == NULL:
-            return not_this_side(self)
-        if not enter_both(self):
-            return refused_both(self)
-        cdef uint64_t before = rpc_caller(self).passed()
-        cdef Status status = Status.claim_open  # nogil code holds one at a time
-        if self._replies._held == 0:
-            status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
-        while status == Status.empty and rpc_caller(self).unfinished():  # see is_unseen
-            if rpc_caller(self).passed() - before >= self._replies._capacity:
-                break
-            status = rpc_caller(self).try_wait(correlation_id, (<core.Frame*>frame)[0])
-        if status == Status.ok:
-            memcpy(&self._reply, frame, sizeof(Frame))
-            hold(self._replies, 1)
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).peek_reply(correlation_id, (<core.Frame*>frame)[0], tachyon_free_waiting(0))
 
     cdef int peek_reply(self, unsigned long long correlation_id, Frame* frame, long long timeout_ns) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = self.try_peek_reply(correlation_id, frame)
-            if status != <int>Status.empty:
-                return status
-            status = wait_for_message(self._replies, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
-            if rpc_caller(self).unfinished():  # that was no wait
-                after_wait(Status.empty)
+        return free_status(
+            rpc_of(self).peek_reply(correlation_id, (<core.Frame*>frame)[0], tachyon_free_waiting(timeout_ns))
+        )
 
     cdef int release_reply(self, const Frame* frame) noexcept nogil:
-        if self._caller == NULL:
-            return not_this_side(self)
-        if not enter_both(self):
-            let_go_refused(self._replies, 1)
-            return refused_both(self)
-        cdef Status status = Status.no_claim
-        cdef core.Frame ours
-        # What is released is our own copy of it.
-        if self._replies._held != 0 and self._reply.correlation_id == frame.correlation_id:
-            memcpy(&ours, &self._reply, sizeof(Frame))
-            rpc_caller(self).release(ours)
-            let_go(self._replies, 1)
-            status = tachyon_core(self._replies._core).state()
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).release_reply((<const core.Frame*>frame)[0])
 
     cdef int cancel_call(self, unsigned long long correlation_id) noexcept nogil:
-        if self._caller == NULL:
-            return not_this_side(self)
-        if not enter_both(self):
-            return refused_both(self)
-        cdef Status status = Status.ok if rpc_caller(self).cancel(correlation_id) else Status.unknown_call
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).cancel(correlation_id)
 
     cdef int try_peek_call(self, Frame* frame) noexcept nogil:
-        if self._callee == NULL:
-            return not_this_side(self)
-        if not enter_both(self):
-            return refused_both(self)
-        cdef Status status = rpc_callee(self).try_serve((<core.Frame*>frame)[0])
-        if status == Status.ok:
-            hold(self._calls, 1)
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).peek_call((<core.Frame*>frame)[0], tachyon_free_waiting(0))
 
     cdef int peek_call(self, Frame* frame, long long timeout_ns) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = self.try_peek_call(frame)
-            if status != <int>Status.empty:
-                return status
-            status = wait_for_message(self._calls, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        return free_status(rpc_of(self).peek_call((<core.Frame*>frame)[0], tachyon_free_waiting(timeout_ns)))
 
     cdef int release_call(self, const Frame* frame) noexcept nogil:
-        return not_this_side(self) if self._callee == NULL else self._calls.release(frame)
+        return <int>rpc_of(self).release_call((<const core.Frame*>frame)[0])
 
     cdef int try_claim_reply(
         self, unsigned long long correlation_id, unsigned long long size, unsigned char** payload
     ) noexcept nogil:
-        if self._callee == NULL:
-            return not_this_side(self)
-        if not enter_both(self):
-            return refused_both(self)
-        cdef Status status = Status.unknown_call
-        if rpc_callee(self).can_reply(correlation_id):
-            status = tachyon_core(self._replies._core).try_claim(size, payload[0])
-        if status == Status.ok:
-            hold(self._replies, 1)
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).claim_reply(correlation_id, size, payload[0], tachyon_free_waiting(0))
 
     cdef int claim_reply(
         self, unsigned long long correlation_id, unsigned long long size, unsigned char** payload, long long timeout_ns
     ) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = self.try_claim_reply(correlation_id, size, payload)
-            if status != <int>Status.full:
-                return status
-            status = wait_for_room(self._replies, size, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        return free_status(
+            rpc_of(self).claim_reply(correlation_id, size, payload[0], tachyon_free_waiting(timeout_ns))
+        )
 
     cdef int commit_reply(
         self, unsigned long long correlation_id, unsigned int size, unsigned int msg_type
     ) noexcept nogil:
-        if self._callee == NULL:
-            return not_this_side(self)
-        if msg_type > MOST_REPLY_TYPE:
-            return <int>Status.bad_type
-        if not enter_both(self):
-            let_go_refused(self._replies, 1)
-            return refused_both(self)
-        cdef Status status = Status.unknown_call
-        if rpc_callee(self).can_reply(correlation_id):
-            status = tachyon_core(self._replies._core).commit(size, msg_type, correlation_id)
-            if status == Status.ok:
-                rpc_callee(self).replied(correlation_id)
-            if is_over(status) and self._replies._held != 0:
-                let_go(self._replies, 1)
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).commit_reply(correlation_id, size, msg_type)
 
     cdef int abort_reply(self) noexcept nogil:
-        return not_this_side(self) if self._callee == NULL else self._replies.abort()
+        return <int>rpc_of(self).abort_reply()
 
     cdef int try_reply_bytes(
         self, unsigned long long correlation_id, const void* data, unsigned long long size, unsigned int msg_type
     ) noexcept nogil:
-        if self._callee == NULL:
-            return not_this_side(self)
-        if msg_type > MOST_REPLY_TYPE:
-            return <int>Status.bad_type
-        if not enter_both(self):
-            return refused_both(self)
-        cdef Status status = rpc_callee(self).try_reply(correlation_id, data, size, msg_type)
-        leave_both(self)
-        return <int>status
+        return <int>rpc_of(self).reply(correlation_id, data, size, msg_type, tachyon_free_waiting(0))
 
     cdef int reply_bytes(
         self, unsigned long long correlation_id, const void* data, unsigned long long size, unsigned int msg_type,
         long long timeout_ns
     ) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = self.try_reply_bytes(correlation_id, data, size, msg_type)
-            if status != <int>Status.full:
-                return status
-            status = wait_for_room(self._replies, size, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        return free_status(rpc_of(self).reply(correlation_id, data, size, msg_type, tachyon_free_waiting(timeout_ns)))
 
     cdef int raise_for_status(self, int status) except -1:
-        if self._calls is None:
-            check_open(self._calls)
-        return self._calls.raise_for_status(status)
+        if status == <int>Status.ok:
+            return 0
+        check_opened(rpc_of(self))
+        if status == <int>Status.interrupted:
+            return PyErr_CheckSignals()
+        return raise_status(&rpc_of(self).calls(), <Status>status)

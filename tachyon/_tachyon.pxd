@@ -36,18 +36,7 @@ cdef class _Abortable:
 
 # Got from tachyon.Bus.listen or tachyon.Bus.connect.
 cdef class Bus(_Abortable):
-    cdef void* _core
-    cdef object _path
-    cdef unsigned long long _capacity
-    cdef int _peer_pid
-    cdef int _in_use
-    cdef int _guards
-    cdef int _held
-    cdef int _closed
-    cdef bint _closing
-    cdef unsigned long long _lent_to
-    cdef object _more    # these two: room for fields of later versions, so that the size stays
-    cdef unsigned long long[4] _room
+    cdef void* _handle
     cdef object __weakref__
 
     # -- producer: OK, FULL, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM, and how it ended. A close is seen at once; a
@@ -107,13 +96,7 @@ cdef class Bus(_Abortable):
 # Calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller). WRONG_SIDE:
 # the method is the other one's. UNKNOWN_CALL: there is no such correlation_id.
 cdef class RpcBus:
-    cdef Bus _calls
-    cdef Bus _replies
-    cdef void* _caller   # one of the two is NULL
-    cdef void* _callee
-    cdef Frame _reply    # the one that is held
-    cdef object _more
-    cdef unsigned long long[4] _room
+    cdef void* _handle
     cdef object __weakref__
 
     # -- caller: msg_type is 0 … 65534, or BAD_TYPE --

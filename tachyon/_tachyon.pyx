@@ -8,10 +8,10 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_RawFree
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -34,49 +34,92 @@ from tachyon._errors import (
 
 cdef extern from *:
     """
-    #include "tachyon/rpc.hpp"
-
-    #include <new>
+    #ifdef Py_GIL_DISABLED
+    #define TACHYON_PARALLEL_HOST
+    #endif
+    #include "tachyon/host/rpc_handle.hpp"
 
     static_assert(sizeof(tachyon::Frame) == 32 && offsetof(tachyon::Frame, position) == 8 &&
                   offsetof(tachyon::Frame, correlation_id) == 16 && offsetof(tachyon::Frame, size) == 24 &&
                   offsetof(tachyon::Frame, type_id) == 28, "Frame in _tachyon.pxd mirrors tachyon::Frame");
-
-    // Null after close(). The nogil methods are public and may be called then.
-    static inline tachyon::Bus* tachyon_core(void* bus) { return static_cast<tachyon::Bus*>(bus); }
     """
-    core.Bus* tachyon_core(void* bus) noexcept nogil
     const char* TACHYON_VERSION
 
 __version__ = TACHYON_VERSION.decode()
 MIN_CAPACITY = core.kMinCapacity
 MAX_CAPACITY = core.kMaxCapacity
 
-# Looks at the ring with the GIL held before it is released to wait: 2 … 6 µs, where releasing and taking it costs
-# 30 ns.
-cdef enum:
-    LOOKS_WITH_GIL = 128
-    LARGE_COPY = 1 << 16  # bytes; from here on other threads may run during the copy
-    GATHER_EVERY = 1_000_000  # ns; how often a caller that waits for room looks for replies meanwhile
-
-# What Bus does is in functions, not methods: _tachyon.pxd shows the methods of Bus to everybody.
-include "_support.pxi"
-include "_open.pxi"
-include "_in_use.pxi"
+# Each part knows those before it, and none after it: tests/test_layering.py. What Bus and RpcBus do is in functions of
+# their handles, not in methods: _tachyon.pxd shows the methods to everybody.
+include "_status.pxi"
+include "_arguments.pxi"
+include "_message.pxi"
+include "_waiting.pxi"
+include "_entering.pxi"
+include "_guards.pxi"
 include "_sending.pxi"
 include "_receiving.pxi"
-include "_guards.pxi"
-include "_nogil.pxi"
+include "_open.pxi"
 
 
 # ---- Bus -------------------------------------------------------------------------------------------------------------
 
 
-cdef object role_of(Bus self):
-    cdef core.Stats stats = tachyon_core(self._core).stats()
+cdef inline core.BusHandle* handle_of(Bus self) noexcept nogil:
+    return <core.BusHandle*>self._handle
+
+
+cdef Bus new_bus(core.Established* established, object path):
+    cdef core.BusHandle* handle = new_handle(established, path)
+    cdef Bus bus
+    try:
+        bus = Bus.__new__(Bus)
+    except BaseException:  # no memory
+        del handle
+        raise
+    bus._handle = handle
+    return bus
+
+
+cdef object role_of(core.Bus* bus):
+    cdef core.Stats stats = bus.stats()
     if stats.producer == Side.undecided:
         return None
     return "producer" if stats.producer == stats.side else "consumer"
+
+
+cdef dict stats_of(core.BusHandle* handle):
+    check_open(handle)
+    cdef core.Stats stats = handle.bus().stats()
+    return {
+        "role": role_of(handle.bus()),
+        "messages": stats.messages,
+        "position": stats.position,
+        "parks": stats.parks,
+        "wakes": stats.wakes,
+        "spin_budget_ns": stats.spin_budget_ns,
+        "capacity": handle.capacity(),
+    }
+
+
+cdef int set_polling_mode(core.BusHandle* handle, cpp_bool pure_spin) except -1:
+    check_open(handle)
+    enter(handle)
+    handle.bus().set_polling_mode(pure_spin)
+    handle.leave()
+    return 0
+
+
+cdef int set_numa_node(core.BusHandle* handle, unsigned int node) except -1:
+    check_open(handle)
+    enter(handle)
+    cdef int error = handle.bus().set_numa_node(node)
+    handle.leave()
+    if error == 22:
+        raise ValueError(f"this machine has no NUMA node {node}")
+    if error != 0:
+        raise OSError(error, os.strerror(error))
+    return 0
 
 
 cdef class _Abortable:
@@ -88,7 +131,7 @@ cdef class _Abortable:
         It reads what was sent, then gets PeerDeadError, whose `reason` is "aborted". Leaving a `with` block by an
         exception does the same. Without effect on a bus that is closed already.
         """
-        end(<Bus?>self, core.End.aborted)
+        handle_of(<Bus?>self).close(core.End.aborted)
 
 
 cdef class Bus(_Abortable):
@@ -102,10 +145,14 @@ cdef class Bus(_Abortable):
     def __init__(self, *args, **kwargs):
         raise TypeError("a Bus is made by Bus.listen(path, capacity) or Bus.connect(path)")
 
+    def __cinit__(self):
+        self._handle = core.BusHandle.never_opened()
+
     def __dealloc__(self):
-        cdef core.Bus* opened = tachyon_core(self._core)
-        self._core = NULL
-        del opened
+        cdef core.BusHandle* handle = handle_of(self)
+        self._handle = core.BusHandle.never_opened()
+        if handle != self._handle:
+            del handle
 
     @staticmethod
     def listen(socket_path, capacity, *, timeout=None, mode=_OWNER_ONLY):
@@ -120,17 +167,7 @@ cdef class Bus(_Abortable):
         nobody listens on is replaced. Clients that say nothing, or the wrong thing, are dropped without harm.
         Raises CapacityError, MemoryError, HandshakeError, TachyonTimeoutError.
         """
-        cdef string path = as_path(socket_path)
-        cdef core.ListenOptions options = listen_options(Kind.bus, capacity, None, timeout, mode)
-        cdef core.Bus* opened = NULL
-        cdef SetupOutcome outcome
-        cdef list raised = []
-        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
-        with nogil:
-            opened = tachyon_listen(outcome, path, options, interrupt)
-        if opened == NULL:
-            raise setup_failed(&outcome, socket_path, raised)
-        return new_bus(opened, socket_path)
+        return new_bus(listen_at(socket_path, listen_options(Kind.bus, capacity, None, timeout, mode)), socket_path)
 
     @staticmethod
     def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30):
@@ -141,17 +178,7 @@ cdef class Bus(_Abortable):
         max_capacity: the most bytes that the listener may have chosen for the ring, a GiB by default; None is any.
         Raises HandshakeError (no listener, refused, …), TachyonTimeoutError (none within a timeout > 0), MemoryError.
         """
-        cdef string path = as_path(socket_path)
-        cdef core.ConnectOptions options = connect_options(timeout, uid, max_capacity)
-        cdef core.Bus* opened = NULL
-        cdef SetupOutcome outcome
-        cdef list raised = []
-        cdef core.Interrupt interrupt = interrupted_by_signals(raised)
-        with nogil:
-            opened = tachyon_connect(outcome, path, options, interrupt)
-        if opened == NULL:
-            raise setup_failed(&outcome, socket_path, raised)
-        return new_bus(opened, socket_path)
+        return new_bus(connect_to(socket_path, connect_options(Kind.bus, timeout, uid, max_capacity)), socket_path)
 
     # -- sending --
 
@@ -162,11 +189,11 @@ cdef class Bus(_Abortable):
         Raises BusFullError, MessageTooLargeError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError. After a
         PeerClosedError or PeerDeadError nobody will read this message.
         """
-        send_until(self, data, as_type_id(type_id), deadline_after(timeout), True, False)
+        send_message(handle_of(self), data, as_type_id(type_id), deadline_after(timeout))
 
     def try_send(self, data, type_id=0):
         """Send if there is room now. False if the ring is full. Otherwise as send."""
-        return send_until(self, data, as_type_id(type_id), 0, False, False) == 1
+        return send_message(handle_of(self), data, as_type_id(type_id), 0)
 
     def send_many(self, items, type_id=0, *, timeout=None):
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were sent.
@@ -179,7 +206,11 @@ cdef class Bus(_Abortable):
         cdef uint32_t default_type = as_type_id(type_id), item_type
         cdef uint64_t deadline = deadline_after(timeout)
         cdef Py_ssize_t sent = 0
-        cdef bint quietly = isinstance(items, (list, tuple))
+        cdef Way way
+        to_bus(&way, handle_of(self))
+        if isinstance(items, (list, tuple)) and way.handle.bus() != NULL:
+            way.handle.open_guard()  # the batch looks at the ring at its end, whatever becomes of the bus meanwhile
+            way.batch = new core.Batch(way.handle.bus()[0])
         try:
             for item in items:
                 item_type = default_type
@@ -192,7 +223,7 @@ cdef class Bus(_Abortable):
                 elif type(item) is Message:
                     data = (<Message>item).data
                     item_type = (<Message>item).type_id
-                send_until(self, data, item_type, deadline, True, quietly)
+                send_item(&way, data, item_type, deadline)
                 sent += 1
                 if sent % 1024 == 0:  # with room enough, nothing else in here looks at signals
                     PyErr_CheckSignals()
@@ -200,8 +231,9 @@ cdef class Bus(_Abortable):
             error.sent = sent
             raise
         finally:
-            if self._core != NULL:
-                tachyon_core(self._core).wake_consumer()
+            if way.batch != NULL:
+                del way.batch
+                way.handle.end_guard()
         return sent
 
     def send_zero_copy(self, size, type_id=0, *, timeout=None):
@@ -211,9 +243,16 @@ cdef class Bus(_Abortable):
         exception in the block gives the room back. One claim at a time: until then nothing else can be sent
         (BusBusyError). Raises as send.
         """
-        cdef Origin origin
-        as_message(&origin)
-        return claim_frame(self, size, as_type_id(type_id), deadline_after(timeout), &origin)
+        cdef uint32_t kind = as_type_id(type_id)
+        cdef core.BusHandle* handle = handle_of(self)
+        cdef uint64_t wanted = as_size(handle, size), deadline = deadline_after(timeout)
+        cdef TxGuard guard = new_tx_guard(self, handle, kind)
+        enter(handle)
+        try:
+            claim_for(guard, handle.bus(), wanted, deadline)
+        finally:
+            handle.leave()
+        return guard
 
     def wait_read(self, *, timeout=None):
         """Wait until the consumer has let go of everything sent so far: copied it, or left its guards.
@@ -222,7 +261,7 @@ cdef class Bus(_Abortable):
         PeerDeadError if the consumer is gone and left something unread; BusBusyError, BusClosedError. The consumer may
         still be at work on what it copied; only an answer, or finish(), tells more.
         """
-        await_consumer(self, deadline_after(timeout), False)
+        await_consumer(handle_of(self), deadline_after(timeout), False)
 
     def finish(self, *, timeout=None):
         """End the stream, wait until the consumer has read everything and closed its end, then close ours.
@@ -232,21 +271,20 @@ cdef class Bus(_Abortable):
         Raises TachyonTimeoutError (the stream has been ended all the same; wait again, or close), PeerClosedError if it
         closed and left something unread, PeerDeadError if it died or aborted, BusBusyError, BusClosedError.
         """
-        await_consumer(self, deadline_after(timeout), True)
-        end(self, core.End.closed)
+        await_consumer(handle_of(self), deadline_after(timeout), True)
+        handle_of(self).close(core.End.closed)
 
     # -- receiving --
 
     def __iter__(self):
-        check_open(self)
+        check_open(handle_of(self))
         return self
 
     def __next__(self):
         cdef core.Frame frame
-        if next_frame(self, &frame, core.kNever, LOOKS_WITH_GIL, NULL) != <int>Status.ok:
-            leave(self)
+        if next_message(handle_of(self), &frame, core.kNever) != <int>Status.ok:
             raise StopIteration
-        return take(self, &frame)
+        return take(handle_of(self), &frame)
 
     def recv(self, *, timeout=None):
         """Wait for the next message and return it as a Message with its own bytes.
@@ -255,21 +293,20 @@ cdef class Bus(_Abortable):
         Raises BusEmptyError, PeerClosedError (everything has been read), PeerDeadError, BusBusyError, BusClosedError.
         """
         cdef core.Frame frame
-        expect_frame(self, &frame, deadline_after(timeout), LOOKS_WITH_GIL)
-        return take(self, &frame)
+        expect_message(handle_of(self), &frame, deadline_after(timeout))
+        return take(handle_of(self), &frame)
 
     def try_recv(self):
         """Return the next message if there is one now, else None. Otherwise as recv."""
         cdef core.Frame frame
-        enter(self)
-        cdef Status status = tachyon_core(self._core).try_peek(frame)
+        cdef core.BusHandle* handle = handle_of(self)
+        enter(handle)
+        cdef Status status = handle.bus().try_peek(frame)
         if status == Status.ok:
-            return take(self, &frame)
-        try:
-            if status != Status.empty:
-                raise_status(self, status, 0)
-        finally:
-            leave(self)
+            return take(handle, &frame)
+        handle.leave()
+        if status != Status.empty:
+            raise_status(handle, status)
         return None
 
     def recv_into(self, buffer, *, timeout=None):
@@ -280,20 +317,20 @@ cdef class Bus(_Abortable):
         cdef Py_buffer view
         cdef core.Frame frame
         cdef uint64_t deadline = deadline_after(timeout)
+        cdef core.BusHandle* handle = handle_of(self)
         get_target(buffer, &view)
         try:
-            expect_frame(self, &frame, deadline, LOOKS_WITH_GIL)
-            try:
-                if frame.size > view.len:
-                    tachyon_core(self._core).put_back(frame)
-                    raise MessageTooLargeError(
-                        f"the next message has {frame.size} bytes, the buffer {view.len}; "
-                        "pass a larger one, the message waits"
-                    )
-                copy_out(<uint8_t*>view.buf, frame.payload, frame.size)
-                tachyon_core(self._core).release_and_tell(frame)
-            finally:
-                leave(self)
+            expect_message(handle, &frame, deadline)
+            if frame.size > view.len:
+                handle.bus().put_back(frame)
+                handle.leave()
+                raise MessageTooLargeError(
+                    f"the next message has {frame.size} bytes, the buffer {view.len}; "
+                    "pass a larger one, the message waits"
+                )
+            copy_out(<uint8_t*>view.buf, &frame)
+            handle.bus().let_go(frame)
+            handle.leave()
         finally:
             PyBuffer_Release(&view)
         return frame.size, frame.type_id
@@ -306,7 +343,12 @@ cdef class Bus(_Abortable):
         held. Who holds all that the ring can hold and waits for more waits for one of them to be let go of. Raises as
         recv.
         """
-        return hold_frame(self, deadline_after(timeout), NULL)
+        cdef uint64_t deadline = deadline_after(timeout)
+        cdef RxGuard guard = new_rx_guard(self, handle_of(self))
+        expect_guard(guard._handle)
+        enter(guard._handle)
+        receive_into(guard, guard._handle.bus(), deadline)
+        return guard
 
     def drain_batch(self, max_msgs=1024, spin_threshold=10000, *, timeout=None):
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block.
@@ -321,101 +363,50 @@ cdef class Bus(_Abortable):
         looks = operator.index(spin_threshold)
         if looks < 0:
             raise ValueError(f"spin_threshold must not be negative: {looks}")
-        cdef size_t limit = min(most, MAX_CAPACITY // 64)
-        cdef RxBatchGuard batch = RxBatchGuard.__new__(RxBatchGuard)
-        cdef core.Frame frame
-        expect_guard(self)
-        expect_frame(self, &frame, deadline_after(timeout), min(looks, 1 << 20))
-        try:
-            batch._frames.push_back(frame)
-            batch._frames.reserve(64)
-            while batch._frames.size() < limit and tachyon_core(self._core).try_peek(frame) == Status.ok:
-                batch._frames.push_back(frame)
-            batch._bus = self
-            batch._open = True
-            self._guards += 1
-        except BaseException:  # no memory for the list: all of them stay the next ones
-            tachyon_core(self._core).put_back(frame)
-            while not batch._frames.empty():
-                if batch._frames.back().position != frame.position:
-                    tachyon_core(self._core).put_back(batch._frames.back())
-                batch._frames.pop_back()
-            raise
-        finally:
-            leave(self)
-        return batch
+        return drain(self, handle_of(self), min(most, MAX_CAPACITY // 64), min(looks, 1 << 20), deadline_after(timeout))
 
     # -- the rest --
 
     def flush(self):
         """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
-        check_open(self)
-        enter(self)
-        tachyon_core(self._core).wake_consumer()
-        tachyon_core(self._core).hand_back()
-        leave(self)
+        cdef core.BusHandle* handle = handle_of(self)
+        check_open(handle)
+        enter(handle)
+        handle.bus().wake_consumer()
+        handle.bus().hand_back()
+        handle.leave()
 
     def set_polling_mode(self, pure_spin):
         """True: waits never sleep, for the lowest latency at the price of a core. False: they spin, then sleep."""
-        cdef cpp_bool wanted = bool(pure_spin)  # may raise: before enter
-        check_open(self)
-        enter(self)
-        tachyon_core(self._core).set_polling_mode(wanted)
-        leave(self)
+        set_polling_mode(handle_of(self), bool(pure_spin))
 
     def set_numa_node(self, node):
         """Move the ring's memory to a NUMA node. Best before the first message. ValueError if there is none such."""
-        cdef unsigned int wanted
-        number = operator.index(node)
-        if not 0 <= number < 1024:
-            raise ValueError(f"NUMA node must be between 0 and 1023, not {number}")
-        wanted = number
-        check_open(self)
-        enter(self)
-        cdef int error = tachyon_core(self._core).set_numa_node(wanted)
-        leave(self)
-        if error == 22:
-            raise ValueError(f"this machine has no NUMA node {number}")
-        if error != 0:
-            raise OSError(error, os.strerror(error))
+        set_numa_node(handle_of(self), as_numa_node(node))
 
     def stats(self):
         """Return counters of this side: role, messages, bytes of ring so far, waits that parked, wakes of the peer."""
-        check_open(self)
-        cdef core.Stats stats = tachyon_core(self._core).stats()
-        role = role_of(self)
-        return {
-            "role": role,
-            "messages": stats.messages,
-            "position": stats.position,
-            "parks": stats.parks,
-            "wakes": stats.wakes,
-            "spin_budget_ns": stats.spin_budget_ns,
-            "capacity": self._capacity,
-        }
+        return stats_of(handle_of(self))
 
     @property
     def capacity(self):
         """Bytes of ring, as given to listen."""
-        return self._capacity
+        return handle_of(self).capacity()
 
     @property
     def max_message_size(self):
         """Largest message in bytes: capacity - 16. It goes through whenever the consumer has freed the rest."""
-        return self._capacity - 16 if self._capacity else 0
+        return most_bytes(handle_of(self))
 
     @property
     def peer_pid(self):
         """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
-        return self._peer_pid
+        return handle_of(self).peer_pid()
 
     @property
     def closed(self):
         """True after close(), and in a forked child."""
-        if self._core == NULL or self._closing:
-            return True
-        cdef Status status = tachyon_core(self._core).state()
-        return status == Status.closed or status == Status.forked
+        return handle_of(self).state() != Status.ok
 
     def close(self):
         """Tell the peer that nothing more will come, and let go. Idempotent, never waits; allowed from any thread.
@@ -423,210 +414,99 @@ cdef class Bus(_Abortable):
         What was sent can still be read by the peer. A wait in another thread ends with BusClosedError. The memory
         stays mapped as long as a guard or a view of one lives; where nogil code was using this bus, as long as the bus.
         """
-        end(self, core.End.closed)
+        handle_of(self).close(core.End.closed)
 
     def __enter__(self):
-        check_open(self)
+        check_open(handle_of(self))
         return self
 
     def __exit__(self, exc_type, exc, traceback):
-        end(self, end_of_block(exc))
+        handle_of(self).close(end_of_block(exc))
 
     def __repr__(self):
-        if self.closed:
-            return f"<tachyon.Bus {self._path!r} closed>"
-        role = role_of(self) or "undecided"
-        return f"<tachyon.Bus {self._path!r} {role} capacity={self._capacity} peer_pid={self._peer_pid}>"
+        cdef core.BusHandle* handle = handle_of(self)
+        path = path_of(handle)
+        if handle.state() != Status.ok:
+            return f"<tachyon.Bus {path!r} closed>"
+        role = role_of(handle.bus()) or "undecided"
+        return f"<tachyon.Bus {path!r} {role} capacity={handle.capacity()} peer_pid={handle.peer_pid()}>"
 
     def __reduce__(self):
         raise TypeError("a Bus cannot be pickled or copied: it belongs to one process; open one in each")
 
-    # -- for other Cython code: see _tachyon.pxd and _nogil.pxi --
+    # -- for other Cython code: see _tachyon.pxd --
 
     cdef int try_claim(self, unsigned long long size, unsigned char** payload) noexcept nogil:
-        if not enter_nogil(self):
-            return refused_nogil(self)
-        cdef Status status = tachyon_core(self._core).try_claim(size, payload[0])
-        if status == Status.ok:
-            hold(self, 1)
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).try_claim(size, payload[0])
 
     cdef int commit(self, unsigned int size, unsigned int type_id) noexcept nogil:
-        if not enter_nogil(self):
-            return let_go_refused(self, 1)
-        cdef Status status = tachyon_core(self._core).commit(size, type_id, 0, core.Look.sometimes)
-        if is_over(status) and self._held != 0:
-            let_go(self, 1)
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).commit(size, type_id)
 
     cdef int abort(self) noexcept nogil:
-        if not enter_nogil(self):
-            return let_go_refused(self, 1)
-        cdef Status status = tachyon_core(self._core).abort()
-        if is_over(status) and self._held != 0:
-            let_go(self, 1)
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).abort()
 
     cdef int wait_writable(self, unsigned long long size, long long timeout_ns) noexcept nogil:
-        return wait_once(self, False, size, timeout_ns)
+        return <int>handle_of(self).wait_writable(size, tachyon_deadline(timeout_ns))
 
     cdef int try_peek(self, Frame* frame) noexcept nogil:
-        if not enter_nogil(self):
-            return refused_nogil(self)
-        cdef Status status = tachyon_core(self._core).try_peek((<core.Frame*>frame)[0])
-        if status == Status.ok:
-            hold(self, 1)
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).try_peek((<core.Frame*>frame)[0])
 
     cdef int release(self, const Frame* frame) noexcept nogil:
-        if not enter_nogil(self):
-            return let_go_refused(self, 1)
-        cdef Status status = tachyon_core(self._core).release_checked((<const core.Frame*>frame)[0])
-        if is_over(status) and self._held != 0:
-            let_go(self, 1)
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).release((<const core.Frame*>frame)[0])
 
     cdef int wait_readable(self, long long timeout_ns) noexcept nogil:
-        return wait_once(self, True, 0, timeout_ns)
+        return <int>handle_of(self).wait_readable(tachyon_deadline(timeout_ns))
 
     cdef int raise_for_status(self, int status) except -1:
         if status == <int>Status.ok:
             return 0
         if status == <int>Status.interrupted:
             return PyErr_CheckSignals()
-        if status == <int>Status.too_large:  # of what size is not known here
-            raise too_large(self, None)
-        return raise_status(self, <Status>status, 0)
+        return raise_status(handle_of(self), <Status>status)
 
     cdef int claim(self, unsigned long long size, unsigned char** payload, long long timeout_ns) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = Bus.try_claim(self, size, payload)
-            if status != <int>Status.full:
-                return status
-            status = wait_for_room(self, size, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        return free_status(handle_of(self).claim(size, payload[0], tachyon_free_waiting(timeout_ns)))
 
     cdef int try_send_bytes(self, const void* data, unsigned long long size, unsigned int type_id) noexcept nogil:
-        if not enter_nogil(self):
-            return refused_nogil(self)
-        cdef Status status = tachyon_core(self._core).try_send(data, size, type_id, 0, core.Look.sometimes)
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).try_send(data, size, type_id)
 
     cdef int send_bytes(
         self, const void* data, unsigned long long size, unsigned int type_id, long long timeout_ns
     ) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = Bus.try_send_bytes(self, data, size, type_id)
-            if status != <int>Status.full:
-                return status
-            status = wait_for_room(self, size, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        cdef Status status = handle_of(self).try_send(data, size, type_id)
+        if status != Status.full:
+            return <int>status
+        return free_status(handle_of(self).send(data, size, type_id, tachyon_free_waiting(timeout_ns)))
 
     cdef int peek(self, Frame* frame, long long timeout_ns) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = Bus.try_peek(self, frame)
-            if status != <int>Status.empty:
-                return status
-            status = wait_for_message(self, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        cdef Status status = handle_of(self).try_peek((<core.Frame*>frame)[0])
+        if status != Status.empty:
+            return <int>status
+        return free_status(handle_of(self).peek((<core.Frame*>frame)[0], tachyon_free_waiting(timeout_ns)))
 
     cdef int try_drain(self, Frame* frames, size_t most, size_t* count) noexcept nogil:
-        count[0] = 0
-        if not enter_nogil(self):
-            return refused_nogil(self)
-        cdef Status status = Status.ok
-        cdef size_t found = 0
-        while found < most:
-            status = tachyon_core(self._core).try_peek((<core.Frame*>&frames[found])[0])
-            if status != Status.ok:
-                break
-            found += 1
-        if found != 0:  # what came after them is the next call's
-            status = Status.ok
-            hold(self, <int>found)
-        leave_nogil(self)
-        count[0] = found
-        return <int>status
+        return <int>handle_of(self).try_drain(<core.Frame*>frames, most, count[0])
 
     cdef int drain(self, Frame* frames, size_t most, size_t* count, long long timeout_ns) except -1 nogil:
-        cdef uint64_t until = 0
-        cdef int status
-        while True:
-            status = Bus.try_drain(self, frames, most, count)
-            if status != <int>Status.empty:
-                return status
-            status = wait_for_message(self, timeout_ns, &until)
-            if status != <int>Status.ok:
-                return status
+        cdef Status status = handle_of(self).try_drain(<core.Frame*>frames, most, count[0])
+        if status != Status.empty:
+            return <int>status
+        return free_status(
+            handle_of(self).drain(<core.Frame*>frames, most, count[0], tachyon_free_waiting(timeout_ns))
+        )
 
     cdef int release_all(self, const Frame* frames, size_t count) noexcept nogil:
-        cdef size_t i
-        if not enter_nogil(self):
-            return let_go_refused(self, <int>count)
-        cdef Status status = Status.ok
-        for i in range(count):
-            status = tachyon_core(self._core).release_checked((<const core.Frame*>&frames[i])[0])
-            if is_over(status) and self._held != 0:
-                let_go(self, 1)
-            if status == Status.no_claim or status == Status.wrong_side:
-                break
-        tachyon_core(self._core).hand_back()
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).release_all(<const core.Frame*>frames, count)
 
     cdef int check(self) noexcept nogil:
-        if not enter_nogil(self):
-            return check_lent(self) if is_lent_here(self) else refused_nogil(self)
-        cdef Status status = tachyon_core(self._core).check()
-        leave_nogil(self)
-        return <int>status
+        return <int>handle_of(self).check()
 
     cdef void* lend(self, bint producer, unsigned long long layout) except NULL:
-        cdef Status status
-        cdef core.Producer* its_producer = NULL
-        cdef core.Consumer* its_consumer = NULL
-        if layout != core.ring_layout():
-            raise TachyonError(
-                "this module was compiled against the headers of another tachyon than the one that is imported "
-                f"(ring layout {layout:#x}, not {core.ring_layout():#x}); rebuild it"
-            )
-        enter(self)
-        if self._guards != 0:
-            leave(self)
-            raise BusBusyError(
-                "a guard of this bus is still open, or a view of one still lives; leave its block and drop the view"
-            )
-        if producer:
-            status = tachyon_core(self._core).lend_producer(its_producer)
-        else:
-            status = tachyon_core(self._core).lend_consumer(its_consumer)
-        if status != Status.ok:
-            leave(self)
-            raise_status(self, status, 0)
-        self._lent_to = tachyon_this_thread()
-        tachyon_set(&self._in_use, kLentProducer if producer else kLentConsumer)
-        return <void*>its_producer if producer else <void*>its_consumer
+        return lend_ring(handle_of(self), producer, layout)
 
     cdef int take_back(self) except -1:
-        if self._core == NULL or not is_lent(self):
+        if handle_of(self).take_back() != Status.ok:
             raise BusBusyError("the ring of this bus is not lent; borrow it first, and give it back once")
-        tachyon_core(self._core).give_back()
-        leave(self)
         return 0
 
 
@@ -634,3 +514,4 @@ include "_rpc.pxi"
 include "_exchange.pxi"
 include "_loops.pxi"
 include "_listener.pxi"
+include "_wait_set.pxi"

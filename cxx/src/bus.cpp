@@ -228,7 +228,7 @@ Status Bus::lend_consumer(Consumer*& consumer) noexcept {
     return Status::ok;
 }
 
-void Bus::give_back() noexcept {
+void Bus::take_back() noexcept {
     if (state() == Status::forked) return;  // what is open there is the parent's
     if (producer_.claim_open()) producer_.abort();
     if (consumer_.held() != 0) consumer_.put_back_all();
@@ -363,6 +363,32 @@ Status Bus::wait_left(std::uint64_t until) noexcept {
     const Status status =
         wait_as_producer(until, [] { return false; });  // wait itself looks whether the peer has closed
     return status == Status::ok || status == Status::full ? check_left() : status;
+}
+
+template <class Check, class Sleep>
+Status Bus::wait_for_consumer(const Waiting& waiting, Check check, Sleep sleep_slice) {
+    struct Wait {
+        Check& check;
+        Sleep& slice;
+        [[nodiscard]] Status attempt() const noexcept { return check(); }
+        [[nodiscard]] static bool look(std::uint64_t) noexcept { return false; }
+        [[nodiscard]] static std::uint64_t prepare(std::uint64_t until) noexcept { return until; }
+        [[nodiscard]] Status sleep(std::uint64_t until) const noexcept { return slice(until); }
+        [[nodiscard]] static bool unfinished() noexcept { return false; }
+    } wait{check, sleep_slice};
+    return detail::persist(waiting, Status::full, wait);
+}
+
+Status Bus::wait_read(const Waiting& waiting) {
+    return wait_for_consumer(
+        waiting, [this]() noexcept { return check_read(); },
+        [this](std::uint64_t until) noexcept { return wait_read(until); });
+}
+
+Status Bus::wait_left(const Waiting& waiting) {
+    return wait_for_consumer(
+        waiting, [this]() noexcept { return check_left(); },
+        [this](std::uint64_t until) noexcept { return wait_left(until); });
 }
 
 // ---- closing -------------------------------------------------------------------------------------------------------------

@@ -142,6 +142,26 @@ bool Caller::cancel(std::uint64_t id) noexcept {
     return false;
 }
 
+std::uint64_t Caller::prepare_for_room(std::uint64_t until) noexcept {
+    gather_meanwhile();
+    if (in_flight_ == 0) return until;
+    return std::min(until, now_ns() + (unfinished_ ? 0 : kGatherEvery));
+}
+
+Reply::Reply(Caller& caller, std::uint64_t id) noexcept : caller_(caller), id_(id), before_(caller.passed()) {}
+
+Status Reply::try_peek(Frame& reply) noexcept { return caller_.try_wait(id_, reply); }
+void Reply::let_go(const Frame& reply) noexcept { caller_.release(reply); }
+bool Reply::look_for_frame(std::uint64_t looks) noexcept { return caller_.replies_.spin_readable(looks); }
+void Reply::prepare_for_frame() noexcept { caller_.replies_.prepare_wait(); }
+Status Reply::sleep_for_frame(std::uint64_t until) noexcept { return caller_.replies_.wait_beside(until); }
+
+// The last look stopped before it had seen everything that was there when this was made. A reply that was is found even if the
+// time is over. Not more: a callee may be faster than we are.
+bool Reply::unfinished() const noexcept {
+    return caller_.unfinished() && caller_.passed() - before_ < caller_.replies_.capacity();
+}
+
 // ---- callee --------------------------------------------------------------------------------------------------------------
 
 Status Callee::try_serve(Frame& call) noexcept {
@@ -150,6 +170,31 @@ Status Callee::try_serve(Frame& call) noexcept {
     if (call.correlation_id != window_.newest() + 1) return calls_.poison();
     window_.set(call.correlation_id, CallWindow::State::open);
     return Status::ok;
+}
+
+Status Answer::try_send(const void* data, std::uint64_t size, std::uint32_t msg_type) noexcept {
+    return callee_.try_reply(id_, data, size, msg_type);
+}
+
+Status Answer::try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept {
+    return callee_.can_reply(id_) ? callee_.replies_.try_claim(size, payload) : Status::unknown_call;
+}
+
+Status Answer::commit(std::uint32_t size, std::uint32_t msg_type) noexcept {
+    if (!callee_.can_reply(id_)) return Status::unknown_call;
+    const Status status = callee_.replies_.commit(size, msg_type, id_);
+    if (status == Status::ok) callee_.replied(id_);
+    return status;
+}
+
+Status Answer::abort() noexcept { return callee_.replies_.abort(); }
+
+bool Answer::look_for_room(std::uint64_t size, std::uint64_t looks) noexcept {
+    return callee_.replies_.spin_writable(size, looks);
+}
+
+Status Answer::sleep_for_room(std::uint64_t size, std::uint64_t until) noexcept {
+    return callee_.replies_.wait_writable(size, until);
 }
 
 }  // namespace tachyon

@@ -171,23 +171,27 @@ Status WaitSet::poll(Token& token) noexcept {
     return Status::ok;
 }
 
-// False: the kernel refused the barrier after all, and nobody must sleep long.
-bool WaitSet::park() noexcept {
-    bool locked = false, membarrier = false;
+// How long one may sleep after it: not for long where a peer may have missed what this says (see wait.hpp), or the kernel
+// refused the barrier. The next time the words say it still, and have done so for that long.
+std::uint64_t WaitSet::park() noexcept {
+    bool locked = false, membarrier = false, unheard = false;
     for (const auto& member : members_) {
         if (member->bus == nullptr) continue;
-        member->bus->park_on_socket(member->for_frame);
-        (member->bus->barrier() == Barrier::locked ? locked : membarrier) = true;
+        const bool said = member->bus->park_on_socket(member->for_frame);
+        const bool is_locked = member->bus->barrier() == Barrier::locked;
+        (is_locked ? locked : membarrier) = true;
+        unheard |= said && !is_locked;
     }
     if (locked) park_barrier(Barrier::locked);
-    return !membarrier || park_barrier(Barrier::membarrier);
+    if (membarrier && !park_barrier(Barrier::membarrier)) unheard = true;
+    return unheard ? kStoreDelay : kSlice;
 }
 
 Status WaitSet::wait(std::uint64_t until, Token& token) noexcept {
     if (const Status status = poll(token); status != Status::empty) return status;
     const std::uint64_t now = now_ns();
     if (now >= until) return Status::empty;
-    std::uint64_t slice = std::min(until - now, kSlice);
+    const std::uint64_t slice = std::min(until - now, kSlice);
     if (const std::uint64_t budget = std::min(budget_.next(), slice); budget > 0) {
         Member* member = nullptr;
         if (spin(budget, [&] { return (member = next_ready()) != nullptr; })) {
@@ -197,13 +201,13 @@ Status WaitSet::wait(std::uint64_t until, Token& token) noexcept {
         }
         budget_.failed();
     }
-    if (!park()) slice = std::min(slice, kMillisecond);
+    const std::uint64_t most = std::min(slice, park());
     ++parks_;
     if (poll(token) == Status::ok) {
         budget_.paid();
         return Status::ok;
     }
-    const auto milliseconds = static_cast<int>((slice + kMillisecond - 1) / kMillisecond);
+    const auto milliseconds = static_cast<int>((most + kMillisecond - 1) / kMillisecond);
     if (look_at_descriptors(milliseconds) < 0) return Status::interrupted;
     return poll(token);
 }

@@ -133,13 +133,13 @@ TEST_CASE("a lent ring is the one of the bus, and what was open is put right whe
     CHECK(pair.first->lend_consumer(consumer) == Status::wrong_side);
     for (int i = 0; i < 3; ++i) REQUIRE(producer->try_send(&i, sizeof i, 1));
     REQUIRE(producer->try_claim(8) != nullptr);
-    pair.first->give_back();
+    pair.first->take_back();
     Frame frame{};
     REQUIRE(consumer->peek(frame) == Status::ok);
     consumer->release(frame);
     REQUIRE(consumer->peek(frame) == Status::ok);
     REQUIRE(consumer->peek(frame) == Status::ok);
-    pair.second->give_back();
+    pair.second->take_back();
     std::uint8_t* payload = nullptr;
     CHECK(pair.first->try_claim(8, payload) == Status::ok);
     CHECK(pair.first->abort() == Status::ok);

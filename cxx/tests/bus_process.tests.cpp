@@ -78,7 +78,7 @@ TEST_CASE("a forked child has no bus, and the parent's goes on as if there were 
                 TACHYON_CHILD_CHECK(bus->wait_readable(kNever) == Status::forked);
                 TACHYON_CHILD_CHECK(bus->wait_writable(1, kNever) == Status::forked);
                 bus->put_back(frame);
-                bus->give_back();
+                bus->take_back();
                 bus->hand_back();
                 bus->wake_consumer();
                 bus->request_close();

@@ -21,6 +21,9 @@
 #include "tachyon/error.hpp"
 #include "tachyon/link/fork.hpp"
 #include "tachyon/link/handshake.hpp"
+#include "tachyon/port/inlet.hpp"
+#include "tachyon/port/outlet.hpp"
+#include "tachyon/port/waiting.hpp"
 #include "tachyon/ring/ring.hpp"
 #include "tachyon/shm/segment.hpp"
 #include "tachyon/wait/wait.hpp"
@@ -41,7 +44,7 @@ struct Stats {
 // clock costs twice what the rest of a small message does.
 enum class Look : bool { sometimes = false, always = true };
 
-class Bus {
+class Bus final : public Outlet, public Inlet {
   public:
     // Both block until the handshake is done; SetupError.
     static std::unique_ptr<Bus> listen(const std::string& path, const ListenOptions& options,
@@ -64,8 +67,11 @@ class Bus {
     // ok: the message is visible to the peer. peer_closed: it was not sent. peer_dead: nobody will read it, nor any later one.
     // A clean close is seen at once; a death by the first send that begins about 0.1 ms after it, at the latest. The look for
     // a death comes after the commit, where it does not delay the message.
+    [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id) noexcept override {
+        return try_send(data, size, type_id, 0);
+    }
     [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id,
-                                  std::uint64_t correlation_id = 0, Look look = Look::always) noexcept {
+                                  std::uint64_t correlation_id, Look look = Look::always) noexcept {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return status;
         if (!producer_.try_send(data, static_cast<std::uint32_t>(size), type_id, correlation_id)) [[unlikely]]
@@ -85,7 +91,19 @@ class Bus {
         if (mode_.load(std::memory_order_relaxed) == Mode::producer) producer_.wake_consumer();
     }
 
-    [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept {
+    // Waits for room: Outlet's, with the first try in place.
+    [[nodiscard]] Status send(const void* data, std::uint64_t size, std::uint32_t type_id, const Waiting& waiting) {
+        if (size < kLargeCopy) [[likely]] {
+            if (const Status status = try_send(data, size, type_id, 0); status != Status::full) [[likely]]
+                return status;
+        }
+        return Outlet::send(data, size, type_id, waiting);
+    }
+    [[nodiscard]] Status send(std::span<const std::byte> data, std::uint32_t type_id = 0, const Waiting& waiting = {}) {
+        return send(data.data(), data.size(), type_id, waiting);
+    }
+
+    [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return status;
         payload = producer_.try_claim(size);
@@ -93,21 +111,26 @@ class Bus {
         claim_size_ = size;
         return Status::ok;
     }
-    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id = 0,
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id) noexcept override {
+        return commit(size, type_id, 0);
+    }
+    template <Wake kWake = Wake::now>
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id,
                                 Look look = Look::always) noexcept {
         // A close is told before a commit, never after.
         if (mode_.load(std::memory_order_relaxed) != Mode::producer || !producer_.claim_open() || size > claim_size_ ||
             peer_said_closed()) [[unlikely]]
             return why_no_commit(size);
-        producer_.commit(size, type_id, correlation_id);
+        producer_.commit<kWake>(size, type_id, correlation_id);
         return after_send(look);
     }
-    [[nodiscard]] Status abort() noexcept;
+    [[nodiscard]] Status abort() noexcept override;
 
     // Has the consumer let go of everything committed so far? ok, full (not yet), peer_closed, peer_aborted, peer_dead, …
     [[nodiscard]] Status check_read() noexcept;
     // Until it has: as check_read, or interrupted; waits as wait_writable does.
     [[nodiscard]] Status wait_read(std::uint64_t until) noexcept;
+    [[nodiscard]] Status wait_read(const Waiting& waiting);  // however long it takes; full when the time is over
 
     // The end of the stream, as close() tells it, but this side stays to see how the consumer leaves. Sends say closed from now on.
     [[nodiscard]] Status finish() noexcept;
@@ -115,6 +138,7 @@ class Bus {
     // something unread; peer_aborted, peer_dead.
     [[nodiscard]] Status check_left() noexcept;
     [[nodiscard]] Status wait_left(std::uint64_t until) noexcept;
+    [[nodiscard]] Status wait_left(const Waiting& waiting);
 
     // Until there may be room for `size` bytes: ok, full (look at the clock and at signals, then wait on), interrupted, or how
     // it ended. Spins, then sleeps, for at most one slice of 50 ms, and not past `until` (now_ns() scale).
@@ -123,7 +147,7 @@ class Bus {
     // ---- consumer: ok, empty, wrong_side, peer_closed, peer_dead, corrupt, closed, forked ----
 
     // peer_closed and peer_dead only once everything that was committed has been handed out.
-    [[nodiscard]] Status try_peek(Frame& frame) noexcept {
+    [[nodiscard]] Status try_peek(Frame& frame) noexcept override {
         if (mode_.load(std::memory_order_relaxed) != Mode::consumer) [[unlikely]] {
             const Status status = begin_receive();
             if (status == Status::empty) return nothing_to_peek(status, frame);
@@ -150,6 +174,17 @@ class Bus {
         const Status status = release(frame);
         if (!frame_seen()) hand_back();
         return status;
+    }
+    void let_go(const Frame& frame) noexcept override { (void)release_and_tell(frame); }
+    // Waits for a message: Inlet's, with the first try in place.
+    [[nodiscard]] Status peek(Frame& frame, const Waiting& waiting) {
+        const Status status = try_peek(frame);
+        return status != Status::empty ? status : Inlet::peek(frame, waiting);
+    }
+    [[nodiscard]] Message recv(const Waiting& waiting = {}) {
+        Frame frame{};
+        const Status status = peek(frame, waiting);
+        return {this, status, frame};
     }
     // So many frames will be held at a time: makes room to remember those that are released before their turn. False: no memory.
     [[nodiscard]] bool expect_held(std::size_t count) noexcept {
@@ -198,11 +233,13 @@ class Bus {
     }
     // Would try_send of `size` bytes say anything but full?
     [[nodiscard]] bool writable_now(std::uint64_t size) noexcept { return producer_.can_advance(size) || over(); }
-    // From now on the peer tells by a byte on the socket. Before a sleep: [park-barrier], then another look.
-    void park_on_socket(bool for_frame) noexcept {
+    // From now on the peer tells by a byte on the socket. Before a sleep: [park-barrier], then another look. False: it did so
+    // already.
+    bool park_on_socket(bool for_frame) noexcept {
         auto& word = for_frame ? segment_.header()->consumer_parked : segment_.header()->producer_parked;
-        if (word.load(std::memory_order_relaxed) != kParkedOnSocket)
-            word.store(kParkedOnSocket, std::memory_order_relaxed);
+        if (word.load(std::memory_order_relaxed) == kParkedOnSocket) return false;
+        word.store(kParkedOnSocket, std::memory_order_relaxed);
+        return true;
     }
     [[nodiscard]] const Connection* connection() const noexcept { return connection_.get(); }
 
@@ -214,7 +251,7 @@ class Bus {
     [[nodiscard]] Status lend_producer(Producer*& producer) noexcept;
     [[nodiscard]] Status lend_consumer(Consumer*& consumer) noexcept;
     // Gives up an open claim; frames that are held become the next ones again.
-    void give_back() noexcept;
+    void take_back() noexcept;
     // How the peer is: ok, or how it ended; for a consumer only once there is nothing left to read. Asks the kernel at most
     // every 0.1 ms or so.
     [[nodiscard]] Status check() noexcept;
@@ -273,6 +310,22 @@ class Bus {
         return Status::ok;
     }
 
+    // What Outlet's and Inlet's waits are made of.
+    [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override {
+        return spin_writable(size, looks);
+    }
+    [[nodiscard]] Status sleep_for_room(std::uint64_t size, std::uint64_t until) noexcept override {
+        return wait_writable(size, until);
+    }
+    [[nodiscard]] bool look_for_frame(std::uint64_t looks) noexcept override { return spin_readable(looks); }
+    void prepare_for_frame() noexcept override { prepare_wait(); }
+    [[nodiscard]] Status sleep_for_frame(std::uint64_t until) noexcept override { return wait_beside(until); }
+    friend class Batch;
+    friend class Caller;
+    friend class Callee;
+    friend class Reply;
+    friend class Answer;
+
     [[nodiscard]] bool over() const noexcept {
         const Mode mode = mode_.load(std::memory_order_relaxed);
         return (mode != Mode::consumer && mode != Mode::producer) || peer_said_closed();
@@ -303,6 +356,8 @@ class Bus {
     [[nodiscard]] bool peer_gone_by_clock() noexcept;
     template <class HasWork>
     [[nodiscard]] Status wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept;
+    template <class Check, class Sleep>
+    [[nodiscard]] static Status wait_for_consumer(const Waiting& waiting, Check check, Sleep sleep);
     template <class HasWork>
     [[nodiscard]] Status wait_as_producer(std::uint64_t until, HasWork has_work) noexcept;
     void disown() noexcept;  // in a forked child
@@ -331,6 +386,41 @@ class Bus {
         false};  // the whole ring was held before this wait: the word at the cursor is that of the oldest frame
     int exceptions_ = std::uncaught_exceptions();  // on their way when this was made: then they are not why it goes
     ForkNode fork_node_{this, [](void* bus) noexcept { static_cast<Bus*>(bus)->disown(); }};
+};
+
+// Several messages, of which a consumer that sleeps is told once: when the batch ends, or there is no room for the next. One that
+// polls sees each at once.
+class Batch final : public Outlet {
+  public:
+    explicit Batch(Bus& bus) noexcept : bus_(bus) {}
+    Batch(const Batch&) = delete;
+    Batch& operator=(const Batch&) = delete;
+    ~Batch() { bus_.wake_consumer(); }
+
+    [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id) noexcept override {
+        return bus_.try_send_quietly(data, size, type_id);
+    }
+    [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override {
+        return bus_.try_claim(size, payload);
+    }
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id) noexcept override {
+        return bus_.commit<Wake::later>(size, type_id, 0);
+    }
+    [[nodiscard]] Status abort() noexcept override { return bus_.abort(); }
+
+  private:
+    [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override {
+        return bus_.spin_writable(size, looks);
+    }
+    [[nodiscard]] std::uint64_t prepare_for_room(std::uint64_t until) noexcept override {
+        bus_.wake_consumer();
+        return until;
+    }
+    [[nodiscard]] Status sleep_for_room(std::uint64_t size, std::uint64_t until) noexcept override {
+        return bus_.wait_writable(size, until);
+    }
+
+    Bus& bus_;
 };
 
 }  // namespace tachyon

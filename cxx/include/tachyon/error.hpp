@@ -32,6 +32,20 @@ enum class Status : int {
     peer_aborted = 16,  // the peer gave up on purpose, in the middle; everything it had committed has been read
 };
 
+// After one of these an open claim or frame is gone: there is nothing left to commit, abort or release.
+constexpr bool ends_hold(Status status) noexcept {
+    switch (status) {
+        case Status::ok:
+        case Status::peer_closed:
+        case Status::peer_aborted:
+        case Status::peer_dead:
+        case Status::corrupt:
+        case Status::closed:
+        case Status::forked: return true;
+        default: return false;
+    }
+}
+
 enum class SetupFailure : int {
     handshake = 0,    // no listener, refused, not ours, wrong user, …: error_number() may say more
     timed_out = 1,    // the caller's own timeout ran out

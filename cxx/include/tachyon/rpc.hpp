@@ -28,6 +28,7 @@ inline constexpr std::uint64_t kMostBytesSetAside = 64 << 20;  // or one reply, 
 // may hold something that others wait for.
 inline constexpr std::uint64_t kMostRepliesPerLook = 1024;
 inline constexpr std::uint64_t kMostBytesPerLook = 1 << 20;  // and the one reply that goes beyond it
+inline constexpr std::uint64_t kGatherEvery = kMillisecond;  // a caller that waits for room looks for replies meanwhile
 
 // One side's ends of the two rings. They close together: [close] of both, then the hang-up.
 struct RpcRings {
@@ -63,9 +64,63 @@ class CallWindow {
     std::uint64_t newest_ = 0;
 };
 
-class Caller {
+class Caller;
+
+// The reply to one call.
+class Reply final : public Inlet {
+  public:
+    Reply(Caller& caller, std::uint64_t id) noexcept;
+    Reply(const Reply&) = delete;
+    Reply& operator=(const Reply&) = delete;
+    [[nodiscard]] Status try_peek(Frame& reply) noexcept override;  // as Caller::try_wait
+    void let_go(const Frame& reply) noexcept override;              // of any call of this caller
+
+  private:
+    [[nodiscard]] bool look_for_frame(std::uint64_t looks) noexcept override;
+    void prepare_for_frame() noexcept override;
+    [[nodiscard]] Status sleep_for_frame(std::uint64_t until) noexcept override;
+    [[nodiscard]] bool unfinished() const noexcept override;
+
+    Caller& caller_;
+    const std::uint64_t id_;
+    const std::uint64_t before_;  // what looks had gone past when this was made
+};
+
+// As an outlet it sends calls, whose ids last_id() tells; what comes in while it waits for room is set aside.
+class Caller : public Outlet {
   public:
     explicit Caller(RpcRings& rings) noexcept : calls_(*rings.calls), replies_(*rings.replies) {}
+    virtual ~Caller() = default;
+
+    [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t msg_type) noexcept override {
+        std::uint64_t id = 0;
+        return try_call(data, size, msg_type, id);
+    }
+    [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override {
+        return calls_.try_claim(size, payload);
+    }
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t msg_type) noexcept override {
+        const std::uint64_t id = next_id();
+        const Status status = calls_.commit(size, msg_type, id);
+        if (status == Status::ok) called(id);
+        return status;
+    }
+    [[nodiscard]] Status abort() noexcept override { return calls_.abort(); }
+    // Of the last call that was sent; 0 before the first.
+    [[nodiscard]] std::uint64_t last_id() const noexcept { return window_.newest(); }
+
+    // For C++: sends a call and tells its id; and waits for the reply to it, in place. Statuses as Outlet and Inlet, and unknown_call.
+    [[nodiscard]] Status call(std::span<const std::byte> data, std::uint32_t msg_type, std::uint64_t& id,
+                              const Waiting& waiting = {}) {
+        const Status status = send(data, msg_type, waiting);
+        id = last_id();
+        return status;
+    }
+    [[nodiscard]] Message wait(std::uint64_t id, const Waiting& waiting = {}) {
+        Frame frame{};
+        const Status status = Reply(*this, id).peek(frame, waiting);
+        return {&any_, status, frame};
+    }
 
     // The id that the next call will have. Commit the frame with it, then tell.
     [[nodiscard]] std::uint64_t next_id() const noexcept { return window_.newest() + 1; }
@@ -101,7 +156,21 @@ class Caller {
     [[nodiscard]] std::uint64_t dropped() const noexcept { return dropped_; }
     [[nodiscard]] std::uint64_t set_aside() const noexcept { return aside_.size(); }
 
+  protected:
+    // Replies that come while there is no room for a call. Otherwise a callee that waits for room for them would never come to it.
+    virtual void gather_meanwhile() noexcept { gather(); }
+
   private:
+    friend class Reply;
+
+    [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override {
+        return calls_.spin_writable(size, looks);
+    }
+    [[nodiscard]] std::uint64_t prepare_for_room(std::uint64_t until) noexcept override;
+    [[nodiscard]] Status sleep_for_room(std::uint64_t size, std::uint64_t until) noexcept override {
+        return calls_.wait_writable(size, until);
+    }
+
     struct Aside {
         std::vector<std::uint8_t> payload;
         std::uint32_t type_id;
@@ -122,10 +191,44 @@ class Caller {
     std::uint64_t dropped_ = 0;
     bool unfinished_ = false;
     std::uint64_t passed_ = 0;
+    Reply any_{*this, 0};  // what replies are let go of through
 };
 
-class Callee {
+class Callee;
+
+// The answer to one call.
+class Answer final : public Outlet {
   public:
+    Answer(Callee& callee, std::uint64_t id) noexcept : callee_(callee), id_(id) {}
+    Answer(const Answer&) = delete;
+    Answer& operator=(const Answer&) = delete;
+    // Each also unknown_call.
+    [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t msg_type) noexcept override;
+    [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override;
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t msg_type) noexcept override;
+    [[nodiscard]] Status abort() noexcept override;
+
+  private:
+    [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override;
+    [[nodiscard]] Status sleep_for_room(std::uint64_t size, std::uint64_t until) noexcept override;
+
+    Callee& callee_;
+    const std::uint64_t id_;
+};
+
+// As an inlet it receives calls; their correlation_id is what to answer with.
+class Callee final : public Inlet {
+  public:
+    [[nodiscard]] Status try_peek(Frame& call) noexcept override { return try_serve(call); }
+    void let_go(const Frame& call) noexcept override { calls_.let_go(call); }
+
+    // For C++: waits for a call; and answers one. Statuses as Inlet and Outlet, and unknown_call.
+    [[nodiscard]] Message serve(const Waiting& waiting = {}) { return recv(waiting); }
+    [[nodiscard]] Status reply(std::uint64_t id, std::span<const std::byte> data, std::uint32_t msg_type = 0,
+                               const Waiting& waiting = {}) {
+        return Answer(*this, id).send(data, msg_type, waiting);
+    }
+
     explicit Callee(RpcRings& rings) noexcept : calls_(*rings.calls), replies_(*rings.replies) {}
 
     // The next call, in place; Bus::release it before, or after, replying. Statuses as Bus::try_peek; an id that is not
@@ -148,6 +251,12 @@ class Callee {
     }
 
   private:
+    friend class Answer;
+
+    [[nodiscard]] bool look_for_frame(std::uint64_t looks) noexcept override { return calls_.spin_readable(looks); }
+    void prepare_for_frame() noexcept override { calls_.prepare_wait(); }
+    [[nodiscard]] Status sleep_for_frame(std::uint64_t until) noexcept override { return calls_.wait_beside(until); }
+
     Bus& calls_;
     Bus& replies_;
     CallWindow window_;

@@ -52,7 +52,7 @@ class WaitSet {
     [[nodiscard]] Member* find(Token token) noexcept;
     void watch(Member& member, int descriptor);
     [[nodiscard]] Member* next_ready() noexcept;
-    bool park() noexcept;
+    [[nodiscard]] std::uint64_t park() noexcept;
     int look_at_descriptors(int timeout) noexcept;
     int look_at_each(int timeout) noexcept;
     void look_at_unwatched() noexcept;

@@ -51,6 +51,14 @@ inline bool register_membarrier() noexcept {
 // A full barrier here and in every running thread of every registered process. False: refused.
 inline bool membarrier() noexcept { return ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0; }
 
+// The same for the threads of this process alone. The kernel leaves none of them out (wait.hpp says where it leaves out some).
+inline bool register_own_membarrier() noexcept {
+    return ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+inline bool own_membarrier() noexcept {
+    return ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
 #elif defined(__APPLE__)
 
 inline constexpr std::uint32_t kCompareAndWaitShared = 3, kWakeAll = 0x100;  // xnu: bsd/sys/ulock.h
@@ -67,6 +75,8 @@ inline void futex_wake_all(std::atomic<std::uint32_t>& word) noexcept {
 
 inline bool register_membarrier() noexcept { return false; }
 inline bool membarrier() noexcept { return false; }
+inline bool register_own_membarrier() noexcept { return false; }
+inline bool own_membarrier() noexcept { return false; }
 
 #endif
 

@@ -10,7 +10,8 @@
 //
 // The cost belongs to the sleeper. If both processes are registered for membarrier(GLOBAL_EXPEDITED), [park-barrier] is that
 // call, which makes every running thread of the peer pass a full barrier, and [wake-barrier] need only stop the compiler. If
-// either is not, both sides use a locked read-modify-write. docs/memory-model.md argues both forms.
+// either is not, both sides use a locked read-modify-write. docs/memory-model.md argues both forms, and says what the kernel's
+// own mistake about membarrier makes of the first: a wake that comes a millisecond late.
 #pragma once
 
 #include <time.h>
@@ -114,17 +115,31 @@ inline bool wake_if_parked(std::atomic<std::uint32_t>& parked, Barrier barrier,
 
 // ---- parking -------------------------------------------------------------------------------------------------------------
 
-enum class Parked : int { saw_work, woken, slice_over, interrupted };
+// found_late: there was work already, and nobody had woken us for it yet.
+enum class Parked : int { saw_work, woken, slice_over, interrupted, found_late };
+
+// A store that a barrier ought to have pushed out has left its core by itself after this time.
+inline constexpr std::uint64_t kStoreDelay = kMillisecond;
+
+inline Parked sleep_on(std::atomic<std::uint32_t>& parked, std::uint64_t ns) noexcept {
+    const int error = futex_wait(parked, kParkedOnFutex, ns);
+    return error == 0 ? Parked::woken : error == EINTR ? Parked::interrupted : Parked::slice_over;
+}
 
 // Sleeps for at most `slice` ns. Whatever it returns means: look again. saw_work never slept.
+//
+// Linux leaves a core out of membarrier(GLOBAL_EXPEDITED) once a thread of a registered process has exited on it, until another
+// process runs there. So the look after that barrier is not taken for the last: a short sleep and one more come before the long.
 template <class HasWork>
 Parked park(std::atomic<std::uint32_t>& parked, Barrier barrier, std::uint64_t slice, HasWork has_work) noexcept {
     parked.store(kParkedOnFutex, std::memory_order_relaxed);  // [park-barrier] orders it
-    if (!park_barrier(barrier)) slice = std::min(slice, kMillisecond);
+    if (!park_barrier(barrier)) slice = std::min(slice, kStoreDelay);
     Parked result = Parked::saw_work;
     if (!has_work()) {
-        const int error = futex_wait(parked, kParkedOnFutex, slice);
-        result = error == 0 ? Parked::woken : error == EINTR ? Parked::interrupted : Parked::slice_over;
+        const std::uint64_t first = barrier == Barrier::locked ? slice : std::min(slice, kStoreDelay);
+        result = sleep_on(parked, first);
+        if (result == Parked::slice_over && first < slice)
+            result = has_work() ? Parked::found_late : sleep_on(parked, slice - first);
     }
     parked.store(kAwake, std::memory_order_relaxed);  // we look again in any case
     return result;

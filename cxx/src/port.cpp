@@ -1,0 +1,64 @@
+#include "tachyon/port/inlet.hpp"
+#include "tachyon/port/outlet.hpp"
+
+namespace tachyon {
+
+// ---- out -----------------------------------------------------------------------------------------------------------------
+
+template <class Attempt>
+Status Outlet::wait_for_room(std::uint64_t size, const Waiting& waiting, Attempt attempt) {
+    struct Room {
+        Outlet& outlet;
+        std::uint64_t size;
+        Attempt& attempt;
+        [[nodiscard]] bool look(std::uint64_t looks) const noexcept { return outlet.look_for_room(size, looks); }
+        [[nodiscard]] std::uint64_t prepare(std::uint64_t until) const noexcept {
+            return outlet.prepare_for_room(until);
+        }
+        [[nodiscard]] Status sleep(std::uint64_t until) const noexcept { return outlet.sleep_for_room(size, until); }
+        [[nodiscard]] static bool unfinished() noexcept { return false; }
+    } room{*this, size, attempt};
+    return detail::persist(waiting, Status::full, room);
+}
+
+Status Outlet::send(const void* data, std::uint64_t size, std::uint32_t type_id, const Waiting& waiting) {
+    if (size < kLargeCopy || !waiting.host) {
+        return wait_for_room(size, waiting, [&]() noexcept { return try_send(data, size, type_id); });
+    }
+    std::uint8_t* payload = nullptr;
+    if (const Status status = claim(size, payload, waiting); status != Status::ok) return status;
+    waiting.host.without([&] { return std::memcpy(payload, data, size); });
+    return commit(static_cast<std::uint32_t>(size), type_id);
+}
+
+Status Outlet::claim(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {
+    return wait_for_room(size, waiting, [&]() noexcept { return try_claim(size, payload); });
+}
+
+// ---- in ------------------------------------------------------------------------------------------------------------------
+
+Status Inlet::peek(Frame& frame, const Waiting& waiting) {
+    struct Next {
+        Inlet& inlet;
+        Frame& frame;
+        [[nodiscard]] Status attempt() const noexcept { return inlet.try_peek(frame); }
+        [[nodiscard]] bool look(std::uint64_t looks) const noexcept { return inlet.look_for_frame(looks); }
+        [[nodiscard]] std::uint64_t prepare(std::uint64_t until) const noexcept {
+            inlet.prepare_for_frame();
+            return until;
+        }
+        [[nodiscard]] Status sleep(std::uint64_t until) const noexcept { return inlet.sleep_for_frame(until); }
+        [[nodiscard]] bool unfinished() const noexcept { return inlet.unfinished(); }
+    } next{*this, frame};
+    return detail::persist(waiting, Status::empty, next);
+}
+
+void Inlet::copy_out(void* to, const Frame& frame, const Host& host) {
+    if (frame.size < kLargeCopy || !host) {
+        std::memcpy(to, frame.payload, frame.size);
+    } else {
+        host.without([&] { return std::memcpy(to, frame.payload, frame.size); });
+    }
+}
+
+}  // namespace tachyon

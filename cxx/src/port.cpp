@@ -25,10 +25,10 @@ Status Outlet::send(const void* data, std::uint64_t size, std::uint32_t type_id,
     if (size < kLargeCopy || !waiting.host) {
         return wait_for_room(size, waiting, [&]() noexcept { return try_send(data, size, type_id); });
     }
-    std::uint8_t* payload = nullptr;
-    if (const Status status = claim(size, payload, waiting); status != Status::ok) return status;
-    waiting.host.without([&] { return std::memcpy(payload, data, size); });
-    return commit(static_cast<std::uint32_t>(size), type_id);
+    Claim room = claim(size, waiting);  // given back should the host's lock end this thread
+    if (!room) return room.status();
+    waiting.host.without([&] { return std::memcpy(room.data().data(), data, size); });
+    return room.commit(type_id);
 }
 
 Status Outlet::claim(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {

@@ -398,10 +398,10 @@ class Batch final : public Outlet {
     ~Batch() { bus_.wake_consumer(); }
 
     [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id) noexcept override {
-        return bus_.try_send_quietly(data, size, type_id);
+        return told(bus_.try_send_quietly(data, size, type_id));
     }
     [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override {
-        return bus_.try_claim(size, payload);
+        return told(bus_.try_claim(size, payload));
     }
     [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id) noexcept override {
         return bus_.commit<Wake::later>(size, type_id, 0);
@@ -412,12 +412,14 @@ class Batch final : public Outlet {
     [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override {
         return bus_.spin_writable(size, looks);
     }
-    [[nodiscard]] std::uint64_t prepare_for_room(std::uint64_t until) noexcept override {
-        bus_.wake_consumer();
-        return until;
-    }
     [[nodiscard]] Status sleep_for_room(std::uint64_t size, std::uint64_t until) noexcept override {
         return bus_.wait_writable(size, until);
+    }
+
+    // A consumer that sleeps makes no room.
+    [[nodiscard]] Status told(Status status) noexcept {
+        if (status == Status::full) bus_.wake_consumer();
+        return status;
     }
 
     Bus& bus_;

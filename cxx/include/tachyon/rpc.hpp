@@ -109,11 +109,11 @@ class Caller : public Outlet {
     // Of the last call that was sent; 0 before the first.
     [[nodiscard]] std::uint64_t last_id() const noexcept { return window_.newest(); }
 
-    // For C++: sends a call and tells its id; and waits for the reply to it, in place. Statuses as Outlet and Inlet, and unknown_call.
+    // For C++: sends a call and, if ok, tells its id; and waits for the reply to it, in place. Statuses as Outlet and Inlet, and unknown_call.
     [[nodiscard]] Status call(std::span<const std::byte> data, std::uint32_t msg_type, std::uint64_t& id,
                               const Waiting& waiting = {}) {
         const Status status = send(data, msg_type, waiting);
-        id = last_id();
+        if (status == Status::ok) id = last_id();
         return status;
     }
     [[nodiscard]] Message wait(std::uint64_t id, const Waiting& waiting = {}) {

@@ -1,18 +1,30 @@
 #include "tachyon/host/bus_handle.hpp"
 
+#include <utility>
+
 namespace tachyon {
 
 // ---- life ----------------------------------------------------------------------------------------------------------------
 
 BusHandle* BusHandle::never_opened() noexcept {
-    static BusHandle handle;
+    static BusHandle handle(nullptr, "");
     return &handle;
+}
+
+BusHandle::BusHandle(std::unique_ptr<Bus> bus, std::string path)
+    : path_(std::move(path)),
+      capacity_(bus != nullptr ? bus->capacity() : 0),
+      peer_pid_(bus != nullptr ? bus->peer_pid() : 0),
+      bus_(std::move(bus)) {
+    if (bus_ == nullptr) {
+        gate_.ask_to_close(static_cast<int>(End::closed));
+        if (gate_.begin_closing()) gate_.end_closing();
+    }
 }
 
 Status BusHandle::state() const noexcept {
     if (closing()) return Status::closed;
-    const Status status = bus_->state();
-    return status == Status::corrupt ? Status::ok : status;
+    return forked_.load(std::memory_order_relaxed) ? Status::forked : Status::ok;
 }
 
 Status BusHandle::why_not_entered() const noexcept {
@@ -22,30 +34,31 @@ Status BusHandle::why_not_entered() const noexcept {
 
 void BusHandle::close(End how) noexcept {
     if (bus_ == nullptr) return;
-    if (gate_.ask_to_close(static_cast<int>(how))) {
-        finish_close();
-    } else {
-        bus_->request_close();
-    }
+    gate_.ask_to_close(static_cast<int>(how));
+    finish_close();
+    if (!gate_.is_closed()) bus_->request_close();  // wakes who is inside
 }
 
+// Without the lock.
+void BusHandle::close_freely() noexcept {
+    if (gate_.begin_closing_freely()) close_bus();
+}
+
+// After begin_closing().
 void BusHandle::close_bus() noexcept {
-    if (!gate_.begin_closing()) return;
     bus_->close(static_cast<End>(gate_.how()));
     gate_.end_closing();
 }
 
-// Under the lock: the memory goes too, unless somebody holds some of it, or free code is closing it at this moment.
+// Under the lock: the memory goes too, unless somebody holds some of it, is inside, or is closing it without the lock.
 void BusHandle::finish_close() noexcept {
-    if (bus_ == nullptr) return;
-    close_bus();
+    if (gate_.begin_closing()) close_bus();
     if (gate_.is_over()) bus_.reset();
 }
 
-// Received guards may end while another thread is inside; then that one finishes.
 void BusHandle::end_guard() noexcept {
     gate_.end_guard();
-    if (bus_ != nullptr && gate_.must_close() && gate_.enter_locked()) leave();
+    if (gate_.must_close()) finish_close();
 }
 
 // ---- lending -------------------------------------------------------------------------------------------------------------
@@ -82,9 +95,9 @@ Status BusHandle::take_back() noexcept {
 
 // ---- free code -----------------------------------------------------------------------------------------------------------
 
-Status BusHandle::let_go_refused(int count) noexcept {
-    if (gate_.must_close() && gate_.held() >= count) gate_.let_go(count);
-    return why_not_entered();
+Status BusHandle::let_go_refused(Status why, int count) noexcept {
+    if (ends_hold(why) && gate_.held() >= count) gate_.let_go(count);
+    return why;
 }
 
 Status BusHandle::claim(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {
@@ -97,7 +110,7 @@ Status BusHandle::claim(std::uint64_t size, std::uint8_t*& payload, const Waitin
 
 Status BusHandle::abort() noexcept {
     const FreeUse inside(*this);
-    if (!inside) return let_go_refused(1);
+    if (!inside) return let_go_refused(why_not_entered(), 1);
     const Status status = bus_->abort();
     let_go_after(status);
     return status;
@@ -135,7 +148,7 @@ Status BusHandle::drain(Frame* frames, std::size_t most, std::size_t& count, con
 
 Status BusHandle::release_all(const Frame* frames, std::size_t count) noexcept {
     const FreeUse inside(*this);
-    if (!inside) return let_go_refused(static_cast<int>(count));
+    if (!inside) return let_go_refused(why_not_entered(), static_cast<int>(count));
     Status status = Status::ok;
     for (std::size_t i = 0; i < count && status != Status::no_claim && status != Status::wrong_side; ++i) {
         status = bus_->release_checked(frames[i]);

@@ -61,12 +61,9 @@ Status RpcHandle::commit_call(std::uint32_t size, std::uint32_t msg_type, std::u
     if (!caller_) return not_this_side();
     if (msg_type > kMostCallType) return Status::bad_type;
     const FreeUseOfBoth inside(*this);
-    if (!inside) {
-        (void)calls_.let_go_refused(1);
-        return why_not_entered();
-    }
-    id = caller_->next_id();
+    if (!inside) return calls_.let_go_refused(why_not_entered(), 1);
     const Status status = caller_->commit(size, msg_type);
+    if (status == Status::ok) id = caller_->last_id();
     calls_.let_go_after(status);
     return status;
 }
@@ -80,7 +77,7 @@ Status RpcHandle::call(const void* data, std::uint64_t size, std::uint32_t msg_t
     const FreeUseOfBoth inside(*this);
     if (!inside) return why_not_entered();
     const Status status = caller_->send(data, size, msg_type, waiting);
-    id = caller_->last_id();
+    if (status == Status::ok) id = caller_->last_id();
     return status;
 }
 
@@ -100,10 +97,7 @@ Status RpcHandle::peek_reply(std::uint64_t id, Frame& frame, const Waiting& wait
 Status RpcHandle::release_reply(const Frame& frame) noexcept {
     if (!caller_) return not_this_side();
     const FreeUseOfBoth inside(*this);
-    if (!inside) {
-        (void)replies_.let_go_refused(1);
-        return why_not_entered();
-    }
+    if (!inside) return replies_.let_go_refused(why_not_entered(), 1);
     if (replies_.gate_.held() == 0 || held_reply_.correlation_id != frame.correlation_id) return Status::no_claim;
     caller_->release(held_reply_);  // our own copy of it
     replies_.gate_.let_go(1);
@@ -146,10 +140,7 @@ Status RpcHandle::commit_reply(std::uint64_t id, std::uint32_t size, std::uint32
     if (!callee_) return not_this_side();
     if (msg_type > kMostReplyType) return Status::bad_type;
     const FreeUseOfBoth inside(*this);
-    if (!inside) {
-        (void)replies_.let_go_refused(1);
-        return why_not_entered();
-    }
+    if (!inside) return replies_.let_go_refused(why_not_entered(), 1);
     const Status status = Answer(*callee_, id).commit(size, msg_type);
     replies_.let_go_after(status);
     return status;

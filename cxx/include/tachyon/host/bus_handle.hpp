@@ -1,23 +1,25 @@
 // Purpose: a Bus behind a Gate, as a host hands it out: what locked users do with it, and the whole of what free code may call.
-// Threads: see gate.hpp. Lifetime: the bus goes with the handle, or before: once it is closed, and no guard is open.
+// Threads: see gate.hpp. Lifetime: the bus goes with the handle, or before: once it is closed, and no guard is open. Who holds
+//   the lock, or is inside, may look at it; nobody else.
 // Ordering: the gate's.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "tachyon/bus.hpp"
 #include "tachyon/host/gate.hpp"
+#include "tachyon/link/fork.hpp"
 
 namespace tachyon {
 
 class BusHandle {
   public:
-    BusHandle(std::unique_ptr<Bus> bus, std::string path)
-        : path_(std::move(path)), capacity_(bus->capacity()), peer_pid_(bus->peer_pid()), bus_(std::move(bus)) {}
+    // Without a bus: of something that was never opened. Closed, then.
+    BusHandle(std::unique_ptr<Bus> bus, std::string path);
 
     // For a host's object that was made without being opened: it is closed.
     static BusHandle* never_opened() noexcept;
@@ -38,13 +40,13 @@ class BusHandle {
         if (gate_.leave()) [[unlikely]]
             finish_close();
     }
-    // Why not: closed, forked, claim_open (free code holds something), busy.
+    // Why not, also to free code: closed, forked, claim_open (a guard of a locked user is open), busy (the rest).
     [[nodiscard]] Status why_not_entered() const noexcept;
     void open_guard() noexcept { gate_.open_guard(); }
     void end_guard() noexcept;
     // Idempotent, never waits. Who is inside finishes the job.
     void close(End how) noexcept;
-    [[nodiscard]] bool closing() const noexcept { return bus_ == nullptr || gate_.must_close(); }
+    [[nodiscard]] bool closing() const noexcept { return gate_.must_close(); }
 
     // The ring itself, to code that inlines it, until take_back(). claim_open: a guard is open.
     [[nodiscard]] Status lend(Producer*& producer) noexcept;
@@ -73,23 +75,23 @@ class BusHandle {
     [[nodiscard]] Status check() noexcept;
 
   private:
-    BusHandle() = default;
     friend class RpcHandle;
     friend class FreeUse;
 
     [[nodiscard]] bool enter_free() noexcept;
     void leave_free() noexcept {
         if (gate_.leave()) [[unlikely]]
-            close_bus();
+            close_freely();
     }
+    void close_freely() noexcept;
     void close_bus() noexcept;
     void finish_close() noexcept;
     // After commit, abort or release said so, there is nothing left to give back.
     void let_go_after(Status status) noexcept {
         if (ends_hold(status) && gate_.held() != 0) gate_.let_go(1);
     }
-    // What gives something back after close() is counted too, so that the memory can go.
-    [[nodiscard]] Status let_go_refused(int count) noexcept;
+    // What gives something back and is refused because it is over counts too, so that the memory can go.
+    [[nodiscard]] Status let_go_refused(Status why, int count) noexcept;
     [[nodiscard]] bool lent_or_inside(bool inside) const noexcept { return inside || gate_.is_lent_here(); }
     template <class Producing>
     [[nodiscard]] Status lend_as(Gate::User user, Producing producing) noexcept;
@@ -99,6 +101,10 @@ class BusHandle {
     const std::uint64_t capacity_ = 0;
     const pid_t peer_pid_ = 0;
     std::unique_ptr<Bus> bus_;
+    std::atomic<bool> forked_{false};  // the bus knows too, but who is refused must not ask it
+    ForkNode fork_node_{this, [](void* handle) noexcept {
+                            static_cast<BusHandle*>(handle)->forked_.store(true, std::memory_order_relaxed);
+                        }};
 };
 
 // Free code inside a handle, as long as this lives.
@@ -120,11 +126,9 @@ class FreeUse {
 // The part that matters for speed.
 
 inline bool BusHandle::enter_free() noexcept {
-    if (bus_ == nullptr) [[unlikely]]
-        return false;
     const Gate::Entry entry = gate_.enter_free();
     if (entry == Gate::Entry::must_close) [[unlikely]]
-        close_bus();
+        close_freely();
     return entry == Gate::Entry::inside;
 }
 
@@ -140,7 +144,7 @@ inline Status BusHandle::try_claim(std::uint64_t size, std::uint8_t*& payload) n
 inline Status BusHandle::commit(std::uint32_t size, std::uint32_t type_id) noexcept {
     const FreeUse inside(*this);
     if (!inside) [[unlikely]]
-        return let_go_refused(1);
+        return let_go_refused(why_not_entered(), 1);
     const Status status = bus_->commit(size, type_id, 0, Look::sometimes);
     let_go_after(status);
     return status;
@@ -165,7 +169,7 @@ inline Status BusHandle::try_peek(Frame& frame) noexcept {
 inline Status BusHandle::release(const Frame& frame) noexcept {
     const FreeUse inside(*this);
     if (!inside) [[unlikely]]
-        return let_go_refused(1);
+        return let_go_refused(why_not_entered(), 1);
     const Status status = bus_->release_checked(frame);
     let_go_after(status);
     return status;

@@ -8,10 +8,14 @@
 //   [gate]    user:  inside = me (release) ; light barrier ; closing (acquire)      and on its way out the same with 0
 //             close: closing = how (release) ; heavy barrier ; inside (acquire)
 //   [closed]  the one who closes: closed = 2 (release)   pairs with   closed (acquire) → the memory may go
+//   [let-go]  guard or hold ended: guards (release)      pairs with   guards (acquire) → the memory may go
 //
 // Each side of [gate] stores one word and then loads the other's, so one of the two sees the other: close() finds a user inside,
 // and leaves the closing to it, or the user finds that it is being closed, and goes away. Both may find that closing is theirs,
 // hence the exchange in begin_closing(). The rare side pays for the barrier that both need.
+//
+// Once `closing` is set nobody gets in. Who finds that closing is its own task, on its way out or turned away at the door, looks
+// behind itself once more: another user may have come in before that, and then it is that one's task.
 #pragma once
 
 #include <unistd.h>
@@ -35,21 +39,16 @@ class Gate {
 
     // ---- coming and going ----
 
-    // False: somebody is inside, or free code holds something.
+    // False: somebody is inside, or free code holds something, or somebody without the lock may be closing it at this moment.
+    // Once it is closed one may come in again, and find it closed.
     [[nodiscard]] bool enter_locked() noexcept {
-        if (held() != 0) return false;
-#ifdef TACHYON_PARALLEL_HOST  // its lock does not keep others out (free-threaded Python): an exchange, which costs 3 ns
-        int nobody = 0;
-        return inside_.compare_exchange_strong(nobody, value_of(User::locked), std::memory_order_acquire);
-#else
-        // Not plain: free users come and go without the lock, and what one did inside is read once it has left.
-        if (inside_.load(std::memory_order_acquire) != 0) return false;
+        // Acquire: free users come and go without the lock, and what one did inside, held() too, is read once it has left.
+        if (inside_.load(std::memory_order_acquire) != 0 || held() != 0 || (must_close() && !is_closed())) return false;
         inside_.store(value_of(User::locked), std::memory_order_relaxed);
         return true;
-#endif
     }
-    // Refused too while guards of locked users are open. must_close: refused, but ask_to_close() may have found us here, and
-    // whoever is told so has to see to it: begin_closing().
+    // Refused too while guards of locked users are open. must_close: refused, but who asked to close may have found us here, and
+    // whoever is told so has to see to it: begin_closing_freely().
     enum class Entry : int { refused, inside, must_close };
     [[nodiscard]] Entry enter_free() noexcept {
         if (inside_.load(std::memory_order_acquire) != 0 || guards() != held()) [[unlikely]]
@@ -61,7 +60,7 @@ class Gate {
         inside_.store(0, std::memory_order_release);
         return Entry::must_close;
     }
-    // True: it was asked to close meanwhile, and whoever leaves has to see to it: begin_closing().
+    // True: it was asked to close meanwhile, and whoever leaves has to see to it: begin_closing(), or begin_closing_freely().
     [[nodiscard]] bool leave() noexcept {
         inside_.store(0, std::memory_order_release);  // [gate]
         light_barrier();
@@ -71,22 +70,31 @@ class Gate {
 
     // ---- closing ----
 
-    // The first call says how (not 0). True: nobody is inside, and the caller has to see to it; false: who is inside has.
-    [[nodiscard]] bool ask_to_close(int how) noexcept {
+    // Under the lock. The first call says how (not 0). Then begin_closing().
+    void ask_to_close(int how) noexcept {
         if (!must_close()) closing_.store(how, std::memory_order_release);  // [gate]
-        heavy_barrier();
-        return inside_.load(std::memory_order_acquire) == 0;
     }
     [[nodiscard]] int how() const noexcept { return closing_.load(std::memory_order_acquire); }
-    // True for exactly one caller.
+    // For who has seen must_close(), and is not inside. True for exactly one of all callers, and then nobody is inside; it closes,
+    // and says so by end_closing(). False: somebody else has done it, does it, or is inside and will see to it.
     [[nodiscard]] bool begin_closing() noexcept {
-        int open = 0;
-        return closed_.compare_exchange_strong(open, 1, std::memory_order_acq_rel, std::memory_order_acquire);
+        if (closed_.load(std::memory_order_relaxed) != kOpen) return false;
+        heavy_barrier();  // [gate] for who leaves too: `inside` of one who came in before `closing` was set may be on its way
+        if (inside_.load(std::memory_order_acquire) != 0) return false;
+        int open = kOpen;
+        return closed_.compare_exchange_strong(open, kClosing, std::memory_order_acq_rel, std::memory_order_acquire);
     }
-    void end_closing() noexcept { closed_.store(2, std::memory_order_release); }  // [closed]
-    // Closed, and no guard is open: a locked user may let the memory go.
+    // The same for who has no lock. Guards of locked users end without coming in, so it may not close beside one that is open.
+    // None was while it was inside: another user has come, gone, and left it to whoever asked to close, or to the guard's end.
+    [[nodiscard]] bool begin_closing_freely() noexcept { return guards() == held() && begin_closing(); }
+    void end_closing() noexcept { closed_.store(kClosed, std::memory_order_release); }  // [closed]
+    [[nodiscard]] bool is_closed() const noexcept {
+        return closed_.load(std::memory_order_acquire) == kClosed;
+    }  // [closed]
+    // Closed, nobody is inside, and no guard is open: who has the lock may let the memory go.
     [[nodiscard]] bool is_over() const noexcept {
-        return closed_.load(std::memory_order_acquire) == 2 && guards() == 0;  // [closed]
+        return is_closed() && guards_.load(std::memory_order_acquire) == 0 &&  // [let-go]
+               inside_.load(std::memory_order_acquire) == 0;
     }
 
     // ---- what is held ----
@@ -131,7 +139,7 @@ class Gate {
     }
     // One writer at a time: whoever is inside, or holds the lock.
     static void add(std::atomic<int>& counter, int count) noexcept {
-        counter.store(counter.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
+        counter.store(counter.load(std::memory_order_relaxed) + count, std::memory_order_release);  // [let-go]
     }
 
     // The one for the threads of this process: that of wait.hpp may pass over a core, which there costs time, and here memory.
@@ -149,7 +157,8 @@ class Gate {
 
     std::atomic<int> inside_{0};   // a User
     std::atomic<int> closing_{0};  // how it shall be closed; 0: it shall not
-    std::atomic<int> closed_{0};   // 0 open, 1 somebody is closing it, 2 closed
+    static constexpr int kOpen = 0, kClosing = 1, kClosed = 2;
+    std::atomic<int> closed_{kOpen};
     std::atomic<int> guards_{0};
     std::atomic<int> held_{0};
     std::atomic<std::uintptr_t> lent_to_{0};

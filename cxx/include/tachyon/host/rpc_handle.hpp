@@ -69,7 +69,7 @@ class RpcHandle {
     };
     class FreeUseOfBoth;
 
-    RpcHandle() = default;
+    RpcHandle() : calls_(nullptr, ""), replies_(nullptr, "") {}
     [[nodiscard]] Status why_not_entered() const noexcept;
     [[nodiscard]] Status not_this_side() const noexcept {
         return caller_ || callee_ ? Status::wrong_side : Status::closed;

@@ -84,7 +84,8 @@ class Inlet {
         const Status status = try_peek(frame);
         return {this, status, frame};
     }
-    // for (const Message& message : bus.messages()): until there is none any more; then messages.status() says why.
+    // for (const Message& message : bus.messages()): until there is none any more, or the time for all of them is over; then
+    // messages.status() says why.
     [[nodiscard]] inline Messages messages(const Waiting& waiting = {});
 
     // The payload of a frame; a host is unlocked for a large one.

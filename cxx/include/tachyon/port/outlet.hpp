@@ -101,7 +101,7 @@ inline Status Claim::commit(std::uint32_t type_id) { return commit(type_id, stat
 inline Status Claim::commit(std::uint32_t type_id, std::uint32_t size) {
     if (outlet_ == nullptr) return status_ == Status::ok ? Status::no_claim : status_;
     const Status status = outlet_->commit(size, type_id);
-    if (status != Status::too_large) outlet_ = nullptr;  // a size beyond the claim leaves it open
+    if (ends_hold(status)) outlet_ = nullptr;  // a size beyond the claim, for one, leaves it open
     return status;
 }
 

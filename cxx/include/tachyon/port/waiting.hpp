@@ -38,13 +38,24 @@ struct Waiting {
     std::uint32_t unlocked_looks = 0;  // and then before the thread sleeps
 
     constexpr Waiting() noexcept = default;
-    // As long as it takes, or for so long.
-    Waiting(std::chrono::nanoseconds timeout) noexcept  // NOLINT(google-explicit-constructor): bus.recv(50ms)
-        : deadline(timeout.count() <= 0 ? 0 : now_ns() + static_cast<std::uint64_t>(timeout.count())) {}
+    // As long as it takes, or for so long. Of any unit: a conversion to nanoseconds and one to this would be one too many.
+    template <class Number, class Unit>
+    Waiting(std::chrono::duration<Number, Unit> timeout) noexcept  // NOLINT(google-explicit-constructor): recv(50ms)
+        : deadline(deadline_after(timeout)) {}
     static Waiting until(std::uint64_t deadline) noexcept {
         Waiting waiting;
         waiting.deadline = deadline;
         return waiting;
+    }
+
+  private:
+    template <class Duration>
+    static std::uint64_t deadline_after(Duration timeout) noexcept {
+        using std::chrono::nanoseconds;
+        if (timeout <= Duration::zero()) return 0;
+        using Seconds = std::chrono::duration<double>;  // compared in these: hours::max() in nanoseconds is no number
+        if (Seconds(timeout) >= Seconds(nanoseconds::max())) return kNever;
+        return now_ns() + static_cast<std::uint64_t>(std::chrono::ceil<nanoseconds>(timeout).count());
     }
 };
 

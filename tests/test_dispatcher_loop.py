@@ -223,7 +223,12 @@ def test_ctrl_c_at_any_opcode_of_a_dispatcher_does_not_come_out(path, spawn):
     child = spawn(
         """
         import threading
-        dispatcher = tachyon.RpcDispatcher()
+        def stop_once_idle(dispatcher):
+            seen = 0
+            while seen != count or count == 0:
+                seen = count
+                time.sleep(0.01)
+            dispatcher.stop()
         def trace(frame, event, _):
             global count
             if not frame.f_code.co_filename.endswith("_dispatcher.py"):
@@ -239,13 +244,16 @@ def test_ctrl_c_at_any_opcode_of_a_dispatcher_does_not_come_out(path, spawn):
         at, reached = 0, True
         while reached:
             at, count = at + 1, 0
-            threading.Timer(0.01, dispatcher.stop).start()
+            dispatcher = tachyon.RpcDispatcher()  # of its own, so that a stop that came too late is nobody else's
+            stopper = threading.Thread(target=stop_once_idle, args=(dispatcher,))
+            stopper.start()
             sys.settrace(trace)
             try:
                 dispatcher.serve_forever(callee)
             except KeyboardInterrupt:
                 say("came out at", at)
             sys.settrace(None)
+            stopper.join()
             reached = count >= at
         say("opcodes" if at > 10 else at)
         """,

@@ -158,8 +158,9 @@ def test_a_loop_in_another_thread_handles_no_signals(path, run_thread, until):
         serving.result(60)
 
 
-def test_ctrl_c_in_the_first_steps_of_a_loop_does_not_come_out_of_it(path):
+def test_ctrl_c_in_the_first_steps_of_a_loop_does_not_come_out_of_it(path, monkeypatch):
     """Forced at the n-th step that Python code takes from the call on, whatever it is."""
+    monkeypatch.setattr("tachyon._server.STOP_INTERVAL", 0.01)  # each of the rounds waits for it
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with tachyon.RpcServer(path, tachyon.RpcDispatcher()) as server:

@@ -4,44 +4,46 @@ from table import Mutant as M
 
 MANIFEST = "MANIFEST.in"
 ERROR = "cxx/include/tachyon/error.hpp"
+GATE = "cxx/include/tachyon/host/gate.hpp"
 RING = "cxx/include/tachyon/ring/ring.hpp"
-BUS_CPP = "cxx/src/bus.cpp"
+BUS = "cxx/src/bus.cpp"
+BUS_HANDLE = "cxx/src/host/bus_handle.cpp"
 PYPROJECT = "pyproject.toml"
 SETUP = "setup.py"
-NOGIL = "tachyon/_nogil.pxi"
+ARGUMENTS = "tachyon/_arguments.pxi"
+ENTERING = "tachyon/_entering.pxi"
 TACHYON_PXD = "tachyon/_tachyon.pxd"
 PYX = "tachyon/_tachyon.pyx"
 
 TABLE = {
 "a ring that is lent": [
-    M("a module of other headers gets the ring", PYX,
+    M("a module of other headers gets the ring", ENTERING,
       "if layout != core.ring_layout():", "if False:",
       "test_libtachyon.py::test_another_layout_of_the_ring_is_refused[True] "
       "test_libtachyon.py::test_another_layout_of_the_ring_is_refused[False]"),
-    M("what is refused is lent", PYX + "::lend",
-      "if status != Status.ok:", "if False:",
+    M("what is refused is lent", BUS_HANDLE,
+      "if (const Status status = lend(); status != Status::ok) {",
+      "if (const Status status = lend(); status == Status::forked) {",
       "test_libtachyon.py::test_borrowing_the_producer_decides_the_direction "
       "test_libtachyon.py::test_a_producer_is_not_lent_once_the_peer_has_closed"),
-    M("it does not look lent", PYX,
-      "tachyon_set(&self._in_use, kLentProducer if producer else kLentConsumer)", "",
-      "test_libtachyon.py::test_a_lent_bus_is_of_no_other_use"),
-    M("borrowing decides nothing", BUS_CPP + "::lend_producer",
+    M("it does not look lent", BUS_HANDLE,
+      "gate_.lend(user);", "(void)user;", "test_libtachyon.py::test_a_lent_bus_is_of_no_other_use"),
+    M("borrowing decides nothing", BUS + "::lend_producer",
       "const Status status = begin_send(0);", "const Status status = Status::ok;",
       "test_libtachyon.py::test_borrowing_the_producer_decides_the_direction"),
-    M("the producer's side may be a consumer", BUS_CPP + "::lend_consumer",
+    M("the producer's side may be a consumer", BUS + "::lend_consumer",
       "if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return status;",
       "(void)begin_receive();", "test_libtachyon.py::test_borrowing_the_producer_decides_the_direction"),
-    M("what is open stays open", PYX,
-      "tachyon_core(self._core).give_back()", "",
-      "test_libtachyon.py::test_what_was_open_is_put_right_when_the_ring_is_given_back"),
-    M("a claim stays open", BUS_CPP,
+    M("what is open stays open", BUS_HANDLE,
+      "bus_->take_back();", "", "test_libtachyon.py::test_what_was_open_is_put_right_when_the_ring_is_given_back"),
+    M("a claim stays open", BUS,
       "if (producer_.claim_open()) producer_.abort();", "",
       "test_libtachyon.py::test_what_was_open_is_put_right_when_the_ring_is_given_back"),
-    M("who has it does not hear of a close", NOGIL,
-      "if self._closing:\nreturn <int>Status.closed", "",
+    M("who has it does not hear of a close", BUS_HANDLE,
+      "return gate_.must_close() ? Status::closed : bus_->check();", "return bus_->check();",
       "test_libtachyon.py::test_closing_a_lent_bus_leaves_the_ring_to_who_has_it"),
-    M("any thread may wait for it", NOGIL,
-      "is_lent(self) and self._lent_to == tachyon_this_thread()", "is_lent(self)",
+    M("any thread may wait for it", GATE,
+      "return is_lent() && lent_to_.load(std::memory_order_relaxed) == this_thread();", "return is_lent();",
       "test_libtachyon.py::test_only_the_thread_that_has_a_lent_ring_may_wait_for_it"),
 ],
 "the number of the ring's layout": [
@@ -61,7 +63,7 @@ TABLE = {
 ],
 "what others are compiled against": [
     M("Bus has one more field", TACHYON_PXD,
-      "cdef bint _closing", "cdef bint _closing\ncdef int _more",
+      "cdef class Bus(_Abortable):", "cdef class Bus(_Abortable):\n    cdef int _more",
       "test_surface.py::test_nothing_that_others_are_compiled_against_has_changed"),
     M("what is appended is not pinned", TACHYON_PXD,
       "cdef int take_back(self) except -1", "cdef int take_back(self) except -1\ncdef int more(self) noexcept nogil",
@@ -72,7 +74,7 @@ TABLE = {
     M("the module exports what is in it", SETUP,
       '["-Wl,--version-script=tachyon/_tachyon.map"]', "[]",
       "test_packaging.py::test_the_module_exports_nothing_but_its_beginning",
-      ((NOGIL, "# Included by _tachyon.pyx: what", "# Included by _tachyon.pyx, linked anew: what"),)),
+      ((ARGUMENTS, "# Included by _tachyon.pyx:", "# Included by _tachyon.pyx, linked anew:"),)),
 ],
 "packaging": [
     M("what was made beforehand is not taken", SETUP,

@@ -2,44 +2,46 @@
 
 from table import Mutant as M
 
-LISTENER_CPP = "cxx/src/link/listener.cpp"
+RPC_HANDLE_HPP = "cxx/include/tachyon/host/rpc_handle.hpp"
+RPC_HPP = "cxx/include/tachyon/rpc.hpp"
+RPC_HANDLE_CPP = "cxx/src/host/rpc_handle.cpp"
 RPC_CPP = "cxx/src/rpc.cpp"
-WAIT_SET_CPP = "cxx/src/wait_set.cpp"
+WAIT_SET = "cxx/src/wait_set.cpp"
 DISPATCHER = "tachyon/_dispatcher.py"
 EXCHANGE = "tachyon/_exchange.pxi"
 LISTENER = "tachyon/_listener.pxi"
 LOOPS = "tachyon/_loops.pxi"
-RECEIVING = "tachyon/_receiving.pxi"
 RPC = "tachyon/_rpc.pxi"
 RPC_PY = "tachyon/_rpc.py"
-SENDING = "tachyon/_sending.pxi"
 SERVER = "tachyon/_server.py"
+WAITING = "tachyon/_waiting.pxi"
 CLI_OPENING = "tachyon/cli/opening.py"
 CLI_RPC = "tachyon/cli/rpc.py"
 CLI_STREAM = "tachyon/cli/stream.py"
 
 TABLE = {
 "calls and replies": [
-    M("two full rings are a deadlock", SENDING,
-      "if origin.caller != NULL and gather_replies(", "if False and gather_replies(",
+    M("two full rings are a deadlock", RPC_HANDLE_CPP,
+      "if (handle_.closing() || !handle_.enter()) return;", "return;",
       "test_rpc_waiting.py::test_neither_side_hangs_when_both_rings_are_full"),
-    M("close closes one ring", RPC,
-      "if self._replies is not None:\nend(self._replies, how)", "",
-      "test_rpc_end.py::test_closing_ends_a_wait_in_another_thread[caller]"),
-    M("a call is answered again", SENDING,
-      "origin.callee.replied(origin.correlation_id)", "pass",
-      "test_rpc_refusals.py::test_a_call_is_answered_once[False]"),
-    M("a call given up in place was made", RPC + "::call_zero_copy",
-      "return guard", "rpc_sent(self, origin.correlation_id)\nreturn guard",
+    M("close closes one ring", RPC_HANDLE_HPP,
+      "replies_.close(how);", "", "test_rpc_end.py::test_closing_ends_a_wait_in_another_thread[caller]"),
+    M("a call is answered again", RPC_HPP,
+      "if (status == Status::ok) replied(id);", "", "test_rpc_refusals.py::test_a_call_is_answered_once[False]"),
+    M("a call given up in place was made", RPC_HPP,
+      "abort() noexcept override { return calls_.abort(); }",
+      "abort() noexcept override {\n    called(next_id());\n    return calls_.abort();\n}",
       "test_rpc.py::test_a_call_in_place_that_is_given_up_was_never_made"),
-    M("an answer given up in place was given", RPC + "::reply_zero_copy",
-      "return guard", "rpc_sent(self, origin.correlation_id)\nreturn guard",
+    M("an answer given up in place was given", RPC_CPP,
+      "Status Answer::abort() noexcept { return callee_.replies_.abort(); }",
+      "Status Answer::abort() noexcept {\n    callee_.replied(id_);\n    return callee_.replies_.abort();\n}",
       "test_rpc_refusals.py::test_an_answer_in_place_that_is_given_up_can_be_given_again"),
-    M("a reply that is there is not found behind many", RECEIVING,
-      "and not is_unseen(self, wanted, before):", ":",
+    M("a reply that is there is not found behind many", RPC_CPP,
+      "return caller_.unfinished() && caller_.passed() - before_ < caller_.replies_.capacity();", "return false;",
       "test_rpc_waiting.py::test_a_reply_that_is_there_is_found_at_once_whatever_is_before_it"),
-    M("a flood of replies keeps a call without an end", RECEIVING,
-      "return wanted.caller.passed() - before < self._capacity", "return True",
+    M("a flood of replies keeps a call without an end", RPC_CPP,
+      "return caller_.unfinished() && caller_.passed() - before_ < caller_.replies_.capacity();",
+      "return caller_.unfinished();",
       "test_rpc_waiting.py::test_a_flood_of_replies_that_nobody_asked_for_stops_neither_the_clock_nor_signals_nor_threads[bus.wait(cid, timeout=0.5)-BusEmptyError]"),
     M("what is not waited for stays in the ring", RPC_CPP + "::try_wait",
       "pass(reply);", "return Status::empty;", "test_rpc.py::test_replies_in_any_order_can_be_waited_for_in_any_order"),
@@ -49,14 +51,14 @@ TABLE = {
     M("a reply can be had again", RPC_CPP + "::try_wait",
       "window_.set(id, CallWindow::State::none);\n--in_flight_;", "--in_flight_;",
       "test_rpc_refusals.py::test_a_reply_can_be_had_once"),
-    M("a reply that nobody called for is sent", RPC,
-      "if not rpc_callee(self).can_reply(number):", "if False:",
+    M("a reply that nobody called for is sent", RPC + "::send_answer",
+      "if not rpc.callee().can_reply(id):", "if False:",
       "test_rpc_refusals.py::test_replying_to_an_id_that_was_never_served_is_a_value_error",
-      ((SENDING, "origin.callee != NULL and not origin.callee.can_reply(origin.correlation_id)", "False"),)),
+      ((RPC_HPP, "if (!can_reply(id)) return Status::unknown_call;", ""),)),
 ],
 "what the dispatcher answers": [
     M("an error reply is on_response's", EXCHANGE,
-      "and frame.type_id != MOST_REPLY_TYPE:", ":",
+      "and frame.type_id != core.kMostReplyType:", ":",
       "test_dispatcher.py::test_an_error_reply_is_raised_and_never_passed_to_on_response"),
     M("an error reply has the call's msg_type", DISPATCHER,
       "bus.reply(guard.correlation_id, answer, MSG_TYPE_ERROR,",
@@ -110,7 +112,7 @@ TABLE = {
     M("calls go on without room for an answer", SERVER,
       "if pending is None:", "if True:",
       "test_server_answers.py::test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting"),
-    M("a caller's death hides behind its forked child", WAIT_SET_CPP,
+    M("a caller's death hides behind its forked child", WAIT_SET,
       "if (bus.connection()->process() >= 0) watch(*members_.back(), bus.connection()->process());", "",
       "test_server_callers.py::test_a_callers_death_is_seen_though_its_forked_child_lives[_Fork]"),
     M("a caller that goes with answers unread stays", SERVER,
@@ -143,14 +145,11 @@ TABLE = {
       "test_server.py::test_without_descriptors_for_one_more_caller_the_others_are_served"),
 ],
 "listeners": [
-    M("close ends no accept", LISTENER,
-      "if listener._closing:\nreturn True", "",
-      "test_listener.py::test_a_listener_is_iterated_and_close_from_another_thread_ends_it"),
+    M("close ends no accept", WAITING,
+      "if (give_up != nullptr && __atomic_load_n(static_cast<int*>(give_up), __ATOMIC_ACQUIRE) != 0) return true;",
+      "", "test_listener.py::test_a_listener_is_iterated_and_close_from_another_thread_ends_it"),
     M("close leaves the socket file", LISTENER + "::_finish_close",
       "del opened", "", "test_listener.py::test_a_listener_accepts_one_bus_after_another_and_each_is_whole"),
-    M("Ctrl-C does not end accept", LISTENER,
-      "listener._raised = error\nreturn True", "listener._raised = error\nreturn False",
-      "test_listener.py::test_ctrl_c_ends_accept_and_leaves_a_listener_that_goes_on"),
 ],
 "on the command line": [
     M("a second signal is ignored", CLI_RPC,

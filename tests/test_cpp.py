@@ -103,7 +103,7 @@ def programs_of_the_documentation():
 
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory):
-    """The programs of the documentation, compiled: a function that starts one of them, and waits for no more than its start."""
+    """Starts one of the programs of the documentation, which have been compiled."""
     folder = tmp_path_factory.mktemp("documented")
     running = []
     flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-I", tachyon.get_include()]

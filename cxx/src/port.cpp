@@ -27,7 +27,7 @@ Status Outlet::send(const void* data, std::uint64_t size, std::uint32_t type_id,
     }
     Claim room = claim(size, waiting);  // given back should the host's lock end this thread
     if (!room) return room.status();
-    waiting.host.without([&] { return std::memcpy(room.data().data(), data, size); });
+    (void)waiting.host.without([&] { return std::memcpy(room.data().data(), data, size); });
     return room.commit(type_id);
 }
 
@@ -57,7 +57,7 @@ void Inlet::copy_out(void* to, const Frame& frame, const Host& host) {
     if (frame.size < kLargeCopy || !host) {
         std::memcpy(to, frame.payload, frame.size);
     } else {
-        host.without([&] { return std::memcpy(to, frame.payload, frame.size); });
+        (void)host.without([&] { return std::memcpy(to, frame.payload, frame.size); });
     }
 }
 

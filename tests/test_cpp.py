@@ -95,31 +95,67 @@ def test_it_may_be_moved(tmp_path):
     assert not [flag for flag in flags if str(PACKAGE) in flag]
 
 
-@pytest.mark.skipif(not (ROOT / "docs" / "cpp.md").is_file(), reason="only in the source tree")
-def test_the_example_of_the_documentation_works(tmp_path):
-    (code,) = re.findall(r"```cpp\n(.*?)```", (ROOT / "docs" / "cpp.md").read_text(), re.DOTALL)
-    assert "/tmp/cpp.sock" in code
-    source, program = tmp_path / "app.cpp", tmp_path / "app"
-    source.write_text(code.replace("/tmp/cpp.sock", str(tmp_path / "socket")))
+def programs_of_the_documentation():
+    """By the name in their first line."""
+    page = ROOT / "docs" / "cpp.md"
+    return dict(re.findall(r"```cpp\n// (\w+)\.cpp\n(.*?)```", page.read_text(), re.DOTALL)) if page.is_file() else {}
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory):
+    """Starts one of the programs of the documentation, which have been compiled."""
+    folder = tmp_path_factory.mktemp("documented")
+    running = []
     flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-I", tachyon.get_include()]
-    run(*CXX, *flags, source, "-o", program, "-L", *tachyon.get_library_dirs(), "-ltachyon", "-pthread")
-    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as listener:
-        try:
-            run(program, "send")
-            assert listener.communicate(timeout=60)[0] == "7: hello\n"
-        finally:
-            listener.kill()
-    assert listener.returncode == 0
+    libraries = ["-L", *tachyon.get_library_dirs(), "-ltachyon", "-pthread"]
+    for name, code in programs_of_the_documentation().items():
+        assert "/tmp/cpp.sock" in code
+        source = folder / f"{name}.cpp"
+        source.write_text(code.replace("/tmp/cpp.sock", str(folder / "socket")))
+        run(*CXX, *flags, source, "-o", folder / name, *libraries)
+
+    def start(name):
+        running.append(subprocess.Popen([folder / name], stdout=subprocess.PIPE, text=True))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.kill()
+        each.communicate()
+
+
+@pytest.mark.skipif(not (ROOT / "docs" / "cpp.md").is_file(), reason="only in the source tree")
+@pytest.mark.parametrize(
+    ("listening", "connecting", "heard", "answered"),
+    [
+        ("consumer", "producer", "7: hello\n7: from\n7: C++\n", ""),
+        ("consumer", "in_place", "1: !!!!!\n2: one\n2: two\n", ""),
+        ("callee", "caller", "", "hello\n"),
+    ],
+)
+def test_the_programs_of_the_documentation_work(documented, listening, connecting, heard, answered):
+    listener, connector = documented(listening), documented(connecting)
+    assert connector.communicate(timeout=60)[0] == answered
+    assert listener.communicate(timeout=60)[0] == heard
+    assert (connector.returncode, listener.returncode) == (0, 0)
+
+
+@pytest.mark.skipif(not (ROOT / "docs" / "cpp.md").is_file(), reason="only in the source tree")
+def test_every_program_of_the_documentation_is_run():
+    page = (ROOT / "docs" / "cpp.md").read_text()
+    assert set(programs_of_the_documentation()) == {"consumer", "producer", "in_place", "callee", "caller"}
+    assert page.count("```cpp\n") == len(programs_of_the_documentation())
 
 
 def headers():
-    return sorted((Path(tachyon.get_include()) / "tachyon").glob("*.hpp"))
+    folder = Path(tachyon.get_include())
+    return sorted(path.relative_to(folder).as_posix() for path in (folder / "tachyon").rglob("*.hpp"))
 
 
-@pytest.mark.parametrize("header", headers(), ids=lambda path: path.name)
+@pytest.mark.parametrize("header", headers())
 def test_every_header_stands_alone(header, tmp_path):
     source = tmp_path / "alone.cpp"
-    source.write_text(f'#include "tachyon/{header.name}"\n#include "tachyon/{header.name}"\n')
+    source.write_text(f'#include "{header}"\n#include "{header}"\n')
     flags = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{tachyon.get_include()}"]
     run(*CXX, *flags, "-fsyntax-only", source)
 

@@ -22,7 +22,7 @@ void Inlet::copy_out(void* to, const Frame& frame, const Host& host) {
     if (frame.size < kLargeCopy || !host) {
         std::memcpy(to, frame.payload, frame.size);
     } else {
-        host.without([&] { return std::memcpy(to, frame.payload, frame.size); });
+        (void)host.without([&] { return std::memcpy(to, frame.payload, frame.size); });
     }
 }
 

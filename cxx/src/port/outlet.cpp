@@ -24,7 +24,7 @@ Status Outlet::send(const void* data, std::uint64_t size, std::uint32_t type_id,
     }
     Claim room = claim(size, waiting);  // given back should the host's lock end this thread
     if (!room) return room.status();
-    waiting.host.without([&] { return std::memcpy(room.data().data(), data, size); });
+    (void)waiting.host.without([&] { return std::memcpy(room.data().data(), data, size); });
     return room.commit(type_id);
 }
 

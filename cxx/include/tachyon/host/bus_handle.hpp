@@ -93,8 +93,8 @@ class BusHandle {
     // What gives something back and is refused because it is over counts too, so that the memory can go.
     [[nodiscard]] Status let_go_refused(Status why, int count) noexcept;
     [[nodiscard]] bool lent_or_inside(bool inside) const noexcept { return inside || gate_.is_lent_here(); }
-    template <class Producing>
-    [[nodiscard]] Status lend_as(Gate::User user, Producing producing) noexcept;
+    template <class Lend>
+    [[nodiscard]] Status lend_as(Gate::User user, Lend lend) noexcept;
 
     Gate gate_;
     const std::string path_;

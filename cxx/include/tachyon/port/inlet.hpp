@@ -128,7 +128,7 @@ class Messages {
         Messages& messages_;
     };
     Iterator begin() { return Iterator(*this); }
-    End end() const noexcept { return {}; }
+    [[nodiscard]] End end() const noexcept { return {}; }
     // Why there are no more: peer_closed is the end of a whole stream.
     [[nodiscard]] Status status() const noexcept { return now_.status(); }
 

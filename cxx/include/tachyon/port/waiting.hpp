@@ -22,7 +22,7 @@ struct Host {
     explicit operator bool() const noexcept { return unlock != nullptr; }
 
     template <class Call>
-    auto without(Call call) const {
+    [[nodiscard]] auto without(Call call) const {
         if (unlock != nullptr) unlock(context);
         const auto result = call();
         if (lock != nullptr) lock(context);
@@ -84,7 +84,7 @@ Status persist(const Waiting& waiting, Status nothing, Wait& wait) {
     if (waiting.looks != 0 && wait.look(waiting.looks)) status = wait.attempt();
     if (status == nothing && waiting.unlocked_looks != 0) {
         (void)wait.prepare(waiting.deadline);
-        waiting.host.without([&] { return wait.look(waiting.unlocked_looks); });
+        (void)waiting.host.without([&] { return wait.look(waiting.unlocked_looks); });
         status = wait.attempt();
     }
     while (status == nothing) {

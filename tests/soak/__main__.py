@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,7 @@ def amount_of(campaign: str, arguments: argparse.Namespace) -> int:
 
 def work(words: str) -> None:
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a script runs this in its background
     task = json.loads(words)
     report = Report(task["campaign"], task["options"]["seed"])
     try:

@@ -23,7 +23,7 @@ from typing import Any
 import raw
 from common import HANG, Finding, Options, Report, Watchdog
 from malice import fill, mutated_hello, odd_descriptors, scribble
-from raw import LINE, PAGE, Greeting, Peer, frame
+from raw import HEAD, PAGE, Greeting, Peer, frame
 
 import tachyon
 
@@ -204,19 +204,22 @@ class Campaign:
         self.judge()
 
     def as_flood(self, source: random.Random, _: bool) -> None:
-        """Replies that nobody asked for, or calls, as fast as they can be written, until the target has answered."""
-        capacity = 1 << 24
+        """Replies that nobody asked for, faster than they can be gone through, until the target has answered.
+
+        Whoever frees a large message clears all of its lines, and who fakes one writes the first. So a lap of writing
+        takes a fraction of a lap of reading, and what lies ahead outlasts the time that a busy machine gives to others.
+        """
+        capacity, size = 1 << 26, 1 << 15
         with self.listening() as server:
             self.tell("wait", True, source.randrange(1 << 32), 5)
             peer = raw.shake_as_listener(server, self.greeting, True, capacity)
             with contextlib.closing(peer):
-                block = frame(0, 1, 1 << 40) * (capacity // LINE)
-                memory, end, at = peer.memories[1], time.monotonic() + HANG, 0
+                memory, end = peer.memories[1], time.monotonic() + HANG
+                head = frame(size - HEAD, 1, 1 << 40)[:HEAD]
                 peer.word(memory, "producer_side", 1)
                 while time.monotonic() < end and not self.target.heard():
-                    begin = at % capacity
-                    memory[PAGE + begin : PAGE + begin + (1 << 20)] = block[: 1 << 20]
-                    at += 1 << 20
+                    for begin in range(PAGE, PAGE + capacity, size):
+                        memory[begin : begin + HEAD] = head
                 if not self.target.heard():
                     raise Finding("hang", "as long as replies come that nobody asked for, the target is not back")
         self.judge()

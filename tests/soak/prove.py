@@ -14,50 +14,46 @@ import tempfile
 import time
 from pathlib import Path
 
+from hostile_peer import ROUNDS
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 600.0  # seconds for one soak
-RING, BUS = "cxx/include/tachyon/ring/ring.hpp", "cxx/src/bus.cpp"
 
 PROMISES = {"lost", "torn", "hang", "late"}
+FLOODS_ONLY = [word for kind in ROUNDS if kind != "flood" for word in ("--skip", kind)]
 
-# name: (file, text that has to be there once, what replaces it, the campaign that has to notice, its arguments)
-MUTANTS = {
+# name: (text that is once in the core, what replaces it, the campaign that has to notice, and its arguments)
+MUTANTS: dict[str, tuple[str, str, list[str]]] = {
     "no second look at the ring after a hang-up": (
-        BUS,
         "if (status == Status::ok) status = consumer_.peek(frame);\n    if (status == Status::corrupt)",
         "if (status == Status::ok) status = Status::empty;\n    if (status == Status::corrupt)",
         ["--only", "kills", "--kills", "1500"],
     ),
     "release clears only the first line": (
-        RING,
         "detail::clear_lines(line, line + bytes);",
         "detail::clear_lines(line, line + kLine);",
         ["--only", "kills", "--kills", "1500"],
     ),
     "commit does not clear what it cut off": (
-        RING,
         "detail::clear_lines(start + frame, start + claimed_);",
         ";",
         ["--only", "kills", "--kills", "1500"],
     ),
     "publish wakes nobody": (
-        RING,
         "if constexpr (kWake == Wake::now) wake_consumer();",
         "",
         ["--only", "sleepers", "--sleeps", "700"],
     ),
     "hand_back wakes nobody": (
-        RING,
         "if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]\n"
         "            ++wakes_;",
         "",
         ["--only", "sleepers", "--sleeps", "700"],
     ),
     "a look at the replies has no end": (
-        "cxx/include/tachyon/rpc.hpp",
-        "kMostRepliesPerLook = 1024;",
-        "kMostRepliesPerLook = ~std::uint64_t{0};",
-        ["--only", "hostile_peer", "--hostile-minutes", "0.5"],
+        "for (std::uint64_t i = 0; i < kMostRepliesPerLook && passed_ - before < kMostBytesPerLook; ++i) {",
+        "for ((void)before;;) {",
+        ["--only", "hostile_peer", "--hostile-minutes", "0.5", "--jobs", "1", *FLOODS_ONLY],
     ),
 }
 PARTS = ("CMakeLists.txt", "CMakePresets.json", "LICENSE", "README.md", "pyproject.toml", "setup.py")
@@ -72,6 +68,15 @@ def build(tree: Path) -> None:
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"{command} failed:\n{done.stdout}{done.stderr}")
+
+
+def find(tree: Path, name: str, text: str) -> tuple[Path, str]:
+    """The one file that has it, and all that is in it."""
+    core = [path for path in sorted((tree / "cxx").rglob("*.[hc]pp")) if "tests" not in path.parts]
+    found = [(path, whole) for path in core if (whole := path.read_text()).count(text)]
+    if len(found) != 1 or found[0][1].count(text) != 1:
+        sys.exit(f"“{name}” does not apply once; adapt it to the new code: {[str(path) for path, _ in found]}")
+    return found[0]
 
 
 def soak(tree: Path, arguments: list[str]) -> tuple[bool, list[tuple[str, str]], float]:
@@ -103,7 +108,7 @@ def prove(tree: Path, names: list[str]) -> bool:
     good = True
     passed: list[list[str]] = []
     for name in names:
-        arguments = MUTANTS[name][3]
+        arguments = MUTANTS[name][2]
         if arguments in passed:
             continue
         passed.append(arguments)
@@ -114,18 +119,16 @@ def prove(tree: Path, names: list[str]) -> bool:
             flush=True,
         )
     for name in names:
-        file, old, new, arguments = MUTANTS[name]
-        original = (tree / file).read_text()
-        if original.count(old) != 1:
-            sys.exit(f"“{name}” applies {original.count(old)} times to {file}, not once; adapt it to the new code")
-        (tree / file).write_text(original.replace(old, new))
+        old, new, arguments = MUTANTS[name]
+        file, original = find(tree, name, old)
+        file.write_text(original.replace(old, new))
         build(tree)
         _, found, seconds = soak(tree, arguments)
         real = [(fault, what) for fault, what in found if fault in PROMISES]
         good &= bool(real)
         first = "; ".join(f"{fault}: {what[:100]}" for fault, what in (real or found)[:1])
         print(f"{'caught' if real else 'SURVIVED':8}  {name:45}  {seconds:4.0f} s  {first}", flush=True)
-        (tree / file).write_text(original)
+        file.write_text(original)
     return good
 
 

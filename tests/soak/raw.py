@@ -38,7 +38,7 @@ def put(hello: bytearray, name: str, value: int, index: int = 0) -> None:
     struct.pack_into(form, hello, HELLO[name] + index * struct.calcsize(form), value)
 
 
-RESERVED = 64 << 20  # bytes; memory beyond that is offered without being there
+RESERVED = 128 << 20  # bytes; memory beyond that is offered without being there
 
 
 class Greeting:

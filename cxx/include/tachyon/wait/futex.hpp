@@ -55,9 +55,7 @@ inline bool membarrier() noexcept { return ::syscall(SYS_membarrier, MEMBARRIER_
 inline bool register_own_membarrier() noexcept {
     return ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
-inline bool own_membarrier() noexcept {
-    return ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
-}
+inline bool own_membarrier() noexcept { return ::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0; }
 
 #elif defined(__APPLE__)
 

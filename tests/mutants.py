@@ -56,7 +56,7 @@ SERVER = "tachyon/_server.py"
 CLI = "tachyon/cli/main.py"
 CLI_RPC = "tachyon/cli/rpc.py"
 CORE = "cxx/src/*.cpp"
-PLATFORM = "cxx/src/platform_linux.cpp"
+PEER = "cxx/src/port/peer_linux.cpp"
 HEADERS = "cxx/include/tachyon/*.hpp"
 INSTALL = "cmake/install.cmake"
 CONFIG = "cmake/tachyonConfig.cmake.in"
@@ -1116,10 +1116,10 @@ PROMISES = {
       "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->abandon();",
       "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->shut_down();",
       ("test_fork.py::test_the_end_of_a_forked_child_is_not_the_end_of_the_bus",)),
-    M("it hides its parent's death", PLATFORM, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
+    M("it hides its parent's death", PEER, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
       ("test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[producer-_Fork]",
       "test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[consumer-_Fork]")),
-    M("both of what guards against that", PLATFORM, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
+    M("both of what guards against that", PEER, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
       ("test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[producer-os.fork]",), ((CORE,
       "    mode_.store(Mode::forked, std::memory_order_relaxed);\n    connection_->abandon();",
       "    mode_.store(Mode::forked, std::memory_order_relaxed);"),)),

@@ -31,7 +31,9 @@ FORK = "cxx/src/link/fork.cpp"
 CONNECTOR = "cxx/src/link/connector.cpp"
 HELLO = "cxx/src/link/hello.cpp"
 LISTENER = "cxx/src/link/listener.cpp"
-PLATFORM = "cxx/src/platform_linux.cpp"
+EVENTS = "cxx/src/port/events_linux.cpp"
+MEMORY = "cxx/src/port/memory_linux.cpp"
+PEER = "cxx/src/port/peer_linux.cpp"
 RPC = "cxx/src/rpc.cpp"
 RPC_HPP = "cxx/include/tachyon/rpc.hpp"
 WAIT_SET = "cxx/src/wait_set.cpp"
@@ -188,14 +190,14 @@ MUTANTS = [
     Mutant("a forked child gives its parent's claim back", BUS, "    if (state() == Status::forked) return;  // what is open",
            "    // what is open", ("bus",)),
     # ---- set-up
-    Mutant("seals are not checked", PLATFORM, "if ((seals & kSeals) != kSeals)", "if (false)", ("segment",)),
-    Mutant("a read-only memfd is mapped", PLATFORM,
+    Mutant("seals are not checked", MEMORY, "if ((seals & kSeals) != kSeals)", "if (false)", ("segment",)),
+    Mutant("a read-only memfd is mapped", MEMORY,
            "if ((seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0 || (access & O_ACCMODE) != O_RDWR) {", "if (access < 0) {",
            ("segment",)),
-    Mutant("the size is not checked", PLATFORM,
+    Mutant("the size is not checked", MEMORY,
            "if (std::cmp_not_equal(status.st_size, bytes)) {", "if (false) {",
            ("segment",)),
-    Mutant("memory that is not reserved is mapped", PLATFORM, "if (reserved < bytes) {", "if (reserved == 0) {", ("segment",)),
+    Mutant("memory that is not reserved is mapped", MEMORY, "if (reserved < bytes) {", "if (reserved == 0) {", ("segment",)),
     Mutant("memory that is given back is taken anew", SEGMENT,
            "        look();  // the peer may give memory back at any time: then it must not become ours to pay for\n", "", ("segment",)),
     Mutant("any capacity will do", CONNECTOR, "capacity > options_.max_capacity) {", "capacity > kMaxCapacity) {", ("handshake",)),
@@ -218,7 +220,7 @@ MUTANTS = [
            "return hello.byte_order == kByteOrder;", ("handshake",)),
     Mutant("a refusal after a hang-up is not read", CONNECTOR, "&& errno != EPIPE && errno != ECONNRESET) hung_up();",
            ") hung_up();", ("handshake",)),
-    Mutant("the death of a forking peer is not watched", PLATFORM, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
+    Mutant("the death of a forking peer is not watched", PEER, "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
            ("handshake",)),
     Mutant("a client without a pidfd ends the listener", LISTENER,
            "            if (evict(Victims::silent, 0)) continue;\n            throw;", "            throw;", ("handshake",)),
@@ -316,9 +318,9 @@ MUTANTS = [
     Mutant("who has been let in is still watched", LISTENER,
            "    events_.remove(established.connection.socket());\n", "",
            ("listener",)),
-    Mutant("the listener's timer is not set", PLATFORM, "    if (deadline == timer_set_to_) return;\n", "    if (timer_) return;\n",
+    Mutant("the listener's timer is not set", EVENTS, "    if (deadline == timer_set_to_) return;\n", "    if (timer_) return;\n",
            ("listener",)),
-    Mutant("the listener's timer stays set", PLATFORM, "    if (deadline == timer_set_to_) return;\n",
+    Mutant("the listener's timer stays set", EVENTS, "    if (deadline == timer_set_to_) return;\n",
            "    if (deadline == timer_set_to_ || deadline == kNever) return;\n", ("listener",)),
     Mutant("a client without memory stays", LISTENER, "        drop(client);\n        throw;\n", "        throw;\n",
            ("listener",)),

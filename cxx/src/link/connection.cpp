@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "platform.hpp"
+#include "port/sockets.hpp"
 #include "tachyon/link/handshake.hpp"
 
 namespace tachyon {

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "hello.hpp"
-#include "platform.hpp"
+#include "port/sockets.hpp"
 #include "tachyon/link/handshake.hpp"
 #include "tachyon/link/socket_file.hpp"
 

@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "platform.hpp"
+#include "port/sockets.hpp"
 
 namespace tachyon {
 namespace {

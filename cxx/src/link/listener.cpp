@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "hello.hpp"
-#include "platform.hpp"
+#include "port/memory.hpp"
+#include "port/sockets.hpp"
 #include "tachyon/link/handshake.hpp"
 #include "tachyon/link/socket_file.hpp"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-#include "platform.hpp"
+#include "port/memory.hpp"
 #include "tachyon/error.hpp"
 
 namespace tachyon {

@@ -186,6 +186,8 @@ cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
     cdef cppclass Established:
         pass
 
+
+cdef extern from "tachyon/listener.hpp" namespace "tachyon" nogil:
     cdef cppclass Listener:
         int descriptor() noexcept
         cpp_bool forked() noexcept

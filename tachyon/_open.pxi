@@ -8,7 +8,7 @@ cdef extern from *:
     template <class Call>
     static auto tachyon_set_up(SetupOutcome& outcome, Call call) -> decltype(call()) {
         try {
-            return call();
+            return tachyon::set_up(call);
         } catch (const tachyon::SetupError& error) {
             outcome.failure = static_cast<int>(error.failure());
             outcome.error_number = error.error_number();
@@ -125,7 +125,7 @@ cdef object setup_failed(SetupOutcome* outcome, object path, list raised):
     """What listen or connect raise, given what came out of the core."""
     text = outcome.what.decode("utf-8", "replace")
     if outcome.failure < 0:
-        return MemoryError(text) if "bad_alloc" in text else TachyonError(text)
+        return TachyonError(text)
     if outcome.failure == <int>core.SetupFailure.capacity:
         return CapacityError(text)
     if outcome.failure == <int>core.SetupFailure.memory:

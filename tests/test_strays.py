@@ -14,7 +14,21 @@ import pytest
 import tachyon
 from tachyon import Bus, HandshakeError
 
-HELLO = struct.Struct("=8sIHHIIII2Q2Q")
+# As link/hello.hpp has it: the last field of each of the eight offers is what its connector may do with it.
+HELLO = struct.Struct("=8sIHHIIHHIIIII" + "QQII" * 8)
+NAMES = ["magic", "order", "version", "oldest", "bytes", "hash", "kind", "arrangement", "arrangement_hash"]
+NAMES += ["abilities", "verdict", "segments", "schema_bytes"]
+NAMES += [f"{name}{i}" for i in range(8) for name in ("bytes", "capacity", "access", "reserved")]
+READ_WRITE = 2
+
+
+def greeting(**fields):
+    known = {"magic": b"TACHYON\x1a", "order": 0x01020304, "bytes": HELLO.size} | fields
+    return HELLO.pack(*(known.get(name, 0) for name in NAMES))
+
+
+def understood(data):
+    return dict(zip(NAMES, HELLO.unpack(data), strict=True))
 
 
 def dial(path, until):
@@ -63,7 +77,7 @@ def http(client):
 
 
 def noise(client):
-    client.sendall(random.Random(1).randbytes(64))
+    client.sendall(random.Random(1).randbytes(HELLO.size))
 
 
 def much_noise(client):
@@ -73,7 +87,7 @@ def much_noise(client):
 
 
 def zeros(client):
-    client.sendall(bytes(64))
+    client.sendall(bytes(HELLO.size))
 
 
 def half_a_greeting(client):
@@ -81,11 +95,19 @@ def half_a_greeting(client):
 
 
 def greeting_of_another_byte_order(client):
-    client.sendall(b"TACHYON\x1a" + struct.pack(">I", 0x01020304) + bytes(52))
+    client.sendall(b"TACHYON\x1a" + struct.pack(">I", 0x01020304) + bytes(HELLO.size - 12))
 
 
 def greeting_of_another_version(client):
-    client.sendall(HELLO.pack(b"TACHYON\x1a", 0x01020304, 0xFFFF, 1, 0, 0, 0, 0, 0, 0, 0, 0))
+    client.sendall(greeting(version=0xFFFF, oldest=0xFFFF, kind=1))
+
+
+def greeting_of_the_version_before(client):
+    """Of 64 bytes, with its kind where we look for the oldest version that it understands."""
+    client.sendall(b"TACHYON\x1a" + struct.pack("=IHH", 0x01020304, 2, 1) + bytes(48))
+    answer = client.recv(64, socket.MSG_WAITALL)
+    assert answer[:12] == b"TACHYON\x1a" + struct.pack("=I", 0x01020304)
+    assert struct.unpack_from("=H", answer, 12) == (3,)  # which it understands, and refuses
 
 
 def pass_descriptors(client, data, count):
@@ -100,11 +122,11 @@ def pass_descriptors(client, data, count):
 
 
 def descriptors_and_noise(client):
-    pass_descriptors(client, b"x" * 64, 1)
+    pass_descriptors(client, b"x" * HELLO.size, 1)
 
 
 def many_descriptors_and_a_greeting(client):
-    pass_descriptors(client, b"TACHYON\x1a" + bytes(56), 100)
+    pass_descriptors(client, b"TACHYON\x1a" + bytes(HELLO.size - 8), 100)
 
 
 STRAYS = [
@@ -118,6 +140,7 @@ STRAYS = [
     half_a_greeting,
     greeting_of_another_byte_order,
     greeting_of_another_version,
+    greeting_of_the_version_before,
     descriptors_and_noise,
     many_descriptors_and_a_greeting,
 ]
@@ -153,44 +176,39 @@ def test_many_silent_clients_are_no_hindrance(path, until, listening):
         client.close()
 
 
-def ask_for_descriptors(client):
-    """Our own greeting, found out by asking a listener: its answer and the descriptors with it."""
-    probe = HELLO.pack(b"TACHYON\x1a", 0x01020304, 0xFFFF, 1, 0, 0, 0, 0, 0, 0, 0, 0)
-    client.sendall(probe)
-    return HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
-
-
 def real_greeting(path, until, kind=1):
+    """Our own greeting, found out by asking a listener: its answer to a version that there is not."""
     with dial(path, until) as client:
-        _, _, version, _, layout, *_ = ask_for_descriptors(client)
-    return HELLO.pack(b"TACHYON\x1a", 0x01020304, version, kind, layout, 0, 0, 0, 0, 0, 0, 0)
+        client.sendall(greeting(version=0xFFFF, oldest=0xFFFF))
+        answer = understood(client.recv(HELLO.size, socket.MSG_WAITALL))
+    return HELLO.pack(*(answer | {"kind": kind, "verdict": 0, "abilities": 0}).values())
 
 
 @pytest.mark.parametrize("at, wrong", [(0, b"T\xc1CHYON\x1a"), (0, bytes(8)), (8, b"\x01\x02\x03\x04")])
 def test_a_greeting_that_is_right_but_for_its_first_words_is_dropped(path, until, listening, at, wrong):
-    greeting = bytearray(real_greeting(path, until))
-    greeting[at : at + len(wrong)] = wrong
+    data = bytearray(real_greeting(path, until))
+    data[at : at + len(wrong)] = wrong
     with dial(path, until) as client:
-        client.sendall(greeting)
-        assert client.recv(64) == b""
+        client.sendall(data)
+        assert client.recv(HELLO.size) == b""
     gets_through(path, listening)
 
 
 @pytest.mark.parametrize("end", ["close", "wrong word"])
 def test_a_client_that_drops_out_at_the_last_step_is_no_hindrance(path, until, listening, end):
-    greeting = real_greeting(path, until)
+    data = real_greeting(path, until)
     with dial(path, until) as client:
-        client.sendall(greeting)
-        answer, numbers, _, _ = socket.recv_fds(client, 64, 4)
-        assert len(answer) == 64
+        client.sendall(data)
+        answer, numbers, _, _ = socket.recv_fds(client, HELLO.size, 4)
+        assert len(answer) == HELLO.size
         assert len(numbers) == 1
         kept = os.fstat(numbers[0]).st_ino
         if end == "wrong word":
             client.sendall(b"X")
     # It may have kept the memory, so whoever comes next has to get other memory.
     with dial(path, until) as second:
-        second.sendall(greeting)
-        _, others, _, _ = socket.recv_fds(second, 64, 4)
+        second.sendall(data)
+        _, others, _, _ = socket.recv_fds(second, HELLO.size, 4)
         assert os.fstat(others[0]).st_ino != kept
     for number in numbers + others:
         os.close(number)
@@ -198,11 +216,11 @@ def test_a_client_that_drops_out_at_the_last_step_is_no_hindrance(path, until, l
 
 
 def test_a_client_of_the_other_kind_is_told_on_both_sides(path, until, listening):
-    greeting = real_greeting(path, until, kind=2)
+    data = real_greeting(path, until, kind=2)
     with dial(path, until) as client:
-        client.sendall(greeting)
-        answer = HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
-        assert answer[6] == 3  # the verdict
+        client.sendall(data)
+        answer = understood(client.recv(HELLO.size, socket.MSG_WAITALL))
+        assert answer["verdict"] == 3
     with pytest.raises(HandshakeError, match=r"RpcBus connected .* where a Bus listens; use the same class") as caught:
         listening.result()
     assert caught.value.errno == errno.EPROTOTYPE
@@ -227,8 +245,7 @@ def impostor(path, run_thread):
         def serve():
             client, _ = server.accept()
             with client:
-                greeting = client.recv(64, socket.MSG_WAITALL)
-                answer(client, HELLO.unpack(greeting))
+                answer(client, understood(client.recv(HELLO.size, socket.MSG_WAITALL)))
 
         return run_thread(serve)
 
@@ -257,26 +274,35 @@ def test_a_listener_that_hangs_up(path, impostor):
     assert refused(path).errno == errno.ECONNRESET
 
 
-def answer_with(hello, **changes):
-    names = ["magic", "order", "version", "kind", "layout", "abilities", "verdict", "segments", "c0", "c1", "r0", "r1"]
-    fields = dict(zip(names, hello, strict=True)) | {"segments": 1, "c0": 4096} | changes
-    return HELLO.pack(*fields.values())
+def answer_with(hello, *capacities, **changes):
+    """An offer of rings of these capacities, but for the changes."""
+    fields = hello | {"segments": len(capacities)}
+    for i, capacity in enumerate(capacities):
+        size = (4096 + capacity) % (1 << 64)
+        fields |= {f"bytes{i}": size, f"capacity{i}": capacity, f"access{i}": READ_WRITE}
+    return HELLO.pack(*(fields | changes).values())
 
 
 @pytest.mark.parametrize(
     "changes, number, text",
     [
-        ({"version": 99}, errno.EPROTONOSUPPORT, "speaks protocol version 99"),
-        ({"layout": 1}, errno.EPROTONOSUPPORT, "another memory layout"),
+        ({"version": 99, "oldest": 98}, errno.EPROTONOSUPPORT, "speaks protocol version 99"),
+        ({"hash": 1}, errno.EPROTONOSUPPORT, "another memory layout"),
         ({"kind": 2}, errno.EPROTOTYPE, "RpcBus listens"),
         ({"verdict": 4}, errno.EACCES, "refuses user"),
         ({"verdict": 77}, errno.EPROTO, "refused with code 77"),
         ({"segments": 0}, errno.EPROTO, "passed 0 descriptors, not 1"),
         ({}, errno.EPROTO, "passed 0 descriptors, not 1"),
+        ({"version": 99}, errno.EPROTO, "passed 0 descriptors, not 1"),  # which understands ours too
+        ({"arrangement": 99}, errno.EPROTONOSUPPORT, "speaks protocol version 99"),
+        ({"arrangement_hash": 1}, errno.EPROTONOSUPPORT, "another memory layout"),
+        ({"bytes": 4097}, errno.EPROTO, "contradicts itself"),
+        ({"bytes": 239}, errno.EPROTO, "contradicts itself"),
+        ({"schema_bytes": 1}, errno.EPROTO, "contradicts itself"),
     ],
 )
 def test_a_listener_that_answers_something_else(path, impostor, changes, number, text):
-    impostor(lambda client, hello: client.sendall(answer_with(hello, **changes)))
+    impostor(lambda client, hello: client.sendall(answer_with(hello, 4096, **changes)))
     error = refused(path)
     assert error.errno == number
     assert text in str(error)
@@ -307,7 +333,7 @@ def memfd(size, *, seal=True):
 def test_a_segment_that_is_not_what_it_should_be(path, impostor, make, capacity, text):
     def answer(client, hello):
         number = make()
-        socket.send_fds(client, [answer_with(hello, c0=capacity)], [number])
+        socket.send_fds(client, [answer_with(hello, capacity)], [number])
         os.close(number)
 
     impostor(answer)
@@ -319,7 +345,7 @@ def test_a_segment_that_is_not_what_it_should_be(path, impostor, make, capacity,
 def test_more_descriptors_than_were_asked_for(path, impostor):
     def answer(client, hello):
         numbers = [memfd(8192) for _ in range(2)]
-        socket.send_fds(client, [answer_with(hello)], numbers)
+        socket.send_fds(client, [answer_with(hello, 4096)], numbers)
         for number in numbers:
             os.close(number)
 
@@ -343,10 +369,10 @@ def header_page(tmp_path, until, run_thread):
     """The first page of a segment as a real listener makes it."""
     path = str(tmp_path / "real")
     listening = run_thread(Bus.listen, path, 4096, timeout=60)
-    greeting = real_greeting(path, until)
+    data = real_greeting(path, until)
     with dial(path, until) as client:
-        client.sendall(greeting)
-        _, numbers, _, _ = socket.recv_fds(client, 64, 4)
+        client.sendall(data)
+        _, numbers, _, _ = socket.recv_fds(client, HELLO.size, 4)
     page = bytearray(os.pread(numbers[0], 4096, 0))
     os.close(numbers[0])
     gets_through(path, listening)
@@ -382,7 +408,7 @@ def test_memory_that_the_listener_has_not_reserved_is_not_taken(path, impostor, 
 
     def answer(client, hello):
         numbers = [segment(header_page, capacity, reserved if i == 0 else 4096) for i in range(1 + (kind == "RpcBus"))]
-        socket.send_fds(client, [answer_with(hello, c0=capacity, c1=capacity, segments=len(numbers))], numbers)
+        socket.send_fds(client, [answer_with(hello, *[capacity] * len(numbers))], numbers)
         for number in numbers:
             os.close(number)
         client.recv(1)
@@ -404,8 +430,8 @@ def test_a_larger_ring_than_the_limit_is_refused_before_its_descriptor_is_looked
     def answer(client, hello):
         null = os.open("/dev/null", os.O_RDONLY)
         count = 1 + (kind is tachyon.RpcBus)
-        capacities = {"c0": 64, "c1": 2 * limit} if count == 2 else {"c0": 2 * limit}
-        socket.send_fds(client, [answer_with(hello, segments=count, **capacities)], [null] * count)
+        capacities = [64, 2 * limit] if count == 2 else [2 * limit]
+        socket.send_fds(client, [answer_with(hello, *capacities)], [null] * count)
         os.close(null)
 
     impostor(answer)
@@ -421,7 +447,7 @@ def test_a_larger_ring_than_the_limit_is_refused_before_its_descriptor_is_looked
 def test_the_limit_can_be_raised_and_lifted(path, impostor, limit):
     def answer(client, hello):
         null = os.open("/dev/null", os.O_RDONLY)
-        socket.send_fds(client, [answer_with(hello, c0=1 << 31)], [null])
+        socket.send_fds(client, [answer_with(hello, 1 << 31)], [null])
         os.close(null)
 
     impostor(answer)
@@ -473,7 +499,7 @@ def test_a_listener_that_takes_its_memory_back_from_a_client_has_hung_up(path, i
     def answer(client, hello):
         child.stop()
         number = segment(header_page, 4096, 4096)  # the header page only
-        socket.send_fds(client, [answer_with(hello, c0=4096)], [number])
+        socket.send_fds(client, [answer_with(hello, 4096)], [number])
         os.close(number)
         client.close()
         child.send_signal(signal.SIGCONT)

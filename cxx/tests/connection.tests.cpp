@@ -12,6 +12,7 @@
 #include "support.hpp"
 #include "tachyon/link/handshake.hpp"
 #include "tachyon/link/socket_file.hpp"
+#include "tachyon/listener.hpp"
 #include "tachyon/wait_set.hpp"
 
 using namespace tachyon;
@@ -204,9 +205,10 @@ struct Halfway {
               Hello hello{};
               TACHYON_CHILD_CHECK(::recv(client.get(), &hello, sizeof hello, MSG_WAITALL) == sizeof hello);
               if (offers) {
-                  const Segment segment = Segment::create(kCapacity);
+                  const RingSegment segment = RingSegment::create(kCapacity);
                   hello.segments = 1;
-                  hello.capacity[0] = kCapacity;
+                  hello.offers[0] = {ring_segment_bytes(kCapacity), kCapacity,
+                                     static_cast<std::uint32_t>(Access::read_write), 0};
                   iovec part{&hello, sizeof hello};
                   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
                   msghdr message{};
@@ -351,7 +353,8 @@ TEST_CASE("where no pidfd is to be had a wait set notices the death that an heir
         });
         TACHYON_CHILD_CHECK(forbid_pidfds());
         Established mine = listen(folder.file(), listen_options(kCapacity));
-        Bus bus(std::make_shared<Connection>(std::move(mine.connection)), std::move(mine.segments[0]), Side::connector);
+        Bus bus(std::make_shared<Connection>(std::move(mine.connection)), RingSegment(std::move(mine.segments[0])),
+                Side::connector);
         WaitSet set;
         set.add(7, bus);
         TACHYON_CHILD_CHECK(eventually([&] { return *heirs == 1; }));

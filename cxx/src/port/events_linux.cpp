@@ -1,6 +1,4 @@
 // Linux: epoll with a timerfd.
-#include "tachyon/link/event_queue.hpp"
-
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "tachyon/error.hpp"
+#include "tachyon/link/event_queue.hpp"
 #include "tachyon/wait/wait.hpp"
 
 namespace tachyon {

@@ -1,6 +1,4 @@
 // macOS: kqueue.
-#include "tachyon/link/event_queue.hpp"
-
 #include <sys/event.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 
 #include "port/macos.hpp"
 #include "tachyon/error.hpp"
+#include "tachyon/link/event_queue.hpp"
 #include "tachyon/wait/wait.hpp"
 
 namespace tachyon {

@@ -1,6 +1,4 @@
 // Linux: sealed memfds, and what may be taken for them.
-#include "port/memory.hpp"
-
 #include <fcntl.h>
 #include <linux/mempolicy.h>
 #include <sys/mman.h>
@@ -17,6 +15,7 @@
 #include <optional>
 #include <utility>
 
+#include "port/memory.hpp"
 #include "tachyon/error.hpp"
 
 namespace tachyon {
@@ -96,9 +95,9 @@ void reserve_memory(int descriptor, std::uint64_t begin, std::uint64_t size, std
     }
 }
 
-void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
-    constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, from Linux 5.14
-    if (::madvise(begin, size, kPopulateWrite) == 0) return;
+void populate_memory(std::uint8_t* begin, std::uint64_t size, Access access) noexcept {
+    constexpr int kPopulateRead = 22, kPopulateWrite = 23;  // MADV_POPULATE_…, from Linux 5.14
+    if (::madvise(begin, size, access == Access::read_only ? kPopulateRead : kPopulateWrite) == 0) return;
     for (std::uint64_t at = 0; at < size; at += 4096) (void)static_cast<const volatile std::uint8_t*>(begin)[at];
 }
 
@@ -119,15 +118,25 @@ Descriptor make_shared_memory(std::uint64_t bytes) {
     return memory;
 }
 
-std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
+Descriptor share_memory_to_read(int descriptor, std::uint64_t bytes) {
+    // Opened anew: a copy of ours would let its holder write.
+    Descriptor shared(::open(("/proc/self/fd/" + std::to_string(descriptor)).c_str(), O_RDONLY | O_CLOEXEC));
+    if (!shared) {
+        if (errno == EMFILE || errno == ENFILE) fail_descriptor(errno, "cannot share memory");
+        fail_memory(errno, bytes, "sharing it to be read");
+    }
+    return shared;
+}
+
+std::string refusal_of_memory(int descriptor, std::uint64_t bytes, Access access) {
     // The kind first: only a memfd has seals, and no call below can block on anything else that was passed.
     const int seals = ::fcntl(descriptor, F_GET_SEALS);
     if (seals < 0) return "its descriptor is not a memfd";
     if ((seals & kSeals) != kSeals) return "it can still be resized (seals " + std::to_string(seals) + ")";
-    const int access = ::fcntl(descriptor, F_GETFL);
-    if ((seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0 || (access & O_ACCMODE) != O_RDWR) {
-        return "it cannot be written to";
-    }
+    const int mode = ::fcntl(descriptor, F_GETFL) & O_ACCMODE;
+    const bool sealed = (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0;
+    if (access == Access::read_write && (sealed || mode != O_RDWR)) return "it cannot be written to";
+    if (access == Access::read_only && mode != O_RDONLY) return "it is not for reading only";
     struct stat status{};
     if (::fstat(descriptor, &status) != 0) return std::string("fstat: ") + std::strerror(errno);
     // A memfd shorter than announced maps without complaint and then raises SIGBUS.
@@ -145,8 +154,9 @@ std::uint64_t unreserved_memory(int descriptor, std::uint64_t bytes) noexcept {
     return 0;
 }
 
-void* map_shared_memory(int descriptor, std::uint64_t bytes) {
-    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+void* map_shared_memory(int descriptor, std::uint64_t bytes, Access access) {
+    const int protection = access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+    void* const address = ::mmap(nullptr, bytes, protection, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");
     return address;
 }

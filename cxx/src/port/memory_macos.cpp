@@ -1,6 +1,4 @@
 // macOS: unlinked POSIX shared memory. Weaker than on Linux: memory is not reserved, and nobody can be let in to read only.
-#include "port/memory.hpp"
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -15,6 +13,7 @@
 #include <utility>
 
 #include "port/macos.hpp"
+#include "port/memory.hpp"
 #include "tachyon/error.hpp"
 
 namespace tachyon {
@@ -58,12 +57,17 @@ Descriptor make_shared_memory(std::uint64_t bytes) {
     }
 }
 
-std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
+// An object without a name cannot be opened anew, and a copy of the descriptor would let its holder write.
+Descriptor share_memory_to_read(int, std::uint64_t bytes) { fail_memory(ENOTSUP, bytes, "sharing it to be read"); }
+
+std::string refusal_of_memory(int descriptor, std::uint64_t bytes, Access access) {
     struct stat status{};
     if (::fstat(descriptor, &status) != 0) return std::string("fstat: ") + std::strerror(errno);
     // Everything else that can be passed has a type: pshm_stat gives the permissions only.
     if ((status.st_mode & S_IFMT) != 0) return "its descriptor is not POSIX shared memory";
-    if ((::fcntl(descriptor, F_GETFL) & O_ACCMODE) != O_RDWR) return "it cannot be written to";
+    const int mode = ::fcntl(descriptor, F_GETFL) & O_ACCMODE;
+    if (access == Access::read_write && mode != O_RDWR) return "it cannot be written to";
+    if (access == Access::read_only && mode != O_RDONLY) return "it is not for reading only";
     const std::uint64_t wanted = round_to_page(bytes);
     if (std::cmp_not_equal(status.st_size, wanted)) {
         return "it has " + std::to_string(status.st_size) + " bytes, not " + std::to_string(wanted);
@@ -73,8 +77,9 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes) {
 
 std::uint64_t unreserved_memory(int, std::uint64_t) noexcept { return 0; }
 
-void* map_shared_memory(int descriptor, std::uint64_t bytes) {
-    void* const address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+void* map_shared_memory(int descriptor, std::uint64_t bytes, Access access) {
+    const int protection = access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+    void* const address = ::mmap(nullptr, bytes, protection, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED) fail_memory(errno, bytes, "mmap");
     return address;
 }
@@ -83,7 +88,7 @@ void reserve_memory(int, std::uint64_t, std::uint64_t, std::uint64_t) {}
 
 void discard_memory(int, std::uint64_t, std::uint64_t) noexcept {}
 
-void populate_memory(std::uint8_t* begin, std::uint64_t size) noexcept {
+void populate_memory(std::uint8_t* begin, std::uint64_t size, Access) noexcept {
     const auto page = static_cast<std::uint64_t>(::getpagesize());
     for (std::uint64_t at = 0; at < size; at += page) (void)static_cast<const volatile std::uint8_t*>(begin)[at];
 }

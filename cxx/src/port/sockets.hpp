@@ -18,7 +18,7 @@ Descriptor accept_stream_socket(int listener) noexcept;
 
 // Makes the socket file, with this mode whatever the umask: never by chmod, which could hit what somebody else puts at the path
 // meanwhile. 0, or an errno.
-int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept;
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode);
 
 // A number that arrived by SCM_RIGHTS, received with kReceive: closed on exec.
 Descriptor own_received(int number) noexcept;

@@ -1,6 +1,4 @@
 // Linux: abstract addresses, and a socket file with the mode that it should have.
-#include "port/sockets.hpp"
-
 #include <pthread.h>
 #include <sched.h>
 #include <sys/random.h>
@@ -19,7 +17,8 @@
 #include <fstream>
 #include <string>
 
-#include "tachyon/ring/layout.hpp"
+#include "port/sockets.hpp"
+#include "tachyon/link/hello.hpp"
 
 namespace tachyon {
 
@@ -61,7 +60,7 @@ bool umask_takes_from(mode_t mode) {
 
 }  // namespace
 
-int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept {
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) {
     if (::fchmod(socket, mode) != 0) return errno;  // what bind gives the file, less the umask
     Binding binding{socket, address};
     if (!umask_takes_from(mode)) {

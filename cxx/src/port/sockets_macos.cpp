@@ -1,8 +1,6 @@
 // macOS: a socket file with the mode that it should have; every name is a file's. Weaker than on Linux: a listener whose queue is
 // full refuses like one that is gone (bsd/kern/uipc_usrreq.c), so that a socket file with about a hundred clients waiting can be
 // taken for a stale one.
-#include "port/sockets.hpp"
-
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,6 +9,7 @@
 #include <cerrno>
 
 #include "port/macos.hpp"
+#include "port/sockets.hpp"
 
 namespace tachyon {
 
@@ -36,7 +35,7 @@ Descriptor open_stream_socket() noexcept { return make_ours(::socket(AF_UNIX, SO
 
 Descriptor accept_stream_socket(int listener) noexcept { return make_ours(::accept(listener, nullptr, nullptr)); }
 
-int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) noexcept {
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) {
     // The umask is the whole process's, and there is no other way: what other threads make meanwhile has no more than this.
     const mode_t before = ::umask(~mode & 0777);
     const int rc = ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address);

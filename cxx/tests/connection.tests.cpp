@@ -10,7 +10,6 @@
 
 #include "catch.hpp"
 #include "support.hpp"
-#include "tachyon/link/handshake.hpp"
 #include "tachyon/link/socket_file.hpp"
 #include "tachyon/listener.hpp"
 #include "tachyon/wait_set.hpp"
@@ -207,8 +206,7 @@ struct Halfway {
               if (offers) {
                   const RingSegment segment = RingSegment::create(kCapacity);
                   hello.segments = 1;
-                  hello.offers[0] = {ring_segment_bytes(kCapacity), kCapacity,
-                                     static_cast<std::uint32_t>(Access::read_write), 0};
+                  hello.offers[0] = {kHeaderBytes + kCapacity, kCapacity, 2, 0};  // to read and write
                   iovec part{&hello, sizeof hello};
                   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
                   msghdr message{};

@@ -55,7 +55,7 @@ lint:
 	$(VENV)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	@mkdir -p build
 	$(CMAKE) --preset release -B build/lint -DTACHYON_TESTS=OFF >build/lint.log || { cat build/lint.log; exit 1; }
-	find cxx/src cxx/bench -name '*.cpp' ! -name platform_macos.cpp -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
+	find cxx/src cxx/bench -name '*.cpp' ! -name '*_macos.cpp' -print0 | xargs -0 -n 1 -P $(JOBS) $(VENV)/clang-tidy -p build/lint --quiet
 	$(VENV)/python scripts/stub_docs --check
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check

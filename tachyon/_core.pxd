@@ -114,7 +114,6 @@ cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
 
     cdef cppclass ConnectOptions:
         Kind kind
-        size_t segments
         uint64_t deadline
         optional[uid_t] uid
         uint64_t max_capacity
@@ -260,6 +259,8 @@ cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
     cdef cppclass Established:
         pass
 
+
+cdef extern from "tachyon/listener.hpp" namespace "tachyon" nogil:
     cdef cppclass Listener:
         int descriptor() noexcept
         cpp_bool forked() noexcept

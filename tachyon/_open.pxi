@@ -2,19 +2,15 @@
 
 cdef extern from *:
     """
-    #include <new>
-
     // Catches what is ours and std's, never (...): at interpreter exit taking the GIL ends this thread by a forced
     // unwinding, which must not be swallowed.
     struct SetupOutcome { int failure = -1; int error_number = 0; std::string what; };
     template <class Call>
     static auto tachyon_set_up(SetupOutcome& outcome, Call call) -> decltype(call()) {
         try {
-            return call();
+            return tachyon::set_up(call);
         } catch (const tachyon::SetupError& error) {
             outcome = {static_cast<int>(error.failure()), error.error_number(), error.what()};
-        } catch (const std::bad_alloc& error) {
-            outcome = {static_cast<int>(tachyon::SetupFailure::memory), 0, error.what()};
         } catch (const std::exception& error) {
             outcome.what = error.what();
         }
@@ -94,7 +90,6 @@ cdef core.ListenOptions listen_options(
 cdef core.ConnectOptions connect_options(Kind kind, object timeout, object uid, object max_capacity) except *:
     cdef core.ConnectOptions options
     options.kind = kind
-    options.segments = 2 if kind == Kind.rpc else 1
     options.deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
     cdef long user = as_user(uid)
     if user >= 0:

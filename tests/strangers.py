@@ -7,7 +7,20 @@ import pytest
 
 from tachyon import Bus
 
-HELLO = struct.Struct("=8sIHHIIII2Q2Q")
+HELLO = struct.Struct("=8sIHHIIHHIIIII" + "QQII" * 8)
+NAMES = ["magic", "order", "version", "oldest", "bytes", "hash", "kind", "arrangement", "arrangement_hash"]
+NAMES += ["abilities", "verdict", "segments", "schema_bytes"]
+NAMES += [f"{name}{i}" for i in range(8) for name in ("bytes", "capacity", "access", "reserved")]
+READ_WRITE = 2
+
+
+def greeting(**fields):
+    known = {"magic": b"TACHYON\x1a", "order": 0x01020304, "bytes": HELLO.size} | fields
+    return HELLO.pack(*(known.get(name, 0) for name in NAMES))
+
+
+def understood(data):
+    return dict(zip(NAMES, HELLO.unpack(data), strict=True))
 
 
 def dial(path, until):
@@ -39,14 +52,9 @@ def gets_through(path, listening):
         assert listener_end == ("producer", "consumer")
 
 
-def ask_for_descriptors(client):
-    """Our own greeting, found out by asking a listener: its answer and the descriptors with it."""
-    probe = HELLO.pack(b"TACHYON\x1a", 0x01020304, 0xFFFF, 1, 0, 0, 0, 0, 0, 0, 0, 0)
-    client.sendall(probe)
-    return HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
-
-
 def real_greeting(path, until, kind=1):
+    """Our own greeting, found out by asking a listener: its answer to a version that there is not."""
     with dial(path, until) as client:
-        _, _, version, _, layout, *_ = ask_for_descriptors(client)
-    return HELLO.pack(b"TACHYON\x1a", 0x01020304, version, kind, layout, 0, 0, 0, 0, 0, 0, 0)
+        client.sendall(greeting(version=0xFFFF, oldest=0xFFFF))
+        answer = understood(client.recv(HELLO.size, socket.MSG_WAITALL))
+    return HELLO.pack(*(answer | {"kind": kind, "verdict": 0, "abilities": 0}).values())

@@ -8,7 +8,7 @@ import socket
 import struct
 
 import pytest
-from strangers import HELLO, dial, gets_through, real_greeting
+from strangers import HELLO, READ_WRITE, dial, gets_through, real_greeting, understood
 
 import tachyon
 from tachyon import Bus, HandshakeError
@@ -30,8 +30,7 @@ def impostor(path, run_thread):
         def serve():
             client, _ = server.accept()
             with client:
-                greeting = client.recv(64, socket.MSG_WAITALL)
-                answer(client, HELLO.unpack(greeting))
+                answer(client, understood(client.recv(HELLO.size, socket.MSG_WAITALL)))
 
         return run_thread(serve)
 
@@ -60,26 +59,35 @@ def test_a_listener_that_hangs_up(path, impostor):
     assert refused(path).errno == errno.ECONNRESET
 
 
-def answer_with(hello, **changes):
-    names = ["magic", "order", "version", "kind", "layout", "abilities", "verdict", "segments", "c0", "c1", "r0", "r1"]
-    fields = dict(zip(names, hello, strict=True)) | {"segments": 1, "c0": 4096} | changes
-    return HELLO.pack(*fields.values())
+def answer_with(hello, *capacities, **changes):
+    """An offer of rings of these capacities, but for the changes."""
+    fields = hello | {"segments": len(capacities)}
+    for i, capacity in enumerate(capacities):
+        size = (4096 + capacity) % (1 << 64)
+        fields |= {f"bytes{i}": size, f"capacity{i}": capacity, f"access{i}": READ_WRITE}
+    return HELLO.pack(*(fields | changes).values())
 
 
 @pytest.mark.parametrize(
     "changes, number, text",
     [
-        ({"version": 99}, errno.EPROTONOSUPPORT, "speaks protocol version 99"),
-        ({"layout": 1}, errno.EPROTONOSUPPORT, "another memory layout"),
+        ({"version": 99, "oldest": 98}, errno.EPROTONOSUPPORT, "speaks protocol version 99"),
+        ({"hash": 1}, errno.EPROTONOSUPPORT, "another memory layout"),
         ({"kind": 2}, errno.EPROTOTYPE, "RpcBus listens"),
         ({"verdict": 4}, errno.EACCES, "refuses user"),
         ({"verdict": 77}, errno.EPROTO, "refused with code 77"),
         ({"segments": 0}, errno.EPROTO, "passed 0 descriptors, not 1"),
         ({}, errno.EPROTO, "passed 0 descriptors, not 1"),
+        ({"version": 99}, errno.EPROTO, "passed 0 descriptors, not 1"),  # which understands ours too
+        ({"arrangement": 99}, errno.EPROTONOSUPPORT, "speaks protocol version 99"),
+        ({"arrangement_hash": 1}, errno.EPROTONOSUPPORT, "another memory layout"),
+        ({"bytes": 4097}, errno.EPROTO, "contradicts itself"),
+        ({"bytes": 239}, errno.EPROTO, "contradicts itself"),
+        ({"schema_bytes": 1}, errno.EPROTO, "contradicts itself"),
     ],
 )
 def test_a_listener_that_answers_something_else(path, impostor, changes, number, text):
-    impostor(lambda client, hello: client.sendall(answer_with(hello, **changes)))
+    impostor(lambda client, hello: client.sendall(answer_with(hello, 4096, **changes)))
     error = refused(path)
     assert error.errno == number
     assert text in str(error)
@@ -110,7 +118,7 @@ def memfd(size, *, seal=True):
 def test_a_segment_that_is_not_what_it_should_be(path, impostor, make, capacity, text):
     def answer(client, hello):
         number = make()
-        socket.send_fds(client, [answer_with(hello, c0=capacity)], [number])
+        socket.send_fds(client, [answer_with(hello, capacity)], [number])
         os.close(number)
 
     impostor(answer)
@@ -122,7 +130,7 @@ def test_a_segment_that_is_not_what_it_should_be(path, impostor, make, capacity,
 def test_more_descriptors_than_were_asked_for(path, impostor):
     def answer(client, hello):
         numbers = [memfd(8192) for _ in range(2)]
-        socket.send_fds(client, [answer_with(hello)], numbers)
+        socket.send_fds(client, [answer_with(hello, 4096)], numbers)
         for number in numbers:
             os.close(number)
 
@@ -146,10 +154,10 @@ def header_page(tmp_path, until, run_thread):
     """The first page of a segment as a real listener makes it."""
     path = str(tmp_path / "real")
     listening = run_thread(Bus.listen, path, 4096, timeout=60)
-    greeting = real_greeting(path, until)
+    data = real_greeting(path, until)
     with dial(path, until) as client:
-        client.sendall(greeting)
-        _, numbers, _, _ = socket.recv_fds(client, 64, 4)
+        client.sendall(data)
+        _, numbers, _, _ = socket.recv_fds(client, HELLO.size, 4)
     page = bytearray(os.pread(numbers[0], 4096, 0))
     os.close(numbers[0])
     gets_through(path, listening)
@@ -185,7 +193,7 @@ def test_memory_that_the_listener_has_not_reserved_is_not_taken(path, impostor, 
 
     def answer(client, hello):
         numbers = [segment(header_page, capacity, reserved if i == 0 else 4096) for i in range(1 + (kind == "RpcBus"))]
-        socket.send_fds(client, [answer_with(hello, c0=capacity, c1=capacity, segments=len(numbers))], numbers)
+        socket.send_fds(client, [answer_with(hello, *[capacity] * len(numbers))], numbers)
         for number in numbers:
             os.close(number)
         client.recv(1)
@@ -207,8 +215,8 @@ def test_a_larger_ring_than_the_limit_is_refused_before_its_descriptor_is_looked
     def answer(client, hello):
         null = os.open("/dev/null", os.O_RDONLY)
         count = 1 + (kind is tachyon.RpcBus)
-        capacities = {"c0": 64, "c1": 2 * limit} if count == 2 else {"c0": 2 * limit}
-        socket.send_fds(client, [answer_with(hello, segments=count, **capacities)], [null] * count)
+        capacities = [64, 2 * limit] if count == 2 else [2 * limit]
+        socket.send_fds(client, [answer_with(hello, *capacities)], [null] * count)
         os.close(null)
 
     impostor(answer)
@@ -224,7 +232,7 @@ def test_a_larger_ring_than_the_limit_is_refused_before_its_descriptor_is_looked
 def test_the_limit_can_be_raised_and_lifted(path, impostor, limit):
     def answer(client, hello):
         null = os.open("/dev/null", os.O_RDONLY)
-        socket.send_fds(client, [answer_with(hello, c0=1 << 31)], [null])
+        socket.send_fds(client, [answer_with(hello, 1 << 31)], [null])
         os.close(null)
 
     impostor(answer)
@@ -276,7 +284,7 @@ def test_a_listener_that_takes_its_memory_back_from_a_client_has_hung_up(path, i
     def answer(client, hello):
         child.stop()
         number = segment(header_page, 4096, 4096)  # the header page only
-        socket.send_fds(client, [answer_with(hello, c0=4096)], [number])
+        socket.send_fds(client, [answer_with(hello, 4096)], [number])
         os.close(number)
         client.close()
         child.send_signal(signal.SIGCONT)

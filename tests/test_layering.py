@@ -13,13 +13,17 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = [
-    *("error", "layout", "futex", "wait", "ring", "waiting", "outlet", "inlet"),
-    *("descriptor", "event_queue", "platform", "segment", "fork", "socket_file", "handshake"),
+    *("error", "layout", "access", "hello", "futex", "wait", "ring", "waiting", "outlet", "inlet"),
+    *("descriptor", "event_queue", "memory", "sockets", "segment", "ring_segment"),
+    *("fork", "socket_file", "arrangement", "handshake", "listener"),
     *("bus", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),
 ]
-# The handshake is one header and several sources, which share a header of their own; the platform one source a system.
-PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "hello", "listener"}
-PART = dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"platform_linux": "platform", "platform_macos": "platform"}
+# Headers that stand beside the sources, each a part of one in front of them.
+PRIVATE = {"greeting": "handshake", "clients": "listener"}
+PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "greeting"}
+SYSTEMS = {"events": "event_queue", "memory": "memory", "peer": "sockets", "sockets": "sockets"}
+PART = PRIVATE | dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake")
+PART |= {f"{subject}_{system}": part for subject, part in SYSTEMS.items() for system in ("linux", "macos")}
 PACKAGE = [
     {"_errors", "_ids"},
     {"_core", "_dlpack"},
@@ -55,10 +59,10 @@ def test_a_header_includes_only_what_stands_to_its_left(header):
 @needs_sources
 @pytest.mark.parametrize("source", sorted((ROOT / "cxx" / "src").rglob("*.cpp")), ids=lambda path: path.name)
 def test_a_source_includes_its_own_header_and_what_stands_to_its_left(source):
-    used = includes(source) - {"hello"}
     part = PART.get(source.stem, source.stem)
+    used = {PRIVATE.get(each, each) for each in includes(source) - {"macos"}}
     assert part in CORE, "a new part: say where it stands"
-    assert part in used or source.stem == "hello"
+    assert part in used
     assert used <= set(CORE[: CORE.index(part) + 1])
     assert "Python.h" not in source.read_text()
 
@@ -67,10 +71,18 @@ def test_a_source_includes_its_own_header_and_what_stands_to_its_left(source):
 def test_the_ring_never_sees_a_socket_and_the_handshake_never_a_frame():
     ring = (ROOT / "cxx" / "include" / "tachyon" / "ring" / "ring.hpp").read_text()
     assert not re.search(r"#\s*include\s*<(sys/socket|sys/un|poll)\.h>", ring)
-    parts = [f"src/link/{part}.cpp" for part in ("socket_file", *PARTS_OF_THE_HANDSHAKE)]
-    for name in ("include/tachyon/link/handshake.hpp", "src/link/hello.hpp", *parts):
-        text = (ROOT / "cxx" / name).read_text()
-        assert not re.search(r"\b(Producer|Consumer|Frame)\b", text), name
+    link = [*(ROOT / "cxx" / "include" / "tachyon" / "link").iterdir(), *(ROOT / "cxx" / "src" / "link").iterdir()]
+    for path in link:
+        assert not re.search(r"\b(Producer|Consumer|Frame)\b", path.read_text()), path.name
+
+
+@needs_sources
+def test_a_segment_knows_nothing_of_what_stands_in_it_and_of_the_handshake_one_source_does():
+    shm = [*(ROOT / "cxx" / "include" / "tachyon" / "shm").iterdir(), *(ROOT / "cxx" / "src" / "shm").iterdir()]
+    for path in [*shm, *(ROOT / "cxx" / "src" / "platform").iterdir()]:
+        assert not includes(path) & {"layout", "ring", "ring_segment", "arrangement"}, path.name
+    knowing = {path.name for path in (ROOT / "cxx" / "src" / "link").iterdir() if "ring_segment" in includes(path)}
+    assert knowing == {"arrangement.cpp"}
 
 
 # ---- the package -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import socket
 import struct
 
 import pytest
-from strangers import HELLO, dial, gets_through, real_greeting
+from strangers import HELLO, dial, gets_through, greeting, real_greeting, understood
 
 from tachyon import HandshakeError
 
@@ -30,7 +30,7 @@ def http(client):
 
 
 def noise(client):
-    client.sendall(random.Random(1).randbytes(64))
+    client.sendall(random.Random(1).randbytes(HELLO.size))
 
 
 def much_noise(client):
@@ -40,7 +40,7 @@ def much_noise(client):
 
 
 def zeros(client):
-    client.sendall(bytes(64))
+    client.sendall(bytes(HELLO.size))
 
 
 def half_a_greeting(client):
@@ -48,11 +48,19 @@ def half_a_greeting(client):
 
 
 def greeting_of_another_byte_order(client):
-    client.sendall(b"TACHYON\x1a" + struct.pack(">I", 0x01020304) + bytes(52))
+    client.sendall(b"TACHYON\x1a" + struct.pack(">I", 0x01020304) + bytes(HELLO.size - 12))
 
 
 def greeting_of_another_version(client):
-    client.sendall(HELLO.pack(b"TACHYON\x1a", 0x01020304, 0xFFFF, 1, 0, 0, 0, 0, 0, 0, 0, 0))
+    client.sendall(greeting(version=0xFFFF, oldest=0xFFFF, kind=1))
+
+
+def greeting_of_the_version_before(client):
+    """Of 64 bytes, with its kind where we look for the oldest version that it understands."""
+    client.sendall(b"TACHYON\x1a" + struct.pack("=IHH", 0x01020304, 2, 1) + bytes(48))
+    answer = client.recv(64, socket.MSG_WAITALL)
+    assert answer[:12] == b"TACHYON\x1a" + struct.pack("=I", 0x01020304)
+    assert struct.unpack_from("=H", answer, 12) == (3,)  # which it understands, and refuses
 
 
 def pass_descriptors(client, data, count):
@@ -67,11 +75,11 @@ def pass_descriptors(client, data, count):
 
 
 def descriptors_and_noise(client):
-    pass_descriptors(client, b"x" * 64, 1)
+    pass_descriptors(client, b"x" * HELLO.size, 1)
 
 
 def many_descriptors_and_a_greeting(client):
-    pass_descriptors(client, b"TACHYON\x1a" + bytes(56), 100)
+    pass_descriptors(client, b"TACHYON\x1a" + bytes(HELLO.size - 8), 100)
 
 
 STRAYS = [
@@ -85,6 +93,7 @@ STRAYS = [
     half_a_greeting,
     greeting_of_another_byte_order,
     greeting_of_another_version,
+    greeting_of_the_version_before,
     descriptors_and_noise,
     many_descriptors_and_a_greeting,
 ]
@@ -122,29 +131,29 @@ def test_many_silent_clients_are_no_hindrance(path, until, listening):
 
 @pytest.mark.parametrize("at, wrong", [(0, b"T\xc1CHYON\x1a"), (0, bytes(8)), (8, b"\x01\x02\x03\x04")])
 def test_a_greeting_that_is_right_but_for_its_first_words_is_dropped(path, until, listening, at, wrong):
-    greeting = bytearray(real_greeting(path, until))
-    greeting[at : at + len(wrong)] = wrong
+    data = bytearray(real_greeting(path, until))
+    data[at : at + len(wrong)] = wrong
     with dial(path, until) as client:
-        client.sendall(greeting)
-        assert client.recv(64) == b""
+        client.sendall(data)
+        assert client.recv(HELLO.size) == b""
     gets_through(path, listening)
 
 
 @pytest.mark.parametrize("end", ["close", "wrong word"])
 def test_a_client_that_drops_out_at_the_last_step_is_no_hindrance(path, until, listening, end):
-    greeting = real_greeting(path, until)
+    data = real_greeting(path, until)
     with dial(path, until) as client:
-        client.sendall(greeting)
-        answer, numbers, _, _ = socket.recv_fds(client, 64, 4)
-        assert len(answer) == 64
+        client.sendall(data)
+        answer, numbers, _, _ = socket.recv_fds(client, HELLO.size, 4)
+        assert len(answer) == HELLO.size
         assert len(numbers) == 1
         kept = os.fstat(numbers[0]).st_ino
         if end == "wrong word":
             client.sendall(b"X")
     # It may have kept the memory, so whoever comes next has to get other memory.
     with dial(path, until) as second:
-        second.sendall(greeting)
-        _, others, _, _ = socket.recv_fds(second, 64, 4)
+        second.sendall(data)
+        _, others, _, _ = socket.recv_fds(second, HELLO.size, 4)
         assert os.fstat(others[0]).st_ino != kept
     for number in numbers + others:
         os.close(number)
@@ -152,11 +161,11 @@ def test_a_client_that_drops_out_at_the_last_step_is_no_hindrance(path, until, l
 
 
 def test_a_client_of_the_other_kind_is_told_on_both_sides(path, until, listening):
-    greeting = real_greeting(path, until, kind=2)
+    data = real_greeting(path, until, kind=2)
     with dial(path, until) as client:
-        client.sendall(greeting)
-        answer = HELLO.unpack(client.recv(64, socket.MSG_WAITALL))
-        assert answer[6] == 3  # the verdict
+        client.sendall(data)
+        answer = understood(client.recv(HELLO.size, socket.MSG_WAITALL))
+        assert answer["verdict"] == 3
     with pytest.raises(HandshakeError, match=r"RpcBus connected .* where a Bus listens; use the same class") as caught:
         listening.result()
     assert caught.value.errno == errno.EPROTOTYPE

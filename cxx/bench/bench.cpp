@@ -16,6 +16,7 @@
 
 #include "harness.hpp"
 #include "tachyon/bus.hpp"
+#include "tachyon/ring/ring_segment.hpp"
 #include "tachyon/rpc.hpp"
 
 namespace {
@@ -29,7 +30,7 @@ using tachyon::Consumer;
 using tachyon::Frame;
 using tachyon::kNever;
 using tachyon::Producer;
-using tachyon::Segment;
+using tachyon::RingSegment;
 using tachyon::Status;
 
 constexpr std::uint64_t kRing = 1 << 20;
@@ -99,7 +100,7 @@ void receive(Consumer& consumer, std::uint8_t* to) {
 
 Result ring_round_trip(Control& control) {
     constexpr std::size_t kTrips = 400'000;
-    const Segment there = Segment::create(kRing), back = Segment::create(kRing);
+    const RingSegment there = RingSegment::create(kRing), back = RingSegment::create(kRing);
     double value = 0;
     const bench::Placement placement = bench::pair(
         control,
@@ -153,7 +154,7 @@ struct Payload {
 
 template <std::size_t kSize>
 Result ring_one_way(Control& control) {
-    const Segment segment = Segment::create(kRing);
+    const RingSegment segment = RingSegment::create(kRing);
     return one_way(
         control, kSize < 100 ? 10'000'000 : 2'000'000,
         [&] {
@@ -326,7 +327,7 @@ Result bus_one_way(Control& control) {
 
 // Each side sleeps in the kernel for every message.
 struct Sleeper {
-    explicit Sleeper(const Segment& out, const Segment& in)
+    explicit Sleeper(const RingSegment& out, const RingSegment& in)
         : producer(out.ring(barrier())), consumer(in.ring(barrier())), parked(in.header()->consumer_parked) {}
 
     void send(const void* data, std::uint32_t size) {
@@ -348,7 +349,7 @@ struct Sleeper {
 
 Result parked_round_trip(Control& control) {
     constexpr std::size_t kTrips = 20'000;
-    const Segment there = Segment::create(kRing), back = Segment::create(kRing);
+    const RingSegment there = RingSegment::create(kRing), back = RingSegment::create(kRing);
     double value = 0;
     const bench::Placement placement = bench::pair(
         control,

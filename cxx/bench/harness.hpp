@@ -20,7 +20,7 @@
 #include <new>
 #include <vector>
 
-#include "tachyon/shm/segment.hpp"
+#include "tachyon/ring/ring_segment.hpp"
 #include "tachyon/wait/wait.hpp"
 
 namespace bench {

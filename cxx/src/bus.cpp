@@ -15,7 +15,10 @@ std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions&
 }
 
 std::unique_ptr<Bus> Bus::adopt(Established established) {
-    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
+    return set_up([&] {
+        return std::make_unique<Bus>(std::move(established.connection),
+                                     RingSegment(std::move(established.segments.front())));
+    });
 }
 
 namespace {
@@ -26,7 +29,7 @@ Doorbell doorbell_of(Connection* connection) {
 
 }  // namespace
 
-Bus::Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer)
+Bus::Bus(std::shared_ptr<Connection> connection, RingSegment segment, Side producer)
     : connection_(std::move(connection)),
       segment_(std::move(segment)),
       peer_pid_(connection_->peer_pid()),

@@ -1,5 +1,6 @@
 #include "tachyon/error.hpp"
 
+#include <cerrno>
 #include <cstring>
 
 namespace tachyon {
@@ -17,6 +18,10 @@ void fail_memory(int error_number, std::uint64_t bytes, const std::string& doing
     throw SetupError(SetupFailure::memory, error_number,
                      "cannot get " + std::to_string(bytes) + " bytes of shared memory (" + doing + ": " +
                          std::strerror(error_number) + "); use a smaller capacity or free some memory");
+}
+
+void fail_out_of_memory() {
+    throw SetupError(SetupFailure::memory, ENOMEM, "this process has no memory left; free some");
 }
 
 }  // namespace tachyon

@@ -7,11 +7,16 @@
 namespace tachyon {
 
 RpcRings adopt_rpc(Established established) {
-    const auto connection = std::make_shared<Connection>(std::move(established.connection));
-    RpcRings rings;
-    rings.calls = std::make_unique<Bus>(connection, std::move(established.segments[0]), Side::connector);
-    rings.replies = std::make_unique<Bus>(connection, std::move(established.segments[1]), Side::listener);
-    return rings;
+    return set_up([&] {
+        const auto connection = std::make_shared<Connection>(std::move(established.connection));
+        const auto ring = [&](std::size_t index, Side producer) {
+            return std::make_unique<Bus>(connection, RingSegment(std::move(established.segments[index])), producer);
+        };
+        RpcRings rings;
+        rings.calls = ring(0, Side::connector);
+        rings.replies = ring(1, Side::listener);
+        return rings;
+    });
 }
 
 RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interrupt& interrupt) {
@@ -21,7 +26,6 @@ RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interr
 
 RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Interrupt& interrupt) {
     options.kind = Kind::rpc;
-    options.segments = 2;
     return adopt_rpc(connect(path, options, interrupt));
 }
 

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <ctime>
 
-#include "platform.hpp"
+#include "platform/sockets.hpp"
 #include "tachyon/error.hpp"
 
 namespace tachyon {

@@ -10,8 +10,8 @@
 
 #include "catch.hpp"
 #include "support.hpp"
-#include "tachyon/link/handshake.hpp"
 #include "tachyon/link/socket_file.hpp"
+#include "tachyon/listener.hpp"
 #include "tachyon/wait_set.hpp"
 
 using namespace tachyon;
@@ -204,9 +204,9 @@ struct Halfway {
               Hello hello{};
               TACHYON_CHILD_CHECK(::recv(client.get(), &hello, sizeof hello, MSG_WAITALL) == sizeof hello);
               if (offers) {
-                  const Segment segment = Segment::create(kCapacity);
+                  const RingSegment segment = RingSegment::create(kCapacity);
                   hello.segments = 1;
-                  hello.capacity[0] = kCapacity;
+                  hello.offers[0] = {kHeaderBytes + kCapacity, kCapacity, 2, 0};  // to read and write
                   iovec part{&hello, sizeof hello};
                   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
                   msghdr message{};
@@ -351,7 +351,8 @@ TEST_CASE("where no pidfd is to be had a wait set notices the death that an heir
         });
         TACHYON_CHILD_CHECK(forbid_pidfds());
         Established mine = listen(folder.file(), listen_options(kCapacity));
-        Bus bus(std::make_shared<Connection>(std::move(mine.connection)), std::move(mine.segments[0]), Side::connector);
+        Bus bus(std::make_shared<Connection>(std::move(mine.connection)), RingSegment(std::move(mine.segments[0])),
+                Side::connector);
         WaitSet set;
         set.add(7, bus);
         TACHYON_CHILD_CHECK(eventually([&] { return *heirs == 1; }));

@@ -32,7 +32,8 @@ constexpr std::uint64_t kCapacities[] = {64, 128, 1024, 16384, 1 << 20};
 // The bus with the barrier of this round: the handshake would always agree on the better one.
 std::unique_ptr<Bus> with_barrier(Established established, Barrier barrier) {
     established.connection.set_barrier(barrier);
-    return std::make_unique<Bus>(std::move(established.connection), std::move(established.segments.front()));
+    return std::make_unique<Bus>(std::move(established.connection),
+                                 RingSegment(std::move(established.segments.front())));
 }
 
 Status produce(Bus& bus, Tally& tally, Random& random, std::uint64_t most) {

@@ -53,8 +53,8 @@ struct HalfBus {
         REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) == 0);
         Descriptor near(sockets[0]);
         socket = Descriptor(sockets[1]);
-        Segment ours = Segment::create(capacity);
-        memory = Segment::attach(Descriptor(::fcntl(ours.descriptor(), F_DUPFD_CLOEXEC, 0)), capacity);
+        RingSegment ours = RingSegment::create(capacity);
+        memory = RingSegment::attach(Descriptor(::fcntl(ours.descriptor(), F_DUPFD_CLOEXEC, 0)), capacity);
         ours.close_descriptor();
         memory.close_descriptor();
         header = memory.header();
@@ -64,7 +64,7 @@ struct HalfBus {
     void die() { socket.reset(); }
 
     Descriptor socket;
-    Segment memory;
+    RingSegment memory;
     SegmentHeader* header = nullptr;
     std::uint8_t* data = nullptr;
     std::unique_ptr<Bus> bus;

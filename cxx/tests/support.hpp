@@ -34,7 +34,7 @@
 #include "tachyon/bus.hpp"
 #include "tachyon/link/handshake.hpp"
 #include "tachyon/ring/ring.hpp"
-#include "tachyon/shm/segment.hpp"
+#include "tachyon/ring/ring_segment.hpp"
 #include "tachyon/wait/wait.hpp"
 
 // ThreadSanitizer sees one process and one mapping of a memory, and what it makes of a fork is undefined. Tests that fork are
@@ -320,8 +320,8 @@ inline BusPair make_pair(std::uint64_t capacity, Barrier barrier = Barrier::lock
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0)
         throw std::runtime_error("socketpair");
     Descriptor near(sockets[0]), far(sockets[1]);
-    Segment ours = Segment::create(capacity);
-    Segment theirs = Segment::attach(Descriptor(::fcntl(ours.descriptor(), F_DUPFD_CLOEXEC, 0)), capacity);
+    RingSegment ours = RingSegment::create(capacity);
+    RingSegment theirs = RingSegment::attach(Descriptor(::fcntl(ours.descriptor(), F_DUPFD_CLOEXEC, 0)), capacity);
     ours.close_descriptor();
     theirs.close_descriptor();
     if (barrier == Barrier::membarrier && !register_membarrier()) throw std::runtime_error("no membarrier here");

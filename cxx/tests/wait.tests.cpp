@@ -176,8 +176,8 @@ TEST_CASE("one wake ends the sleep of everybody on the word") {
 
 // Two mappings of one memory stand for two processes: a private futex would be keyed by the address.
 TEST_CASE("a wake reaches a sleeper that knows the word under another address") {
-    Segment ours = Segment::create(64);
-    Segment theirs = Segment::attach(Descriptor(::fcntl(ours.descriptor(), F_DUPFD_CLOEXEC, 0)), 64);
+    RingSegment ours = RingSegment::create(64);
+    RingSegment theirs = RingSegment::attach(Descriptor(::fcntl(ours.descriptor(), F_DUPFD_CLOEXEC, 0)), 64);
     auto& parked = ours.header()->consumer_parked;
     std::atomic<bool> done{false};
     std::thread sleeper([&] {

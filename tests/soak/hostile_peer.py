@@ -151,7 +151,7 @@ class Campaign:
                 with raw.dial(f"{self.folder}/{path}") as client:
                     numbers = odd_descriptors(self.greeting, source, 0, 4096)
                     try:
-                        hello = mutated_hello(self.greeting, source, rpc, 4096)
+                        hello = mutated_hello(self.greeting, source, rpc, None)
                         socket.send_fds(client, [hello], numbers[:200])
                     finally:
                         for number in numbers:

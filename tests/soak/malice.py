@@ -63,15 +63,22 @@ def fill(peer: Peer, source: random.Random, which: int = 0) -> None:
         peer.word(memory, "producer_side", source.choice([1, 2]))
 
 
-def mutated_hello(greeting: Greeting, source: random.Random, rpc: bool, capacity: int) -> bytes:
+def mutated_hello(greeting: Greeting, source: random.Random, rpc: bool, capacity: int | None) -> bytes:
+    """A listener's; a connector's where no capacity is offered."""
     hello = greeting.of(rpc)
-    put(hello, "segments", 1 + rpc)
-    put(hello, "capacity", capacity)
-    put(hello, "capacity", capacity, 1)
+    if capacity is None:
+        capacity = 4096
+    else:
+        put(hello, "segments", 1 + rpc)
+        for i in range(1 + rpc):
+            raw.put_offer(hello, i, capacity)
     for _ in range(source.choice([0, 1, 1, 3])):
         name = source.choice(list(raw.HELLO))
-        if name in ("magic", "reserved"):
+        if name == "magic":
             hello[source.randrange(len(hello))] ^= 1 << source.randrange(8)
+        elif name == "offers":
+            field = source.choice(list(raw.OFFER))
+            raw.put_offer(hello, source.randrange(8), capacity, **{field: wild(source, capacity)})
         else:
             put(hello, name, wild(source, capacity))
     data = bytes(hello)

@@ -1,4 +1,4 @@
-"""The protocol by hand, for peers that follow it until they do not. Numbers are of layout.hpp and a real greeting."""
+"""The protocol by hand, for peers that follow it until they do not. Numbers are of the headers and a real greeting."""
 
 from __future__ import annotations
 
@@ -14,28 +14,39 @@ import struct
 import time
 from pathlib import Path
 
-LAYOUT = Path(__file__).resolve().parents[2] / "cxx/include/tachyon/ring/layout.hpp"
-FIELD = {"magic": "8s", "byte_order": "I", "version": "H", "kind": "H", "capacity": "Q"}  # the others: I
+INCLUDE = Path(__file__).resolve().parents[2] / "cxx/include/tachyon"
+LAYOUT, GREETING = (INCLUDE / part for part in ("ring/layout.hpp", "link/hello.hpp"))
+FIELD = dict.fromkeys(("version", "oldest", "kind", "arrangement"), "H")  # the others: I
 PATIENCE = 3.0
 READY = b"R"
 LINE, HEAD = 64, 16
 PADDING = 0xFFFFFFFF
 
 
-def offsets(structure: str) -> dict[str, int]:
-    found = re.findall(rf"offsetof\({structure}, (\w+)\) == (\d+)", LAYOUT.read_text())
+def offsets(header: Path, structure: str) -> dict[str, int]:
+    found = re.findall(rf"offsetof\({structure}, (\w+)\) == (\d+)", header.read_text())
     return {name: int(offset) for name, offset in found}
 
 
-HELLO, HEADER = offsets("Hello"), offsets("SegmentHeader")
-HELLO_BYTES = int(re.findall(r"sizeof\(Hello\) == (\d+)", LAYOUT.read_text())[0])
+HELLO, OFFER, HEADER = offsets(GREETING, "Hello"), offsets(GREETING, "SegmentOffer"), offsets(LAYOUT, "SegmentHeader")
+HELLO_BYTES, OFFER_BYTES = (
+    int(re.findall(rf"sizeof\({name}\) == (\d+)", GREETING.read_text())[0]) for name in ("Hello", "SegmentOffer")
+)
+READ_WRITE = 2
 PAGE = int(re.findall(r"kHeaderBytes = (\d+)", LAYOUT.read_text())[0])
 
 
-def put(hello: bytearray, name: str, value: int, index: int = 0) -> None:
+def put(hello: bytearray, name: str, value: int) -> None:
     form = "=" + FIELD.get(name, "I")
-    value &= (1 << 8 * struct.calcsize(form)) - 1
-    struct.pack_into(form, hello, HELLO[name] + index * struct.calcsize(form), value)
+    struct.pack_into(form, hello, HELLO[name], value & ((1 << 8 * struct.calcsize(form)) - 1))
+
+
+def put_offer(hello: bytearray, index: int, capacity: int, **changes: int) -> None:
+    fields = {"bytes": PAGE + capacity, "capacity": capacity, "access": READ_WRITE} | changes
+    for name, value in fields.items():
+        form = "=Q" if name in ("bytes", "capacity") else "=I"
+        at = HELLO["offers"] + index * OFFER_BYTES + OFFER[name]
+        struct.pack_into(form, hello, at, value & ((1 << 8 * struct.calcsize(form)) - 1))
 
 
 RESERVED = 128 << 20  # bytes; memory beyond that is offered without being there
@@ -48,7 +59,9 @@ class Greeting:
         hello = bytearray(HELLO_BYTES)
         hello[:8] = b"TACHYON\x1a"
         put(hello, "byte_order", 0x01020304)
-        put(hello, "version", 0xFFFF)
+        for name in ("version", "oldest"):  # so that it says at once what it would have
+            put(hello, name, 0xFFFF)
+        put(hello, "bytes", HELLO_BYTES)
         with dial(path) as probe:
             probe.sendall(hello)
             self.hello = bytearray(probe.recv(HELLO_BYTES, socket.MSG_WAITALL))
@@ -132,7 +145,7 @@ def shake_as_listener(server: socket.socket, greeting: Greeting, rpc: bool, capa
     put(hello, "segments", count)
     numbers = [greeting.segment(capacity) for _ in range(count)]
     for i in range(count):
-        put(hello, "capacity", capacity, i)
+        put_offer(hello, i, capacity)
     socket.send_fds(client, [bytes(hello)], numbers)
     client.recv(1)
     client.sendall(READY)

@@ -25,7 +25,7 @@
 #include "tachyon/port/outlet.hpp"
 #include "tachyon/port/waiting.hpp"
 #include "tachyon/ring/ring.hpp"
-#include "tachyon/shm/segment.hpp"
+#include "tachyon/ring/ring_segment.hpp"
 #include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
@@ -54,10 +54,10 @@ class Bus final : public Outlet, public Inlet {
     // Of what a Listener of Kind::bus accepted.
     static std::unique_ptr<Bus> adopt(Established established);
 
-    Bus(Connection connection, Segment segment)
+    Bus(Connection connection, RingSegment segment)
         : Bus(std::make_shared<Connection>(std::move(connection)), std::move(segment)) {}
     // A ring with fixed roles where `producer` says who sends; several may share one connection.
-    Bus(std::shared_ptr<Connection> connection, Segment segment, Side producer = Side::undecided);
+    Bus(std::shared_ptr<Connection> connection, RingSegment segment, Side producer = Side::undecided);
     Bus(const Bus&) = delete;
     Bus& operator=(const Bus&) = delete;
     ~Bus();  // closes; where an exception is on its way through, as End::aborted
@@ -363,7 +363,7 @@ class Bus final : public Outlet, public Inlet {
     void disown() noexcept;  // in a forked child
 
     std::shared_ptr<Connection> connection_;
-    Segment segment_;
+    RingSegment segment_;
     pid_t peer_pid_;
     Barrier barrier_;
     Side side_;

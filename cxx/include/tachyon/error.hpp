@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -70,5 +71,16 @@ class SetupError : public std::runtime_error {
 // The handshake fails for want of a descriptor; `doing` is what could not be done.
 [[noreturn]] void fail_descriptor(int error_number, const std::string& doing);
 [[noreturn]] void fail_memory(int error_number, std::uint64_t bytes, const std::string& doing);
+[[noreturn]] void fail_out_of_memory();
+
+// Set-up throws SetupError and nothing else: that this process has no memory for its own records is said like everything else.
+template <class Call>
+auto set_up(Call call) -> decltype(call()) {
+    try {
+        return call();
+    } catch (const std::bad_alloc&) {
+        fail_out_of_memory();
+    }
+}
 
 }  // namespace tachyon

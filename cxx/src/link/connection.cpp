@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "platform.hpp"
+#include "platform/sockets.hpp"
 #include "tachyon/link/handshake.hpp"
 
 namespace tachyon {

@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "platform.hpp"
+#include "platform/sockets.hpp"
 #include "tachyon/error.hpp"
 #include "tachyon/wait/wait.hpp"
 

@@ -4,26 +4,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <new>
 #include <string>
 #include <utility>
 
-#include "platform.hpp"
+#include "platform/memory.hpp"
 #include "tachyon/error.hpp"
 
 namespace tachyon {
-namespace {
 
-[[noreturn]] void refuse(const std::string& why) { fail_handshake(EPROTO, "the peer's segment was refused: " + why); }
-
-}  // namespace
-
-void check_capacity(std::uint64_t capacity) {
-    if (is_valid_capacity(capacity)) return;
-    throw SetupError(SetupFailure::capacity, EINVAL,
-                     "capacity must be a power of two between " + std::to_string(kMinCapacity) + " and " +
-                         std::to_string(kMaxCapacity) + " bytes, not " + std::to_string(capacity));
-}
+void refuse_segment(const std::string& why) { fail_handshake(EPROTO, "the peer's segment was refused: " + why); }
 
 void Patience::check() const {
     if (interrupt()) throw SetupError(SetupFailure::interrupted, EINTR, "interrupted");
@@ -47,74 +36,75 @@ void in_pieces(std::uint64_t bytes, const Patience& patience, Each each) {
 
 }  // namespace
 
-Segment Segment::create(std::uint64_t capacity, const Patience& patience) {
-    check_capacity(capacity);
+Segment Segment::create(std::uint64_t bytes, const Patience& patience) {
     Segment segment;
-    segment.capacity_ = capacity;
-    segment.descriptor_ = make_shared_memory(segment.bytes());
-    segment.mapping_ = map_shared_memory(segment.descriptor(), segment.bytes());
+    segment.bytes_ = bytes;
+    segment.descriptor_ = make_shared_memory(bytes);
+    segment.mapping_ = map_shared_memory(segment.descriptor(), bytes, Access::read_write);
     auto* const memory = static_cast<std::uint8_t*>(segment.mapping_);
-    in_pieces(segment.bytes(), patience, [&](std::uint64_t begin, std::uint64_t size) {
-        reserve_memory(segment.descriptor(), begin, size, segment.bytes());
-        populate_memory(memory + begin, size);
+    in_pieces(bytes, patience, [&](std::uint64_t begin, std::uint64_t size) {
+        reserve_memory(segment.descriptor(), begin, size, bytes);
+        populate_memory(memory + begin, size, Access::read_write);
     });
-    auto* const header = new (segment.mapping_) SegmentHeader{};
-    header->magic = kSegmentMagic;
-    header->version = kProtocolVersion;
-    header->header_bytes = kHeaderBytes;
-    header->capacity = capacity;
     return segment;
 }
 
-Segment Segment::attach(Descriptor descriptor, std::uint64_t capacity, const Patience& patience) {
-    if (!is_valid_capacity(capacity)) refuse("capacity " + std::to_string(capacity));
+Segment Segment::attach(Descriptor descriptor, std::uint64_t bytes, Access access) {
     Segment segment;
-    segment.capacity_ = capacity;
+    segment.bytes_ = bytes;
+    segment.access_ = access;
     segment.descriptor_ = std::move(descriptor);
-    const auto look = [&] {
-        if (const std::string why = refusal_of_memory(segment.descriptor(), segment.bytes()); !why.empty()) refuse(why);
-        // A number of its own, because a listener that drops a client takes the memory back: the client has to tell the two.
-        if (const std::uint64_t missing = unreserved_memory(segment.descriptor(), segment.bytes()); missing != 0) {
-            fail_handshake(ENODATA, "the peer's segment was refused: of its " + std::to_string(segment.bytes()) +
-                                        " bytes the listener has not reserved " + std::to_string(missing));
-        }
-    };
-    look();
-    segment.mapping_ = map_shared_memory(segment.descriptor(), segment.bytes());
-    const SegmentHeader* const header = segment.header();
-    if (header->magic != kSegmentMagic || header->version != kProtocolVersion || header->header_bytes != kHeaderBytes ||
-        header->capacity != capacity) {
-        refuse("its header page does not say what the handshake said");
-    }
-    auto* const memory = static_cast<std::uint8_t*>(segment.mapping_);
-    in_pieces(segment.bytes(), patience, [&](std::uint64_t begin, std::uint64_t size) {
-        look();  // the peer may give memory back at any time: then it must not become ours to pay for
-        populate_memory(memory + begin, size);
-    });
+    segment.check();
+    segment.mapping_ = map_shared_memory(segment.descriptor(), bytes, access);
     return segment;
+}
+
+void Segment::check() const {
+    if (const std::string why = refusal_of_memory(descriptor(), bytes_, access_); !why.empty()) refuse_segment(why);
+    // A number of its own, because a listener that drops a client takes the memory back: the client has to tell the two.
+    if (const std::uint64_t missing = unreserved_memory(descriptor(), bytes_); missing != 0) {
+        fail_handshake(ENODATA, "the peer's segment was refused: of its " + std::to_string(bytes_) +
+                                    " bytes the listener has not reserved " + std::to_string(missing));
+    }
+}
+
+void Segment::populate(const Patience& patience) const {
+    auto* const memory = static_cast<std::uint8_t*>(mapping_);
+    in_pieces(bytes_, patience, [&](std::uint64_t begin, std::uint64_t size) {
+        check();  // the peer may give memory back at any time: then it must not become ours to pay for
+        populate_memory(memory + begin, size, access_);
+    });
+}
+
+Descriptor Segment::share_to_read() const { return share_memory_to_read(descriptor(), bytes_); }
+
+void Segment::discard_from(std::uint64_t begin) const noexcept {
+    if (begin < bytes_) discard_memory(descriptor(), begin, bytes_ - begin);
 }
 
 void Segment::unmap() noexcept {
-    if (mapping_ != nullptr) ::munmap(std::exchange(mapping_, nullptr), bytes());
+    if (mapping_ != nullptr) ::munmap(std::exchange(mapping_, nullptr), bytes_);
 }
 
 Segment::Segment(Segment&& other) noexcept
     : descriptor_(std::move(other.descriptor_)),
       mapping_(std::exchange(other.mapping_, nullptr)),
-      capacity_(std::exchange(other.capacity_, 0)) {}
+      bytes_(std::exchange(other.bytes_, 0)),
+      access_(other.access_) {}
 
 Segment& Segment::operator=(Segment&& other) noexcept {
     if (this != &other) {
         unmap();
         descriptor_ = std::move(other.descriptor_);
         mapping_ = std::exchange(other.mapping_, nullptr);
-        capacity_ = std::exchange(other.capacity_, 0);
+        bytes_ = std::exchange(other.bytes_, 0);
+        access_ = other.access_;
     }
     return *this;
 }
 
 Segment::~Segment() { unmap(); }
 
-int Segment::bind_to_node(unsigned node) const noexcept { return bind_memory_to_node(mapping_, bytes(), node); }
+int Segment::bind_to_node(unsigned node) const noexcept { return bind_memory_to_node(mapping_, bytes_, node); }
 
 }  // namespace tachyon

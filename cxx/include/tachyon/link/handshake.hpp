@@ -1,7 +1,7 @@
 // Purpose: bring two processes together over a UNIX stream socket: find each other at a path, check who the other is and that
 //   both mean the same thing, pass the segments' descriptors, and keep the socket as the notice of the peer's end.
-// Threads: listen, Listeners and connect may run in any number of threads at once, each for itself; they block, in slices of at most
-//   50 ms between which Interrupt is asked. A Connection belongs to one thread, except that hung_up() may be called by any.
+// Threads: listen and connect may run in any number of threads at once, each for itself; they block, in slices of at most 50 ms
+//   between which Interrupt is asked. A Connection belongs to one thread, except that hung_up() may be called by any.
 // Lifetime: the Connection must live as long as one wants to know about the peer; the segments do not need it.
 // Ordering: none; nothing here touches a ring.
 //
@@ -20,14 +20,14 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "tachyon/link/event_queue.hpp"
+#include "tachyon/link/arrangement.hpp"
+#include "tachyon/link/descriptor.hpp"
 #include "tachyon/link/fork.hpp"
-#include "tachyon/link/socket_file.hpp"
+#include "tachyon/link/hello.hpp"
 #include "tachyon/ring/layout.hpp"
 #include "tachyon/shm/segment.hpp"
 #include "tachyon/wait/wait.hpp"
@@ -78,7 +78,8 @@ class Connection {
 
 struct Established {
     Connection connection;
-    std::vector<Segment> segments;
+    std::vector<Segment> segments;  // arranged by the listener, checked by the connector
+    std::string schema;             // what the peer said of their contents
 };
 
 struct ListenOptions {
@@ -86,91 +87,21 @@ struct ListenOptions {
     std::vector<std::uint64_t> capacities;  // one per segment
     std::uint64_t deadline = kNever;        // of listen(); now_ns() scale
     mode_t mode = 0600;                     // of the socket file; with any group or other bit, other users are let in
+    const Arrangement* arrangement = nullptr;  // of a kind that arrangement_of() does not know
+    std::string schema;                        // what is said of the contents, up to what the arrangement allows
 };
 
 struct ConnectOptions {
     Kind kind = Kind::bus;
-    std::size_t segments = 1;
-    std::uint64_t deadline = 0;               // 0: try once. Later than now: wait for a listener to appear
-    std::optional<uid_t> uid = std::nullopt;  // who the listener must be; default: our own effective user, or root
-    std::uint64_t max_capacity = std::uint64_t{1} << 30;  // of each ring; a listener that offers more is refused
-};
-
-// Listens at a path and completes the handshake with one client after another. A client that says nothing, or the wrong thing,
-// is dropped; all of them may take their time side by side. One thread at a time. In a forked child: closed.
-//
-// What is scarce is shared out by process, as the kernel tells it (those in PID namespaces that we cannot see count as one).
-// There are 128 places in the handshake: when they are taken, the process that holds most of them loses one of those that have
-// had 0.1 s, silent ones first; of silent ones no more than 64 are kept longer than that. Eight clients may hold memory that is
-// not yet theirs, six of them of one process; when more ask, a process that has two more than theirs gives up one that has had
-// 0.1 s, and 2 s per GiB. So a process that stalls as often and as long as it likes delays others by some tenths of a second,
-// and by what reserving the memory of its clients takes. Eight processes that do can keep everybody out for as long as they go on.
-class Listener {
-  public:
-    // Reserves the memory for the first client, then makes the socket file, which goes with the Listener. SetupError.
-    Listener(const std::string& path, ListenOptions options, const Interrupt& interrupt = {});
-    Listener(const Listener&) = delete;
-    Listener& operator=(const Listener&) = delete;
-    ~Listener();
-
-    // Waits for the next client to complete the handshake, until `deadline`. SetupError: timed_out, interrupted; handshake or
-    // memory where there are no descriptors or no memory for one more client, after which one may go on. Memory that is being
-    // reserved when the time is over is given back, and that client goes on waiting: who calls again and again with less time
-    // than that takes lets nobody in.
-    Established accept(std::uint64_t deadline, const Interrupt& interrupt = {});
-    // Without waiting for anybody: what can be done now, up to one client's worth of memory, which at a GiB takes a second or so
-    // and is not cut short. SetupError as accept.
-    std::optional<Established> try_accept();
-    // Readable, for poll and its like, when try_accept may get any further, be it because a client's time is over.
-    [[nodiscard]] int descriptor() const noexcept { return events_.descriptor(); }
-
-    [[nodiscard]] bool forked() const noexcept { return file_ && file_->forked(); }
-
-  private:
-    friend Established listen(const std::string&, const ListenOptions&, const Interrupt&);
-    enum class Clients : bool { one, many };
-    struct Client;
-    Listener(std::string path, ListenOptions options, Clients clients, const Interrupt& interrupt);
-
-    enum class Victims : bool { silent, any };
-
-    [[nodiscard]] std::vector<Segment> make_segments(const Patience& patience) const;
-    std::optional<Established> advance(const Patience& patience);
-    void watch(int descriptor);
-    void watch_file(bool wanted) noexcept;
-    void expect_more() noexcept;
-    void drop(const Client& client) noexcept;
-    void drop_late() noexcept;
-    [[nodiscard]] std::size_t places_of(pid_t process) const noexcept;
-    [[nodiscard]] const Client* find_victim(Victims victims, std::uint64_t time) const noexcept;
-    bool evict(Victims victims, std::uint64_t time) noexcept;
-    void accept_all();
-    bool step(Client& client);
-    void greet(Client& client);
-    [[nodiscard]] std::size_t offers_to(pid_t process) const noexcept;
-    [[nodiscard]] Client* next_to_offer() const noexcept;
-    [[nodiscard]] const Client* find_stalled(std::size_t offers) const noexcept;
-    [[nodiscard]] bool make_room_for_offer(const Client& client) noexcept;
-    void offer_next(const Patience& patience);
-    void reject(const Client& client, Verdict verdict) const;
-    Established finish(Client& client);
-    [[nodiscard]] std::uint64_t next_deadline() const noexcept;
-
-    const std::string path_;
-    const ListenOptions options_;
-    const bool once_;
-    const bool membarrier_;
-    std::vector<Segment> spare_;  // for the next client
-    std::unique_ptr<SocketFile> file_;
-    EventQueue events_;
-    bool watching_file_ = false;
-    bool offered_ = false;                          // in this round: there may be more to offer
-    std::uint64_t now_ = 0;                         // when this round began
-    std::vector<std::unique_ptr<Client>> clients_;  // oldest first
+    std::uint64_t deadline = 0;  // 0: try once. Later than now: wait for a listener to appear
+    std::optional<uid_t> uid = std::nullopt;    // who the listener must be; default: our own effective user, or root
+    std::uint64_t max_capacity = std::uint64_t{1} << 30;  // of each segment; a listener that offers more is refused
+    const Arrangement* arrangement = nullptr;             // as above
+    std::string schema = {};
 };
 
 // One client, then no more: a pair that finds a Bus where an RpcBus listens, or the other way round, is told so on both sides.
-// The socket file is gone when this returns or throws. options.deadline is when to give up.
+// The socket file is gone when this returns or throws. options.deadline is when to give up. For many clients: Listener.
 Established listen(const std::string& path, const ListenOptions& options, const Interrupt& interrupt = {});
 
 Established connect(const std::string& path, const ConnectOptions& options, const Interrupt& interrupt = {});

@@ -1,4 +1,4 @@
-// Purpose: every byte that two processes share, in the segment and on the handshake socket, with its size and offset.
+// Purpose: every byte that two processes share in a segment, with its size and offset.
 // Threads: constants and plain structs. Lifetime: a SegmentHeader lives exactly as long as the mapping it stands in.
 // Ordering: none here; ring.hpp and wait.hpp state theirs. docs/protocol.md is this file in prose.
 //
@@ -13,7 +13,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
 namespace tachyon {
 
@@ -88,50 +87,6 @@ static_assert(offsetof(SegmentHeader, producer_side) == 512);
 static_assert(offsetof(SegmentHeader, listener_closed) == 516);
 static_assert(offsetof(SegmentHeader, connector_closed) == 520);
 static_assert(sizeof(SegmentHeader) <= kHeaderBytes);
-
-// ---- the handshake -----------------------------------------------------------------------------------------------------
-
-inline constexpr char kHelloMagic[8] = {'T', 'A', 'C', 'H', 'Y', 'O', 'N', '\x1a'};
-inline constexpr std::uint32_t kByteOrder = 0x01020304u;
-inline constexpr std::uint32_t kAbilityMembarrier =
-    1;  // this process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED
-inline constexpr std::size_t kMaxSegments = 2;
-inline constexpr std::string_view kConnectorName{"\0tachyon-1-", 11};  // begins the abstract address of who connects
-inline constexpr char kReady = 'R';
-inline constexpr char kRing = 'B';  // to a peer that is parked on its socket
-
-enum class Kind : std::uint16_t { bus = 1, rpc = 2 };
-enum class Verdict : std::uint32_t {
-    accepted = 0,
-    wrong_version = 1,
-    wrong_layout = 2,
-    wrong_kind = 3,
-    wrong_user = 4
-};
-
-// Both sides send one, the connector first. Descriptors of the segments ride on the listener's, if its verdict is accepted.
-struct Hello {
-    char magic[8];
-    std::uint32_t byte_order;
-    std::uint16_t version;
-    std::uint16_t kind;
-    std::uint32_t layout_hash;
-    std::uint32_t abilities;
-    std::uint32_t verdict;                 // listener only
-    std::uint32_t segments;                // listener only: how many descriptors
-    std::uint64_t capacity[kMaxSegments];  // listener only
-    std::uint64_t reserved[2];             // 0
-};
-static_assert(offsetof(Hello, byte_order) == 8);
-static_assert(offsetof(Hello, version) == 12);
-static_assert(offsetof(Hello, kind) == 14);
-static_assert(offsetof(Hello, layout_hash) == 16);
-static_assert(offsetof(Hello, abilities) == 20);
-static_assert(offsetof(Hello, verdict) == 24);
-static_assert(offsetof(Hello, segments) == 28);
-static_assert(offsetof(Hello, capacity) == 32);
-static_assert(offsetof(Hello, reserved) == 48);
-static_assert(sizeof(Hello) == 64);
 
 // FNV-1a over everything above that a peer must agree with.
 constexpr std::uint32_t layout_hash() noexcept {

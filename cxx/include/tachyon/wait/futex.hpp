@@ -1,5 +1,5 @@
 // Purpose: what the ring asks of the kernel: to sleep on a word in shared memory, to wake who sleeps there, and a barrier in every
-//   running thread of the peer. Header-only, like the ring. The rest of what differs between systems is cxx/src/platform.hpp.
+//   running thread of the peer. Header-only, like the ring. The rest of what differs between systems is cxx/src/platform/.
 // Threads: any. Lifetime: the word stays mapped during a call. Ordering: none but what is said at membarrier().
 //
 // Linux: futex(2) and membarrier(2). macOS: __ulock_wait2 and __ulock_wake, which every release since 11 has and its own C++

@@ -4,11 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
-#include "tachyon/link/handshake.hpp"
-#include "tachyon/ring/layout.hpp"
-#include "tachyon/shm/segment.hpp"
+#include "tachyon/link/arrangement.hpp"
+#include "tachyon/link/descriptor.hpp"
+#include "tachyon/link/hello.hpp"
 #include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
@@ -21,36 +24,57 @@ constexpr std::uint64_t kPatiencePerGiB = 2000 * kMillisecond;  // more, while t
 int poll_timeout(std::uint64_t until);
 
 const char* kind_name(std::uint16_t kind);
-Hello make_hello(Kind kind, bool membarrier);
+
+// SetupError (handshake): more than this kind says.
+Hello make_hello(const Arrangement& arrangement, bool membarrier, std::string_view schema);
+
 bool is_ours(const Hello& hello);
-Verdict judge(const Hello& hello, Kind kind);
+// By what is the same in every version: wrong_version, wrong_layout, or accepted. Only then the rest means anything.
+Verdict judge_prefix(const Hello& hello);
+// Of a hello that is ours.
+Verdict judge(const Hello& hello, const Arrangement& arrangement);
+// Does a connector's say nothing that only a listener says?
+bool is_request(const Hello& hello);
+// Is nothing offered beyond the segments that there are?
+bool is_offer(const Hello& hello);
 Barrier agreed_barrier(bool ours, const Hello& theirs);
 
 // Both fit into the empty buffer of a fresh socket, so they never wait. False: the peer is gone.
-bool send_hello(int socket, const Hello& hello, const std::vector<Segment>& segments);
+bool send_hello(int socket, const Hello& hello, std::string_view schema, std::span<const int> descriptors = {});
 bool send_ready(int socket);
 
-// Reads one Hello, and the descriptors that come with it, in however many pieces it arrives.
+// Reads one Hello, and the descriptors that come with it, in however many pieces it arrives. Of one in a version or layout that we
+// do not know it reads the prefix only: the rest could be anything.
 class HelloReader {
   public:
-    explicit HelloReader(std::size_t descriptors) : expected_(descriptors) {}
+    explicit HelloReader(std::size_t descriptors, std::size_t schema) : expected_(descriptors), max_schema_(schema) {}
 
     enum class Progress { more, complete, failed };
     Progress advance(int socket);
 
     [[nodiscard]] const Hello& hello() const { return hello_; }
+    [[nodiscard]] std::string schema() const { return rest_.substr(rest_.size() - hello_.schema_bytes); }
     [[nodiscard]] std::vector<Descriptor>& descriptors() { return descriptors_; }
     [[nodiscard]] bool misbehaved() const {
         return descriptors_.size() > expected_ || (truncated_ && descriptors_.size() == expected_);
     }
     // What was passed had no free number to arrive at.
     [[nodiscard]] bool starved() const { return truncated_ && !misbehaved(); }
+    // Its lengths contradict each other, or the bounds.
+    [[nodiscard]] bool garbled() const { return garbled_; }
 
   private:
+    [[nodiscard]] bool only_prefix() const;
+    [[nodiscard]] bool lengths_are_right() const;
+    [[nodiscard]] std::span<char> wanted();
+
     Hello hello_{};
+    std::string rest_;  // what a later version appends, and the schema
     std::size_t got_ = 0;
     std::size_t expected_;
+    std::size_t max_schema_;
     bool truncated_ = false;
+    bool garbled_ = false;
     std::vector<Descriptor> descriptors_;
 };
 

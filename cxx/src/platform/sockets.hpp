@@ -1,0 +1,49 @@
+// Purpose: sockets, and who is at the other end, as each system has them: one interface, and two sources for each system,
+//   sockets_*.cpp and peer_*.cpp. EventQueue (event_queue.hpp) is the third: events_*.cpp. Private to the core.
+// Threads: any. Lifetime: as the Descriptors that are returned. Ordering: none.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/un.h>
+
+#include <cstdint>
+
+#include "tachyon/link/descriptor.hpp"
+
+namespace tachyon {
+
+// Non-blocking, closed on exec, and without a SIGPIPE. Empty: see errno.
+Descriptor open_stream_socket() noexcept;
+Descriptor accept_stream_socket(int listener) noexcept;
+
+// Makes the socket file, with this mode whatever the umask: never by chmod, which could hit what somebody else puts at the path
+// meanwhile. 0, or an errno.
+int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode);
+
+// A number that arrived by SCM_RIGHTS, received with kReceive: closed on exec.
+Descriptor own_received(int number) noexcept;
+
+extern const int kSend, kReceive;  // flags for send and recv, and their like: neither waits or raises a signal
+
+// Gives a socket that is going to connect a name by which the listener may know it (kConnectorName), where that needs no file.
+void name_connector(int socket) noexcept;
+
+struct Peer {
+    pid_t pid = 0;  // 0: in a PID namespace that we cannot see
+    uid_t uid = 0;
+    Descriptor process;  // readable once the process has ended, for poll and EventQueue; none where none can be had
+    Descriptor record;   // only then: what the system writes down about it, for has_hung_up alone
+    bool ended = false;  // it is gone already
+};
+Peer identify_peer(int socket);  // SetupError (handshake)
+// In a forked child.
+void disown_process(Descriptor& process) noexcept;
+
+// The peer has hung up, whatever it left unread, or its process (by either descriptor, or -1) has ended. Where poll refuses, as
+// it does for a process that has lowered its limit on descriptors, something else is asked: no failure means that it lives.
+bool has_hung_up(int socket, int process, int record) noexcept;
+
+// There is something to read, or to accept; or nobody can tell.
+bool is_readable(int descriptor) noexcept;
+
+}  // namespace tachyon

@@ -157,7 +157,7 @@ TEST_CASE("more is not said of the contents than a kind allows") {
     CHECK(refused([&] { (void)listen(folder.file(), board_options(std::string(101, 'x'))); }));
     CHECK(refused([&] { (void)connect(folder.file(), to_board(std::string(101, 'x'))); }));
     ListenOptions of_a_bus = listen_options();
-    of_a_bus.schema = "x";
+    of_a_bus.schema.assign(1, 'x');
     CHECK(refused([&] { (void)listen(folder.file(), of_a_bus); }));
     Arrangement wordy = kBoard;
     wordy.max_schema = 1 << 20;

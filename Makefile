@@ -76,7 +76,7 @@ bench:
 	@$(SETUP) bench
 	$(CMAKE) --preset release -DTACHYON_WERROR=$(TACHYON_WERROR)
 	$(CMAKE) --build --preset release --target tachyon_bench -j $(JOBS)
-	$(VENV)/python bench/targets.py $(BENCH_ARGS)
+	$(VENV)/python bench $(BENCH_ARGS)
 
 soak:
 	@$(SETUP) core

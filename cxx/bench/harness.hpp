@@ -30,10 +30,16 @@ using tachyon::now_ns;
 
 inline constexpr unsigned kWatchdog = 120;  // seconds: no repetition runs longer
 
-inline void pin(int core) {
+inline unsigned long setting(const char* name, unsigned long otherwise) {
+    const char* const text = std::getenv(name);
+    return text == nullptr ? otherwise : std::strtoul(text, nullptr, 10);
+}
+
+// One of the two cores, 0 or 1 if nobody says otherwise.
+inline void pin(int side) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    CPU_SET(core, &set);
+    CPU_SET(side == 0 ? setting("TACHYON_BENCH_CORE_0", 0) : setting("TACHYON_BENCH_CORE_1", 1), &set);
     ::sched_setaffinity(0, sizeof set, &set);
 }
 
@@ -117,7 +123,7 @@ using Part = std::function<void()>;
 inline Placement pair(Control& control, const Part& here, const Part& there) {
     // Where near never came in two whole rounds it is not waited for any more: there are machines without it.
     static int rounds_in_vain = 0;
-    const std::uint64_t tries = rounds_in_vain < 2 ? kTries : 1;
+    const std::uint64_t tries = rounds_in_vain < 2 ? setting("TACHYON_BENCH_TRIES", kTries) : 1;
     new (&control) Control;
     std::fflush(stdout);
     const pid_t child = ::fork();

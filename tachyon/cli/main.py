@@ -233,9 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = command(
         "bench",
         "measure this machine, side by side with what one would otherwise use",
-        "Measure sends, round trips and large messages between two processes, and the same with pipes, sockets, queues\n"
-        "and what else is installed (pyzmq, faster-fifo, iceoryx2). About a minute. How to read it:\n"
-        "docs/performance.md.",
+        "Measure sends, round trips and large messages between two processes, and the same with pipes, sockets,\n"
+        "queues and what else is installed (pyzmq, faster-fifo, iceoryx2). About a minute.\n"
+        "How to read it: docs/performance.md.",
         BENCH_EXITS,
     )
     add_arguments(bench)

@@ -110,7 +110,7 @@ class Results:
 
 def better_is_less(what: str) -> bool:
     """Times and shares are better if less, rates if more."""
-    return "one_way" not in what and "camera" not in what and "buses" not in what
+    return not any(rate in what for rate in ("one_way", "camera", "buses", "loop", "cy:"))
 
 
 def compare(before: Results, after: Results) -> list[str]:

@@ -2,9 +2,9 @@
 
     python bench [--only ROWS] [--repetitions N] [--json FILE] [--anyway]
 
-C++ figures come from build/release/cxx/bench/tachyon_bench, the others from two processes of this interpreter. What is
-compared is measured in turns. Each repetition is bracketed by a raw ping-pong that tells where the two cores were (near:
-one cache; far: not), and only repetitions of one placement are compared.
+C++ figures come from build/release/cxx/bench/tachyon_bench, the others from two processes of this interpreter. What
+is compared is measured in turns. Each repetition is bracketed by a raw ping-pong that tells where the two cores were
+(near: one cache; far: not), and only repetitions of one placement are compared.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,14 +89,42 @@ class Channel:
         return time.perf_counter() - start
 
 
+class _SecondFailedError(Exception):
+    """Raised out of whatever the first process waits in."""
+
+
+@contextmanager
+def _told_of_failure(second: Any) -> Iterator[None]:
+    """End what the block waits for when the second process fails: nobody would come to read, or to answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def look(_signum: int, _frame: object) -> None:
+        if second.exitcode not in (None, 0):
+            raise _SecondFailedError
+
+    before = signal.signal(signal.SIGCHLD, look)
+    try:
+        look(0, None)
+        yield
+    except _SecondFailedError:
+        pass
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def _second(core: int | None, result: Connection, work: Callable[[], object]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    code = 0
     with pinned(core):
         try:
             result.send(("done", work()))
         except BaseException as error:  # whatever it is, the first process has to hear of it
             result.send(("failed", "".join(traceback.format_exception(error))))
+            code = 1
     sys.stdout.flush()
-    os._exit(0)  # threads of a library must not keep us
+    os._exit(code)  # threads of a library must not keep us
 
 
 def both(cores: Cores, here: Callable[[], Any], there: Callable[[], Any]) -> tuple[Any, Any]:
@@ -105,7 +136,8 @@ def both(cores: Cores, here: Callable[[], Any], there: Callable[[], Any]) -> tup
     second.start()
     its.close()
     try:
-        with pinned(near):
+        value = None
+        with pinned(near), _told_of_failure(second):
             value = here()
         if not mine.poll(WATCHDOG):
             raise TimeoutError("the second process does not end")

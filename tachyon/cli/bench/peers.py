@@ -170,7 +170,7 @@ class Iceoryx2(Channel):
     def open_sender(self) -> Send:
         """`send_copy`, as soon as the subscriber is there."""
         iox2, service = import_module("iceoryx2"), self._service()
-        strategy = iox2.BackpressureStrategy.RetryUntilDelivered
+        strategy = iox2.BackpressureStrategy.DiscardData  # and tried again here, where a signal can end it
         self.publisher = service.publisher_builder().backpressure_strategy(strategy).create()
         while not service.dynamic_config.number_of_subscribers:
             pass
@@ -181,7 +181,8 @@ class Iceoryx2(Channel):
             nonlocal last, value
             if payload is not last:
                 last, value = payload, make(payload)
-            send(value)
+            while not send(value):
+                pass
 
         return send_bytes
 
@@ -204,7 +205,8 @@ class Iceoryx2(Channel):
 
     def finish(self) -> None:
         """Send one of zeros."""
-        self.publisher.send_copy(self.type())
+        while not self.publisher.send_copy(self.type()):
+            pass
 
 
 PEERS: list[type[Channel]] = [Pipe, Socket, Queue, ZeroMq, FasterFifo, Iceoryx2]

@@ -10,7 +10,7 @@
 namespace bench {
 namespace {
 
-constexpr std::size_t kFrame = 1920 * 1080 * 3;  // 6.2 MB
+constexpr std::size_t kFrame = std::size_t{1920} * 1080 * 3;  // 6.2 MB
 constexpr std::size_t kFrames = 5, kRing = 32 << 20;
 
 // Reads all of it, as fast as vectors do.

@@ -70,7 +70,8 @@ Sample many(Control& control, std::size_t count, std::size_t used, std::uint64_t
             control.elapsed_ns.value = now_ns() - start;
             control.done.value = 1;
         });
-    const double messages = static_cast<double>((rounds * 5 / 4 - rounds / 4) * used);
+    const std::uint64_t timed = rounds * 5 / 4 - rounds / 4;
+    const auto messages = static_cast<double>(timed * used);
     return {messages * 1e9 / static_cast<double>(control.elapsed_ns.value.load()), placement};
 }
 

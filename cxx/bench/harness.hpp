@@ -39,7 +39,8 @@ inline unsigned long setting(const char* name, unsigned long otherwise) {
 inline void pin(int side) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    CPU_SET(side == 0 ? setting("TACHYON_BENCH_CORE_0", 0) : setting("TACHYON_BENCH_CORE_1", 1), &set);
+    const unsigned long core = side == 0 ? setting("TACHYON_BENCH_CORE_0", 0) : setting("TACHYON_BENCH_CORE_1", 1);
+    if (core < CPU_SETSIZE) CPU_SET(core, &set);  // NOLINT(clang-analyzer-security.ArrayBound): compared here
     ::sched_setaffinity(0, sizeof set, &set);
 }
 

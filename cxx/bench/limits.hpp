@@ -23,7 +23,7 @@ class RotatingLines {
     }
     void flush() {}
     void receive(void* to) {
-        std::atomic<std::uint64_t>& line = next();
+        const std::atomic<std::uint64_t>& line = next();
         std::uint64_t word;
         while (((word = line.load(std::memory_order_acquire)) & kNumber) != at_) cpu_relax();
         std::memcpy(to, &word, sizeof word);

@@ -28,7 +28,8 @@ struct Shape {
 struct Sample {
     double value = 0;  // messages per second, or nanoseconds of a round trip
     Placement placement = Placement::changed;
-    std::vector<std::pair<double, double>> quantiles{};  // share, nanoseconds
+    std::vector<std::pair<double, double>>
+        quantiles{};  // share, nanoseconds. NOLINT(readability-redundant-member-init): -Wextra asks for it
 };
 
 inline constexpr std::uint64_t kStart = std::uint64_t{1} << 62, kEnd = std::uint64_t{1} << 63;

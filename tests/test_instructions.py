@@ -1,6 +1,6 @@
 """How many instructions the hot calls take: a regression shows on any machine, however busy or slow it is.
 
-Bounds are about twice what was counted with GCC 12 and Python 3.11. callgrind counts; each loop runs twice, and the
+Bounds are half as much again to twice what was counted with GCC 12 and Python 3.11. callgrind counts; each loop runs twice, and the
 difference of the two counts is its own. One that is red: look at what the call does now that it did not do before.
 """
 
@@ -162,7 +162,7 @@ def in_python(tmp_path_factory):
     return counts(folder, sys.executable, "-S", "program.py", env=environment)
 
 
-@pytest.mark.parametrize(("call", "bound"), [("cxx-send", 90), ("cxx-receive", 190)])
+@pytest.mark.parametrize(("call", "bound"), [("cxx-send", 70), ("cxx-receive", 150)])
 def test_a_hot_call_in_cxx_takes_a_few_dozen_instructions(in_cxx, call, bound):
     assert 0 < in_cxx[call] <= bound
 

@@ -1,7 +1,8 @@
 """How many instructions the hot calls take: a regression shows on any machine, however busy or slow it is.
 
-Bounds are half as much again to twice what was counted with GCC 12 and Python 3.11. callgrind counts; each loop runs twice, and the
-difference of the two counts is its own. One that is red: look at what the call does now that it did not do before.
+Bounds are about half as much again, to twice, what was counted with GCC 12 and Python 3.11. callgrind counts; each loop
+runs twice, and the difference of the two counts is its own. One that is red: look at what the call does now that it did
+not do before.
 """
 
 import os
@@ -182,4 +183,3 @@ def test_a_hot_call_in_cxx_takes_a_few_dozen_instructions(in_cxx, call, bound):
 def test_a_hot_call_in_python_takes_no_more_instructions_than_it_did(in_python, call, bound):
     loop = in_python["py-loop"] if call in ("py-send", "py-iterate", "py-recv") else 0
     assert 0 < in_python[call] - loop <= bound
-

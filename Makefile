@@ -21,11 +21,11 @@ CXX_SOURCES = $(shell find cxx examples cmake tests/consumer_cmake tests/consume
 .PHONY: help demo test test-cxx test-python lint format bench soak soak-short sanitize sanitize-python wheels check-wheel check-macos clean
 
 help:
-	@echo 'make demo      see it work: a stream and round trips between two processes'
+	@echo 'make demo      see it work: a stream, round trips, and how fast it is beside a pipe and a socket'
 	@echo 'make test      the C++ tests, then the Python tests (PYTEST_ARGS="-k cli")'
 	@echo 'make lint      formatting, clang-tidy, ruff, cython-lint, mypy, stubtest'
 	@echo 'make format    put the formatting right'
-	@echo 'make bench     measure, and compare with the targets'
+	@echo 'make bench     measure, and compare with the targets (BENCH_ARGS="--only 1,2,16")'
 	@echo 'make soak      kill, attack, interrupt for hours (SOAK_ARGS="--only kills --kills 1000"); make soak-short: two minutes'
 	@echo 'make sanitize  the C++ tests under ASan + UBSan, then under TSan'
 	@echo 'make sanitize-python  the Python tests about memory under ASan + UBSan (PYTEST_ARGS=tests: all)'
@@ -77,7 +77,7 @@ bench:
 	@$(SETUP) bench
 	$(CMAKE) --preset release -DTACHYON_WERROR=$(TACHYON_WERROR)
 	$(CMAKE) --build --preset release --target tachyon_bench -j $(JOBS)
-	$(VENV)/python bench/targets.py $(BENCH_ARGS)
+	$(VENV)/python bench $(BENCH_ARGS)
 
 soak:
 	@$(SETUP) core

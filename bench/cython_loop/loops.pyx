@@ -126,3 +126,52 @@ def methods_receive_batches(Bus bus not None, unsigned long long messages):
     bus.raise_for_status(status)
     assert wrong == 0
     return end
+
+
+def ping(Bus out not None, Bus home not None, unsigned long long trips):
+    """Nanoseconds of a round trip of one line over two rings; the other side runs pong. Tells where the cores are."""
+    cdef Producer* producer = borrow_producer(out)
+    cdef Consumer* consumer = NULL
+    cdef Payload payload
+    cdef Frame frame
+    cdef unsigned long long i, start = 0, end = 0
+    try:
+        consumer = borrow_consumer(home)
+        with nogil:
+            for i in range(2 * trips):
+                if i == trips:
+                    start = now_ns()
+                payload.number = i
+                while not producer.try_send(&payload, sizeof(payload), 1):
+                    cpu_relax()
+                while consumer.peek(frame) != Status.ok:
+                    cpu_relax()
+                consumer.release(frame)
+            end = now_ns()
+    finally:
+        give_back(out)
+        if consumer != NULL:
+            give_back(home)
+    return (end - start) / <double>trips
+
+
+def pong(Bus out not None, Bus home not None, unsigned long long trips):
+    cdef Consumer* consumer = borrow_consumer(out)
+    cdef Producer* producer = NULL
+    cdef Payload payload
+    cdef Frame frame
+    cdef unsigned long long i
+    try:
+        producer = borrow_producer(home)
+        with nogil:
+            for i in range(2 * trips):
+                while consumer.peek(frame) != Status.ok:
+                    cpu_relax()
+                memcpy(&payload, frame.payload, sizeof(payload))
+                consumer.release(frame)
+                while not producer.try_send(&payload, sizeof(payload), 1):
+                    cpu_relax()
+    finally:
+        give_back(out)
+        if producer != NULL:
+            give_back(home)

@@ -1,4 +1,4 @@
-"""`python -m tachyon demo`: two real processes, a stream whose every byte is checked, and round trips that are timed.
+"""`python -m tachyon demo`: a stream whose every byte is checked, round trips, and the speed of the bus beside others.
 
 The second process is this module run as a program: `python -m tachyon.cli.demo FOLDER`. Its verdict comes back through
 its stdout, not through a bus: what is tested does not vouch for itself.
@@ -20,6 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tachyon import Bus, PeerClosedError, TachyonError, TachyonTimeoutError
+from tachyon.cli.bench import machine, pairs
+from tachyon.cli.bench.ours import Into, Plain
+from tachyon.cli.bench.peers import Pipe, Socket
+from tachyon.cli.bench.report import rate
 from tachyon.cli.exits import ERROR, OK, SIGNALLED, prog
 from tachyon.cli.histogram import PLAIN, histogram, quantiles
 from tachyon.cli.meter import say, size_text
@@ -36,10 +40,12 @@ WARM_UP = 2_000
 ROUND_TRIPS = 200_000
 ECHO_SECONDS = 8.0  # fewer round trips on a slow machine
 PATIENCE = 30.0  # seconds; a peer that is silent for longer hangs
+LARGE = 1 << 20
+SPEED_SECONDS = 0.4  # of each figure
 
 
 def demo() -> int:
-    """Run both parts and return the exit code: 0 only if every byte arrived as it was sent."""
+    """Run all parts and return the exit code: 0 only if every byte arrived as it was sent."""
     with tempfile.TemporaryDirectory(prefix="tachyon-demo-") as temporary:
         folder = Path(temporary)
         arguments = [sys.executable, "-m", "tachyon.cli.demo", temporary]
@@ -49,9 +55,10 @@ def demo() -> int:
                 same = _stream(folder, second)
                 _round_trips(folder, second)
                 second.wait(PATIENCE)
+                _speeds()
             except BrokenPipeError:  # nobody reads our stdout any more: main() ends without a word
                 raise
-            except (TachyonError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+            except (TachyonError, OSError, ValueError, RuntimeError, subprocess.TimeoutExpired) as error:
                 say(f"{prog()} demo: {error}")
                 return ERROR
             finally:
@@ -196,6 +203,21 @@ def _round_trips(folder: Path, second: subprocess.Popen[bytes]) -> None:
     for line in [*histogram(samples), quantiles(samples)]:
         print(f"  {line if _can_print(line) else line.translate(PLAIN)}")
     sys.stdout.flush()
+
+
+def _speeds() -> None:
+    """The bus by itself, one way, with nothing read or hashed; in the same run what one would use without it."""
+    cores = machine.choose_cores()
+    sizes = f"messages of {PAYLOAD} bytes/s", f"bytes/s in messages of {LARGE >> 20} MiB"
+    print(f"\none way, nothing else done: {sizes[0]:>40} {sizes[1]:>32}")
+    for title, small, large in (
+        ("tachyon", Plain, Into),
+        ("a pipe (multiprocessing)", Pipe, Pipe),
+        ("a UNIX socket (multiprocessing)", Socket, Socket),
+    ):
+        messages = pairs.one_way(small, cores, PAYLOAD, 1 << 20, SPEED_SECONDS)
+        chunks = pairs.one_way(large, cores, LARGE, 16 * LARGE, SPEED_SECONDS)
+        print(f"  {title:<32} {rate(messages):>33} {size_text(chunks * LARGE):>32}", flush=True)
 
 
 def _can_print(text: str) -> bool:

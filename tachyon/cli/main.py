@@ -20,6 +20,7 @@ from tachyon import (
     get_include,
     get_library_dirs,
 )
+from tachyon.cli.bench.arguments import add_arguments
 from tachyon.cli.completion import SHELLS, script
 from tachyon.cli.exits import ERROR, OK, PEER_GONE, SIGNALLED, TIMED_OUT, USAGE, Failure, Stopped, prog
 from tachyon.cli.meter import complain
@@ -47,6 +48,14 @@ exit status:
   4    nobody served at PATH, or answered, within --timeout
   130  Ctrl-C (143: SIGTERM, 129: SIGHUP), which is how serve ends
   141  nobody reads call's stdout any more
+"""
+
+BENCH_EXITS = """\
+exit status:
+  0    measured, or compared
+  1    error; one line on stderr. Also where the machine is not fit for ratios: one core, or others at work on the two
+  2    wrong usage
+  130  Ctrl-C (143: SIGTERM, 129: SIGHUP)
 """
 
 EXAMPLES = """\
@@ -221,6 +230,16 @@ def _parser() -> argparse.ArgumentParser:
         "then time round trips of 32 bytes. Takes some seconds.",
     )
 
+    bench = command(
+        "bench",
+        "measure this machine, side by side with what one would otherwise use",
+        "Measure sends, round trips and large messages between two processes, and the same with pipes, sockets,\n"
+        "queues and what else is installed (pyzmq, faster-fifo, iceoryx2). About a minute.\n"
+        "How to read it: docs/performance.md.",
+        BENCH_EXITS,
+    )
+    add_arguments(bench)
+
     completion = command(
         "completion",
         "print the script that completes `tachyon` in a shell",
@@ -234,10 +253,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.command == "demo":
-        from tachyon.cli.demo import demo
+    if arguments.command in ("demo", "bench"):
+        from tachyon.cli import demo
+        from tachyon.cli.bench import command
 
-        return demo()
+        return demo.demo() if arguments.command == "demo" else command.run(arguments)
     if arguments.command == "completion":
         print(script(arguments.shell, _parser()), end="")
         return OK

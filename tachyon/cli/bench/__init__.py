@@ -1,0 +1,1 @@
+"""`python -m tachyon bench`: what this machine does, side by side with what one would otherwise use."""

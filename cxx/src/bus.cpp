@@ -207,6 +207,7 @@ Status Bus::remember(const Frame& frame) noexcept {
         if (!expect_held(early_.size() + 1)) return Status::claim_open;
         early_.insert(early_.begin() + index, Run{frame.position, end, 1});
     }
+    consumer_.release_early(frame);
     unusual_.store(true, std::memory_order_relaxed);
     return Status::ok;
 }

@@ -3,6 +3,7 @@
 #include <deque>
 #include <vector>
 
+#include "both.hpp"
 #include "catch.hpp"
 #include "message.hpp"
 #include "support.hpp"
@@ -11,45 +12,6 @@ using namespace tachyon;
 using namespace tachyon::test;
 
 namespace {
-
-// A ring with both ends in one thread.
-struct Both {
-    explicit Both(std::uint64_t capacity, Barrier barrier = Barrier::locked)
-        : ring(capacity, barrier), producer(ring.memory()), consumer(ring.memory()) {}
-
-    bool send(std::uint64_t size, std::uint64_t sequence) {
-        std::vector<std::uint8_t> bytes(size + 8);
-        write_message(bytes.data(), size, size, sequence);
-        return producer.try_send(bytes.data(), static_cast<std::uint32_t>(size), static_cast<std::uint32_t>(sequence),
-                                 sequence);
-    }
-    // Takes one message and says what was wrong with it.
-    std::string take(std::uint64_t size, std::uint64_t sequence) {
-        Frame frame;
-        const Status status = consumer.peek(frame);
-        if (status == Status::empty) return "empty";
-        if (status != Status::ok) return "corrupt";
-        const char* const wrong = check_message(frame, sequence);
-        const bool size_differs = frame.size != size;
-        consumer.release(frame);
-        return wrong != nullptr ? wrong : size_differs ? "size" : "ok";
-    }
-    Status peek() { return consumer.peek(last); }
-    // Moves both positions to `offset` with one-line messages.
-    void advance_to(std::uint64_t offset) {
-        while ((producer.write_position() & (ring.capacity() - 1)) != offset) {
-            REQUIRE(send(0, 7));
-            REQUIRE(take(0, 7) == "ok");
-        }
-        REQUIRE(peek() == Status::empty);
-    }
-    std::uint64_t published() const { return ring.header().read_position.load(); }
-
-    FencedRing ring;
-    Producer producer;
-    Consumer consumer;
-    Frame last{};
-};
 
 void put_word(const FencedRing& ring, std::uint64_t offset, std::uint64_t word) { ring.word(offset).store(word); }
 
@@ -207,7 +169,7 @@ TEST_CASE("a message of max_message_size passes at every position of the ring") 
             REQUIRE_FALSE(both.send(0, 0));
             REQUIRE(both.take(max_message_size(capacity), offset) == "ok");
             REQUIRE(both.peek() == Status::empty);
-            REQUIRE(both.ring.dirty_lines() == 0);
+            REQUIRE(both.unknown_dirt() == 0);
         }
         CHECK(both.ring.fence_intact());
     }
@@ -824,7 +786,8 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
     std::uint64_t messages = 0;
     do {
         const std::uint64_t capacity = std::uint64_t{64} << random.below(7), max = max_message_size(capacity);
-        Both both(capacity, random.one_in(2) ? Barrier::locked : Barrier::membarrier);
+        const std::uint64_t bulk = random.one_in(3) ? kBulk : 2 * kLine << random.below(3);
+        Both both(capacity, random.one_in(2) ? Barrier::locked : Barrier::membarrier, bulk);
         std::deque<std::pair<std::uint64_t, std::uint64_t>> sent;  // size, sequence; oldest first, not yet peeked
         std::deque<std::pair<std::uint64_t, std::uint64_t>> peeked;
         std::deque<Frame> held;
@@ -836,6 +799,7 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
             REQUIRE(written - both.published() <= capacity);
             // The invariant that everything rests on, unless the word is the oldest frame's.
             if (written - both.consumer.freed_position() < capacity) REQUIRE(both.ring.word(written).load() == 0);
+            REQUIRE(both.unknown_dirt() == 0);
             switch (random.below(8)) {
                 case 0:
                 case 1:
@@ -909,7 +873,7 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
             sent.pop_front();
         }
         REQUIRE(both.peek() == Status::empty);
-        REQUIRE(both.ring.dirty_lines() == 0);
+        REQUIRE(both.unknown_dirt() == 0);
         while (!both.send(max, 1)) {
             REQUIRE(++stuck < 3);
             REQUIRE(both.peek() == Status::empty);

@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 600.0  # seconds for one soak
-RING, BUS = "cxx/include/tachyon/ring/ring.hpp", "cxx/src/bus.cpp"
+PRODUCER, CONSUMER = "cxx/include/tachyon/ring/producer.hpp", "cxx/include/tachyon/ring/consumer.hpp"
+BUS = "cxx/src/bus.cpp"
 
 PROMISES = {"lost", "torn", "hang", "late"}
 
@@ -29,25 +30,25 @@ MUTANTS = {
         ["--only", "kills", "--kills", "1500"],
     ),
     "release clears only the first line": (
-        RING,
-        "detail::clear_lines(line, line + bytes);",
-        "detail::clear_lines(line, line + kLine);",
+        CONSUMER,
+        "(bytes < memory_.bulk ? bytes : kLine)",
+        "kLine",
         ["--only", "kills", "--kills", "1500"],
     ),
     "commit does not clear what it cut off": (
-        RING,
-        "detail::clear_lines(start + frame, start + claimed_);",
-        ";",
+        PRODUCER,
+        "            leave_unused(write_position_ + frame, write_position_ + claimed_);\n",
+        "            claimed_ = 0;\n",
         ["--only", "kills", "--kills", "1500"],
     ),
     "publish wakes nobody": (
-        RING,
+        PRODUCER,
         "if constexpr (kWake == Wake::now) wake_consumer();",
         "",
         ["--only", "sleepers", "--sleeps", "700"],
     ),
     "hand_back wakes nobody": (
-        RING,
+        CONSUMER,
         "if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]\n"
         "            ++wakes_;",
         "",

@@ -17,13 +17,15 @@
 
 namespace tachyon {
 
-inline constexpr std::uint16_t kProtocolVersion = 2;
+inline constexpr std::uint16_t kProtocolVersion = 3;
 
 // ---- the ring's data -------------------------------------------------------------------------------------------------
 
 inline constexpr std::uint64_t kLine = 64;         // every frame starts on, and fills, whole lines
 inline constexpr std::uint64_t kFrameHeader = 16;  // commit word, correlation_id
 inline constexpr std::uint64_t kOneLinePayload = kLine - kFrameHeader;
+// A frame of at least so many bytes of ring is bulk: the consumer clears its first word alone, not that of every line of it.
+inline constexpr std::uint64_t kBulk = 4096;
 inline constexpr std::uint64_t kMinCapacity = kLine;
 inline constexpr std::uint64_t kMaxCapacity = std::uint64_t{1}
                                               << 32;  // a size must fit the commit word beside kPadding
@@ -137,8 +139,8 @@ static_assert(sizeof(Hello) == 64);
 constexpr std::uint32_t layout_hash() noexcept {
     std::uint32_t hash = 2166136261u;
     for (const std::uint64_t value :
-         {std::uint64_t{kProtocolVersion}, kLine, kFrameHeader, std::uint64_t{kPadding}, kHeaderBytes, kSegmentMagic,
-          std::uint64_t{offsetof(SegmentHeader, read_position)},
+         {std::uint64_t{kProtocolVersion}, kLine, kFrameHeader, kBulk, std::uint64_t{kPadding}, kHeaderBytes,
+          kSegmentMagic, std::uint64_t{offsetof(SegmentHeader, read_position)},
           std::uint64_t{offsetof(SegmentHeader, consumer_parked)},
           std::uint64_t{offsetof(SegmentHeader, producer_parked)},
           std::uint64_t{offsetof(SegmentHeader, producer_side)},

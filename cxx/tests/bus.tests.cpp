@@ -561,6 +561,43 @@ TEST_CASE("a producer that waits for room is told of the consumer's death") {
     CHECK(half.bus->wait_writable(1, kNever) == Status::peer_dead);
 }
 
+TEST_CASE("a producer with room is told of the consumer's death by its next send, however seldom it sends") {
+    for (const std::uint64_t before : {1u, 100u}) {  // also after it has been fast
+        HalfBus half(1 << 20);
+        for (std::uint64_t i = 0; i < before; ++i) REQUIRE(send_one(*half.bus, i) == Status::ok);
+        half.die();
+        sleep_us(15'000);  // a tick of the slowest kernel, and a little
+        CHECK(send_one(*half.bus, before) == Status::peer_dead);
+        CHECK(send_one(*half.bus, before) == Status::peer_dead);
+    }
+}
+
+TEST_CASE("both sides tell a third process what they have done") {
+    BusPair pair = make_pair(4096);
+    const SegmentHeader& header = *pair.header;
+    Frame frame{};
+    for (std::uint64_t i = 0; i < 5; ++i) {
+        REQUIRE(send_one(*pair.first, i) == Status::ok);
+        sleep_us(15'000);  // each in a tick of its own
+        CHECK(header.producer.messages.load() == i + 1);
+        CHECK(header.write_position.load() == (i + 1) * kLine);
+        REQUIRE(pair.second->try_peek(frame) == Status::ok);
+        REQUIRE(pair.second->release(frame) == Status::ok);
+    }
+    const std::uint64_t waits = header.consumer.waits.load(), parks = header.consumer.parks.load();
+    CHECK(pair.second->wait_readable(in_ms(20)) == Status::empty);
+    CHECK(header.consumer.waits.load() == waits + 1);
+    CHECK(header.consumer.parks.load() == parks + 1);
+    CHECK(header.consumer.parks.load() == pair.second->stats().parks);
+    CHECK(header.consumer.messages.load() == 5);
+    CHECK(header.consumer.active_ns.load() != 0);
+    REQUIRE(send_one(*pair.first, 5) == Status::ok);
+    pair.first->close();
+    CHECK(header.producer.messages.load() == 6);
+    CHECK(header.producer.active_ns.load() != 0);
+    CHECK(header.producer.waits.load() == 0);
+}
+
 TEST_CASE("a producer with room is told of the consumer's death by a later send") {
     HalfBus half(1 << 20);
     REQUIRE(send_one(*half.bus, 1) == Status::ok);

@@ -1,6 +1,7 @@
 // Purpose: the end of a ring that receives. See ring.hpp.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -78,7 +79,8 @@ class Consumer {
 
     // For a frame that is let go of before it is the oldest: nothing of it is looked at again, and its turn comes in release_run().
     void release_early(const Frame& frame) noexcept {
-        clear(memory_.data + (frame.position & mask_), frame_size(frame.size));
+        const std::uint64_t offset = frame.position & mask_;
+        clear(memory_.data + offset, std::min(frame_size(frame.size), memory_.capacity - offset));
     }
 
     // Frees `frames` frames that were released early, now that it is their turn: all that lies before `until`, padding too.
@@ -120,6 +122,11 @@ class Consumer {
     void hand_back() noexcept {
         if (pending_ == 0) return;
         pending_ = 0;
+        // For whoever watches, in the line that is written anyway; relaxed, since nothing hangs on them.
+        SideCounters& counters = memory_.header->consumer;
+        counters.messages.store(released_, std::memory_order_relaxed);
+        counters.wakes.store(wakes_, std::memory_order_relaxed);
+        counters.active_ns.store(coarse_ns(), std::memory_order_relaxed);
         memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]
         if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]
             ++wakes_;
@@ -191,12 +198,13 @@ class Consumer {
     std::uint64_t cursor_ = 0;
     std::uint64_t freed_ = 0;
     std::uint64_t pending_ = 0;
-    std::uint64_t peeked_ =
-        0;                     // frames; not beside released_: the compiler would update the two as one vector, and the
-    std::uint64_t wakes_ = 0;  // load of that, after a store to one half of it, waits for the store to leave the core
+    // Frames. Not beside released_: the compiler would update the two as one vector, and the load of that, after a store to one half of
+    // it, waits for the store to leave the core.
+    std::uint64_t peeked_ = 0;
+    std::uint64_t wakes_ = 0;
     std::uint64_t released_ = 0;
-    std::uint64_t padding_ =
-        ~std::uint64_t{0};  // position of the last padding frame skipped; what is held spans no two
+    // Position of the last padding frame skipped; what is held spans no two.
+    std::uint64_t padding_ = ~std::uint64_t{0};
 };
 
 }  // namespace tachyon

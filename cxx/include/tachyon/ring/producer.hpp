@@ -90,7 +90,7 @@ class Producer {
     // Would try_claim(size) get further now? What a producer that waits for room looks at.
     [[nodiscard]] bool can_advance(std::uint64_t size) noexcept {
         const std::uint64_t frame = frame_size(size), rest = bytes_to_end();
-        return has_room(frame <= rest ? frame : padding_need(frame, rest)) || corrupt_;
+        return has_room(frame <= rest ? frame : padding_need(frame, rest)) || corrupt();
     }
 
     bool wake_consumer() noexcept {
@@ -100,8 +100,17 @@ class Producer {
         return true;
     }
 
+    // Tells whoever watches. Relaxed, each by itself: nothing hangs on them.
+    void report(std::uint64_t now) const noexcept {
+        SideCounters& counters = memory_.header->producer;
+        memory_.header->write_position.store(write_position_, std::memory_order_relaxed);
+        counters.messages.store(messages_, std::memory_order_relaxed);
+        counters.wakes.store(wakes_, std::memory_order_relaxed);
+        counters.active_ns.store(now, std::memory_order_relaxed);
+    }
+
     // The consumer published a read_position that it cannot have reached.
-    [[nodiscard]] bool corrupt() const noexcept { return corrupt_; }
+    [[nodiscard]] bool corrupt() const noexcept { return corrupt_ != 0; }
     // Everything committed so far has been freed, by a consumer that has told so.
     [[nodiscard]] bool all_read() const noexcept {
         return memory_.header->read_position.load(std::memory_order_acquire) == write_position_;  // [free]
@@ -139,9 +148,10 @@ class Producer {
     [[nodiscard, gnu::noinline]] bool has_room_now(std::uint64_t bytes) noexcept {
         const std::uint64_t read = memory_.header->read_position.load(std::memory_order_acquire);  // [free]
         if (read - cached_read_position_ > write_position_ - cached_read_position_) {
-            corrupt_ = true;
+            corrupt_ = 1;
             return false;
         }
+        if (read != cached_read_position_) report(coarse_ns());  // at least once a lap, and not while it waits for room
         cached_read_position_ = read;
         return write_position_ + bytes - read <= memory_.capacity;
     }
@@ -229,14 +239,16 @@ class Producer {
     std::uint64_t mask_ = 0;
     std::uint64_t write_position_ = 0;
     std::uint64_t cached_read_position_ = 0;
-    std::uint64_t claimed_ = 0;  // bytes of ring claimed and neither committed nor given back
-    std::uint64_t fetch_below_ =
-        0;  // while less is unread, the line kFetchLines ahead is free for certain; 0: never look
+    // Bytes of ring claimed and neither committed nor given back.
+    std::uint64_t claimed_ = 0;
+    // While less is unread, the line kFetchLines ahead is free for certain. 0: never look.
+    std::uint64_t fetch_below_ = 0;
     std::uint64_t dirty_from_ = ~std::uint64_t{0};
     std::uint64_t dirty_to_ = 0;
     std::uint64_t messages_ = 0;
     std::uint64_t wakes_ = 0;
-    bool corrupt_ = false;
+    // A flag as wide as a word: no padding, in which a new field could hide from ring_layout().
+    std::uint64_t corrupt_ = 0;
 };
 
 }  // namespace tachyon

@@ -17,6 +17,8 @@
 //   producer remembers, as one interval, where lines may be that do not begin with 0, and clears the next header there itself.
 #pragma once
 
+#include <type_traits>
+
 #include "tachyon/ring/consumer.hpp"
 #include "tachyon/ring/frame.hpp"
 #include "tachyon/ring/layout.hpp"
@@ -27,9 +29,17 @@ namespace tachyon {
 // ---- one ring, two compilations ---------------------------------------------------------------------------------------------
 //
 // A Producer or Consumer may be made in one binary and used by code that inlined this header in another. Both have to mean the
-// same bytes by it: they compare this number first. It follows every field by itself; count kRingRevision up when what a field
-// means changes and its place does not.
-inline constexpr std::uint64_t kRingRevision = 1;
+// same bytes by it: they compare this number first. It follows every field by itself: none of these has
+// padding, so a new field changes a size, and the place of each that is listed counts. Count kRingRevision up when what a field means
+// changes and its place does not.
+inline constexpr std::uint64_t kRingRevision = 2;
+
+static_assert(std::has_unique_object_representations_v<RingMemory> &&
+                  std::has_unique_object_representations_v<Doorbell> &&
+                  std::has_unique_object_representations_v<Frame> &&
+                  std::has_unique_object_representations_v<Producer> &&
+                  std::has_unique_object_representations_v<Consumer>,
+              "no padding: a field could hide there from ring_layout()");
 
 constexpr std::uint64_t ring_layout() noexcept {
     std::uint64_t hash = detail::mix(0xcbf29ce484222325u, {kRingRevision, layout_hash()});

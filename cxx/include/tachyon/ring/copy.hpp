@@ -59,11 +59,17 @@ inline constexpr std::uint64_t kFetchAhead = 1024;
 // towards an address that is not a line's; wider vectors than these made no difference.
 inline void copy_bulk(std::uint8_t* to, const std::uint8_t* from, std::uint64_t size) noexcept {
 #if defined(__SSE2__)
+    const auto load = [&](std::uint64_t at) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)); };
+    const auto store = [&](std::uint64_t at, __m128i part) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + at), part);
+    };
     const auto copy_line = [&](std::uint64_t i) {
-        __m128i part[4];
-        for (std::uint64_t k = 0; k < 4; ++k)
-            part[k] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + 16 * k));
-        for (std::uint64_t k = 0; k < 4; ++k) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i + 16 * k), part[k]);
+        const __m128i a = load(i), b = load(i + 16), c = load(i + 32),
+                      d = load(i + 48);  // an array would go by the stack
+        store(i, a);
+        store(i + 16, b);
+        store(i + 32, c);
+        store(i + 48, d);
         asm volatile("" ::: "memory");  // or the compiler may make a call of memcpy of the loop
     };
     std::uint64_t i = 0;

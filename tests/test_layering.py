@@ -13,7 +13,8 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = [
-    *("error", "layout", "futex", "wait", "frame", "copy", "producer", "consumer", "ring", "descriptor", "event_queue", "platform", "segment"),
+    *("error", "layout", "futex", "wait", "frame", "copy", "producer", "consumer", "ring"),
+    *("descriptor", "event_queue", "platform", "segment"),
     *("fork", "socket_file", "handshake", "bus", "rpc", "wait_set"),
 ]
 # The handshake is one header and several sources, which share a header of their own; the platform one source a system.

@@ -122,7 +122,10 @@ Status Bus::check_consumer() noexcept {
 
 // A consumer that read this very message and then went is no failure of this send, but of the next. Closed only now: it may
 // have read it or not, as after any close; the next send is refused.
-Status Bus::check_after_send() noexcept {
+Status Bus::check_after_send(std::uint64_t now) noexcept {
+    last_tick_ = now;
+    last_check_ = 0;  // a real look: the next comes a whole tick later
+    producer_.report(now);
     return check_consumer() == Status::peer_dead && !producer_.all_read() ? Status::peer_dead : Status::ok;
 }
 
@@ -210,6 +213,7 @@ Status Bus::remember(const Frame& frame) noexcept {
         if (!expect_held(early_.size() + 1)) return Status::claim_open;
         early_.insert(early_.begin() + index, Run{frame.position, end, 1});
     }
+    consumer_.release_early(frame);
     unusual_.store(true, std::memory_order_relaxed);
     return Status::ok;
 }
@@ -253,13 +257,30 @@ template <class HasWork>
 Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept {
     const auto look = [&] { return has_work() || closing_.load(std::memory_order_relaxed) || peer_said_closed(); };
     if (look()) return Status::ok;
+    SegmentHeader* const header = segment_.header();
+    // Until the roles are decided nobody knows whose counters these would be.
+    SideCounters* const counters = mode_.load(std::memory_order_relaxed) == Mode::undecided ? nullptr
+                                   : &parked == &header->consumer_parked                    ? &header->consumer
+                                                                                            : &header->producer;
+    ++waits_;
+    if (counters != nullptr) counters->waits.store(waits_, std::memory_order_relaxed);
+    // A clock costs as much as the way of a message: the first looks go without.
+    if (pure_spin_ || budget_.budget() != 0) {
+        for (int i = 0; i < 16; ++i) {
+            cpu_relax();
+            if (look()) {
+                budget_.paid();
+                return Status::ok;
+            }
+        }
+    }
     const std::uint64_t now = now_ns();
     if (now >= until) return Status::empty;
     const std::uint64_t slice = std::min(until - now, kSlice);
     if (pure_spin_) {
         return spin(slice, look) ? Status::ok : Status::empty;
     }
-    if (const std::uint64_t budget = std::min(budget_.next(), slice); budget > 0) {
+    if (const std::uint64_t budget = std::min(budget_.next(now), slice); budget > 0) {
         if (spin(budget, look)) {
             budget_.paid();
             return Status::ok;
@@ -267,7 +288,13 @@ Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWor
         budget_.failed();
     }
     parks_.store(parks_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    switch (park(parked, barrier_, slice, look)) {
+    if (counters != nullptr) {
+        counters->parks.store(parks_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+        if (counters == &header->producer) producer_.report(coarse_ns());
+    }
+    const Parked parked_for = park(parked, barrier_, slice, look);
+    budget_.slept(parked_for != Parked::slice_over);
+    switch (parked_for) {
         case Parked::saw_work:  // within the microseconds that the barrier took: a spin would have paid
             budget_.paid();
             return Status::ok;
@@ -416,6 +443,7 @@ void Bus::close(End end) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode == Mode::closed || mode == Mode::forked) return;
     if (mode == Mode::consumer) consumer_.hand_back();
+    if (mode == Mode::producer) producer_.report(coarse_ns());
     mode_.store(Mode::closed, std::memory_order_relaxed);
     say_end(end);
     request_close();

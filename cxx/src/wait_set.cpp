@@ -192,7 +192,7 @@ Status WaitSet::wait(std::uint64_t until, Token& token) noexcept {
     const std::uint64_t now = now_ns();
     if (now >= until) return Status::empty;
     const std::uint64_t slice = std::min(until - now, kSlice);
-    if (const std::uint64_t budget = std::min(budget_.next(), slice); budget > 0) {
+    if (const std::uint64_t budget = std::min(budget_.next(now), slice); budget > 0) {
         Member* member = nullptr;
         if (spin(budget, [&] { return (member = next_ready()) != nullptr; })) {
             budget_.paid();
@@ -209,7 +209,9 @@ Status WaitSet::wait(std::uint64_t until, Token& token) noexcept {
     }
     const auto milliseconds = static_cast<int>((most + kMillisecond - 1) / kMillisecond);
     if (look_at_descriptors(milliseconds) < 0) return Status::interrupted;
-    return poll(token);
+    const Status status = poll(token);
+    budget_.slept(status == Status::ok);
+    return status;
 }
 
 }  // namespace tachyon

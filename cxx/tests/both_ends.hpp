@@ -1,21 +1,20 @@
-// Purpose: a ring with both ends in one thread, for tests that look at it after every step.
-// Threads: one.
+// Purpose: a ring with both ends in one thread, for tests that look at every step. Threads: one.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "catch.hpp"
 #include "message.hpp"
 #include "support.hpp"
+#include "tachyon/ring/ring.hpp"
 
 namespace tachyon::test {
 
-// Sends and takes the messages of message.hpp.
+// A ring with both ends in one thread.
 struct Both {
-    explicit Both(std::uint64_t capacity, Barrier barrier = Barrier::locked)
-        : ring(capacity, barrier), producer(ring.memory()), consumer(ring.memory()) {}
+    explicit Both(std::uint64_t capacity, Barrier barrier = Barrier::locked, std::uint64_t bulk = kBulk)
+        : ring(capacity, barrier, bulk), producer(ring.memory()), consumer(ring.memory()) {}
 
     bool send(std::uint64_t size, std::uint64_t sequence) {
         std::vector<std::uint8_t> bytes(size + 8);
@@ -42,6 +41,15 @@ struct Both {
             REQUIRE(take(0, 7) == "ok");
         }
         REQUIRE(peek() == Status::empty);
+    }
+    // Lines that the producer takes for clean and are not, of those that are free.
+    std::uint64_t unknown_dirt() const {
+        const std::uint64_t from = producer.dirty_from(), to = producer.dirty_to();
+        std::uint64_t count = 0;
+        for (std::uint64_t at = producer.write_position(); at < consumer.freed_position() + ring.capacity();
+             at += kLine)
+            count += (at < from || at >= to) && ring.word(at).load() != 0;
+        return count;
     }
     std::uint64_t published() const { return ring.header().read_position.load(); }
 

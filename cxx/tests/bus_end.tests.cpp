@@ -145,6 +145,17 @@ TEST_CASE("a producer that waits for room is told of the consumer's death") {
     CHECK(half.bus->wait_writable(1, kNever) == Status::peer_dead);
 }
 
+TEST_CASE("a producer with room is told of the consumer's death by its next send, however seldom it sends") {
+    for (const std::uint64_t before : {1u, 100u}) {  // also after it has been fast
+        HalfBus half(1 << 20);
+        for (std::uint64_t i = 0; i < before; ++i) REQUIRE(send_one(*half.bus, i) == Status::ok);
+        half.die();
+        sleep_us(15'000);  // a tick of the slowest kernel, and a little
+        CHECK(send_one(*half.bus, before) == Status::peer_dead);
+        CHECK(send_one(*half.bus, before) == Status::peer_dead);
+    }
+}
+
 TEST_CASE("a producer with room is told of the consumer's death by a later send") {
     HalfBus half(1 << 20);
     REQUIRE(send_one(*half.bus, 1) == Status::ok);

@@ -52,15 +52,23 @@ TEST_CASE("the two sides are each other's other side") {
 TEST_CASE("words that different processes write stand in different pairs of lines") {
     const std::size_t pairs[] = {
         offsetof(SegmentHeader, read_position) / 128, offsetof(SegmentHeader, consumer_parked) / 128,
-        offsetof(SegmentHeader, producer_parked) / 128, offsetof(SegmentHeader, producer_side) / 128};
+        offsetof(SegmentHeader, producer_parked) / 128, offsetof(SegmentHeader, producer_side) / 128,
+        offsetof(SegmentHeader, write_position) / 128};
     for (std::size_t i = 0; i < std::size(pairs); ++i) {
         CHECK(pairs[i] > 0);  // the first pair holds what nobody writes any more
         for (std::size_t j = 0; j < i; ++j) CHECK(pairs[i] != pairs[j]);
     }
 }
 
+TEST_CASE("what a side tells of itself stands in the line that it writes anyway") {
+    CHECK((offsetof(SegmentHeader, consumer) + sizeof(SideCounters) - 1) / kLine ==
+          offsetof(SegmentHeader, read_position) / kLine);
+    CHECK((offsetof(SegmentHeader, producer) + sizeof(SideCounters) - 1) / kLine ==
+          offsetof(SegmentHeader, write_position) / kLine);
+}
+
 // Whoever changes the layout, and with it this value, raises kProtocolVersion too: then both lines change.
 TEST_CASE("the layout of this protocol version is the published one") {
-    CHECK(kProtocolVersion == 2);
-    CHECK(layout_hash() == 0x5f6a7d17u);
+    CHECK(kProtocolVersion == 3);
+    CHECK(layout_hash() == 0x5023768eu);
 }

@@ -14,7 +14,8 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
     std::uint64_t messages = 0;
     do {
         const std::uint64_t capacity = std::uint64_t{64} << random.below(7), max = max_message_size(capacity);
-        Both both(capacity, random.one_in(2) ? Barrier::locked : Barrier::membarrier);
+        const std::uint64_t bulk = random.one_in(3) ? kBulk : 2 * kLine << random.below(3);
+        Both both(capacity, random.one_in(2) ? Barrier::locked : Barrier::membarrier, bulk);
         std::deque<std::pair<std::uint64_t, std::uint64_t>> sent;  // size, sequence; oldest first, not yet peeked
         std::deque<std::pair<std::uint64_t, std::uint64_t>> peeked;
         std::deque<Frame> held;
@@ -26,6 +27,7 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
             REQUIRE(written - both.published() <= capacity);
             // The invariant that everything rests on, unless the word is the oldest frame's.
             if (written - both.consumer.freed_position() < capacity) REQUIRE(both.ring.word(written).load() == 0);
+            REQUIRE(both.unknown_dirt() == 0);
             switch (random.below(8)) {
                 case 0:
                 case 1:
@@ -99,7 +101,7 @@ TEST_CASE("any order of steps keeps messages, order and the invariants of the ri
             sent.pop_front();
         }
         REQUIRE(both.peek() == Status::empty);
-        REQUIRE(both.ring.dirty_lines() == 0);
+        REQUIRE(both.unknown_dirt() == 0);
         while (!both.send(max, 1)) {
             REQUIRE(++stuck < 3);
             REQUIRE(both.peek() == Status::empty);

@@ -251,8 +251,8 @@ inline std::size_t page_up(std::size_t bytes) { return (bytes + 4095) & ~std::si
 // Shared, so that a child may use it too.
 class FencedRing {
   public:
-    explicit FencedRing(std::uint64_t capacity, Barrier barrier = Barrier::locked)
-        : capacity_(capacity), barrier_(barrier) {
+    explicit FencedRing(std::uint64_t capacity, Barrier barrier = Barrier::locked, std::uint64_t bulk = kBulk)
+        : capacity_(capacity), bulk_(bulk), barrier_(barrier) {
         const std::size_t page = 4096;
         bytes_ = page + kHeaderBytes + page + page_up(capacity) + page;
         void* const memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -270,7 +270,7 @@ class FencedRing {
     FencedRing& operator=(const FencedRing&) = delete;
     ~FencedRing() { ::munmap(base_, bytes_); }
 
-    [[nodiscard]] RingMemory memory() const { return {header_, data_, capacity_, barrier_}; }
+    [[nodiscard]] RingMemory memory() const { return {header_, data_, capacity_, barrier_, {}, bulk_}; }
     [[nodiscard]] SegmentHeader& header() const { return *header_; }
     [[nodiscard]] std::uint8_t* data() const { return data_; }
     [[nodiscard]] std::uint64_t capacity() const { return capacity_; }
@@ -282,6 +282,14 @@ class FencedRing {
         std::uint64_t count = 0;
         for (std::uint64_t offset = 0; offset < capacity_; offset += kLine)
             count += word(offset).load(std::memory_order_relaxed) != 0;
+        return count;
+    }
+    // How many could be, of those behind `position` that the producer takes for clean. All of the ring is free.
+    [[nodiscard]] std::uint64_t dirty_lines(std::uint64_t position, std::uint64_t dirty_from,
+                                            std::uint64_t dirty_to) const {
+        std::uint64_t count = 0;
+        for (std::uint64_t at = position; at < position + capacity_; at += kLine)
+            count += (at < dirty_from || at >= dirty_to) && word(at).load(std::memory_order_relaxed) != 0;
         return count;
     }
     [[nodiscard]] bool fence_intact() const {
@@ -297,7 +305,7 @@ class FencedRing {
 
   private:
     static constexpr std::uint8_t kCanary = 0xC5;
-    std::uint64_t capacity_;
+    std::uint64_t capacity_, bulk_;
     Barrier barrier_;
     std::size_t bytes_ = 0;
     std::uint8_t* base_ = nullptr;

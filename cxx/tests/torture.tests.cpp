@@ -23,6 +23,7 @@ struct Course {
     std::atomic<std::uint64_t> total{~std::uint64_t{0}};  // how many messages there are, once the producer knows
     std::uint64_t producer_parks = 0, consumer_parks = 0, lost_wakes = 0, most_held = 0, aborted = 0, shrunk = 0;
     std::uint64_t received = 0;
+    std::uint64_t write_position = 0, dirty_from = 0, dirty_to = 0;  // of the producer, at its end
     char what[200] = "";
 
     void fail(const char* why, std::uint64_t sequence, std::uint64_t capacity) {
@@ -88,6 +89,9 @@ void produce(const RingMemory& memory, Course& course, std::uint64_t seed, std::
         }
         linger(random);
     }
+    course.write_position = producer.write_position();
+    course.dirty_from = producer.dirty_from();
+    course.dirty_to = producer.dirty_to();
 }
 
 void consume(const RingMemory& memory, Course& course, std::uint64_t seed) {
@@ -141,7 +145,8 @@ void torture(Run run) {
     std::uint64_t messages = 0, parks = 0, aborted = 0, shrunk = 0, most_held = 0, round = 0;
     for (const Barrier barrier : {Barrier::locked, Barrier::membarrier}) {
         for (std::uint64_t capacity = 64; capacity <= 1u << 20; capacity *= 2) {
-            const FencedRing ring(capacity, barrier);
+            const std::uint64_t bulk = round % 3 == 2 ? kBulk : 2 * kLine << round % 3;
+            const FencedRing ring(capacity, barrier, bulk);
             const Shared<Course> course;
             run(ring, *course, ++round);
             INFO("capacity " << capacity << (barrier == Barrier::locked ? ", locked" : ", membarrier") << ": "
@@ -149,7 +154,7 @@ void torture(Run run) {
             REQUIRE_FALSE(course->failed);
             REQUIRE(course->lost_wakes == 0);
             REQUIRE(course->received == course->total);
-            REQUIRE(ring.dirty_lines() == 0);
+            REQUIRE(ring.dirty_lines(course->write_position, course->dirty_from, course->dirty_to) == 0);
             REQUIRE(ring.fence_intact());
             messages += course->received;
             parks += course->producer_parks + course->consumer_parks;

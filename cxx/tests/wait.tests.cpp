@@ -232,28 +232,64 @@ TEST_CASE("a spin ends with the work, or with its time") {
 
 TEST_CASE("a spin that pays doubles the budget up to 50 us, one that fails halves it") {
     SpinBudget budget;
-    CHECK(budget.next() == 50'000);
+    CHECK(budget.next(0) == 50'000);
     budget.paid();
-    CHECK(budget.next() == 50'000);
+    CHECK(budget.next(0) == 50'000);
     budget.failed();
-    CHECK(budget.next() == 25'000);
+    CHECK(budget.next(0) == 25'000);
     budget.paid();
-    CHECK(budget.next() == 50'000);
+    CHECK(budget.next(0) == 50'000);
 }
 
-TEST_CASE("below 1 us there is no spin, except for a probe of 5 us every 64th time, which may bring it back") {
+TEST_CASE("below 1 us there is no spin, except for a whole one every 2 ms, which may bring it back") {
     SpinBudget budget;
     for (int i = 0; i < 20; ++i) budget.failed();
     CHECK(budget.budget() == 0);
-    std::uint64_t probes = 0;
-    for (int i = 0; i < 640; ++i) {
-        const std::uint64_t next = budget.next();
-        REQUIRE((next == 0 || next == 5'000));
+    budget.slept(true);
+    std::uint64_t now = 1'000 * kMillisecond, probes = 0;
+    for (int i = 0; i < 1000; ++i, now += kMillisecond / 10) {  // 100 ms
+        const std::uint64_t next = budget.next(now);
+        REQUIRE((next == 0 || next == 50'000));
         probes += next != 0;
+        if (next != 0) budget.failed();
     }
-    CHECK(probes == 10);
-    budget.paid();
-    CHECK(budget.next() == 10'000);
+    CHECK(probes == 50);
+    for (int i = 0; i < 6; ++i) budget.paid();
+    CHECK(budget.next(now) == 50'000);
+}
+
+TEST_CASE("whoever sleeps and is not woken does not spin again before the next sleep") {
+    SpinBudget budget;
+    for (int i = 0; i < 20; ++i) budget.failed();
+    std::uint64_t now = 1'000 * kMillisecond;
+    for (int i = 0; i < 100; ++i) {
+        REQUIRE(budget.next(now) == 0);
+        budget.slept(false);
+        now += kSlice;
+    }
+    budget.slept(true);
+    CHECK(budget.next(now) == 50'000);
+}
+
+// Both have given up spinning, and answer at once when they are awake: whoever spins for as long as a wake-up takes finds the other.
+TEST_CASE("two that answer each other find back to spinning after a busy moment") {
+    SpinBudget budgets[2];
+    for (SpinBudget& budget : budgets) {
+        for (int i = 0; i < 20; ++i) budget.failed();
+        budget.slept(true);
+    }
+    std::uint64_t now = 1'000 * kMillisecond;
+    const std::uint64_t end = now + 20 * kMillisecond;
+    bool asleep[2] = {true, true};
+    for (int side = 0; now < end; side ^= 1) {  // this side waits for the other's answer
+        const std::uint64_t answer = asleep[side ^ 1] ? 30'000 : 100;
+        const std::uint64_t spun = budgets[side].next(now);
+        asleep[side] = spun < answer;
+        if (spun != 0) asleep[side] ? budgets[side].failed() : budgets[side].paid();
+        if (asleep[side]) budgets[side].slept(true);
+        now += answer;
+    }
+    for (const SpinBudget& budget : budgets) CHECK(budget.budget() == 50'000);
 }
 
 // ---- the race ------------------------------------------------------------------------------------------------------------

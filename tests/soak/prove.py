@@ -30,13 +30,13 @@ MUTANTS: dict[str, tuple[str, str, list[str]]] = {
         ["--only", "kills", "--kills", "1500"],
     ),
     "release clears only the first line": (
-        "detail::clear_lines(line, line + bytes);",
-        "detail::clear_lines(line, line + kLine);",
+        "(bytes < memory_.bulk ? bytes : kLine)",
+        "kLine",
         ["--only", "kills", "--kills", "1500"],
     ),
     "commit does not clear what it cut off": (
-        "detail::clear_lines(start + frame, start + claimed_);",
-        ";",
+        "            leave_unused(write_position_ + frame, write_position_ + claimed_);\n",
+        "            claimed_ = 0;\n",
         ["--only", "kills", "--kills", "1500"],
     ),
     "publish wakes nobody": (

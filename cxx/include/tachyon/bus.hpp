@@ -40,8 +40,7 @@ struct Stats {
     std::uint64_t spin_budget_ns = 0;  // current length of the spin before a park
 };
 
-// When a send looks at the clock, to see whether it is time to ask for a death: at each message, or at every 8th. Reading the
-// clock costs twice what the rest of a small message does.
+// When a send looks at the clock, to see whether it is time to ask for a death: at each message, or at every 8th.
 enum class Look : bool { sometimes = false, always = true };
 
 class Bus final : public Outlet, public Inlet {
@@ -65,8 +64,8 @@ class Bus final : public Outlet, public Inlet {
     // ---- producer: ok, full, too_large, wrong_side, claim_open, peer_closed, peer_dead, corrupt, closed, forked ----
 
     // ok: the message is visible to the peer. peer_closed: it was not sent. peer_dead: nobody will read it, nor any later one.
-    // A clean close is seen at once; a death by the first send that begins about 0.1 ms after it, at the latest. The look for
-    // a death comes after the commit, where it does not delay the message.
+    // A clean close is seen at once; a death by the first send that begins a tick of the kernel (1 … 10 ms) after it, at the latest.
+    // The look for a death comes after the commit, where it does not delay the message.
     [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id) noexcept override {
         return try_send(data, size, type_id, 0);
     }
@@ -305,8 +304,8 @@ class Bus final : public Outlet, public Inlet {
     }
     [[nodiscard]] Status after_send(Look look = Look::always) noexcept {
         if (look == Look::sometimes && producer_.messages() % 8 != 0) return Status::ok;
-        if (ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]
-            return check_after_send();
+        if (const std::uint64_t now = coarse_ns(); now != last_tick_) [[unlikely]]
+            return check_after_send(now);
         return Status::ok;
     }
 
@@ -336,7 +335,7 @@ class Bus final : public Outlet, public Inlet {
     [[nodiscard]] Status no_room() noexcept;
     [[nodiscard]] Status nothing_to_peek(Status status, Frame& frame) noexcept;
     [[nodiscard]] Status check_consumer() noexcept;
-    [[nodiscard]] Status check_after_send() noexcept;
+    [[nodiscard]] Status check_after_send(std::uint64_t now) noexcept;
     [[nodiscard]] Status ended(Mode mode) const noexcept;
     // [close] How the peer says it left: ok while it has not.
     [[nodiscard]] Status peer_end() const noexcept {
@@ -376,6 +375,8 @@ class Bus final : public Outlet, public Inlet {
     Status gone_ = Status::ok;      // of a producer: how the consumer went
     std::uint64_t claim_size_ = 0;  // bytes that were asked for; the ring knows whole lines only
     std::uint64_t last_check_ = 0;
+    std::uint64_t last_tick_ = 0;  // coarse_ns() of the last send that asked whether the peer lives
+    std::uint64_t waits_ = 0;
     std::atomic<std::uint64_t> parks_ = 0;  // stats() may be asked while another thread waits
     SpinBudget budget_;
     Producer producer_;

@@ -41,6 +41,18 @@ inline std::uint64_t now_ns() noexcept {  // CLOCK_MONOTONIC
     return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
 }
 
+// A clock that stands still between the kernel's ticks, 1 … 10 ms, and so costs next to nothing. The scale is now_ns()'s, where
+// there is such a clock.
+inline std::uint64_t coarse_ns() noexcept {
+#if defined(CLOCK_MONOTONIC_COARSE)
+    timespec t;
+    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
+#else
+    return now_ns() / kMillisecond * kMillisecond;
+#endif
+}
+
 // A cheap clock of unknown rate, for "has about a tenth of a millisecond passed?". Never for anything a user sees.
 #if defined(__x86_64__)
 inline constexpr std::uint64_t kTicksBetweenChecks = 1u << 18;  // 52 … 262 µs for 5 … 1 GHz
@@ -62,7 +74,7 @@ inline void compiler_barrier() noexcept { std::atomic_signal_fence(std::memory_o
 
 // ---- barriers ------------------------------------------------------------------------------------------------------------
 
-enum class Barrier : std::uint8_t { membarrier, locked };
+enum class Barrier : std::uint64_t { membarrier, locked };  // as wide as its neighbours in RingMemory
 
 // [park-barrier]. False: the kernel refused it after all, and the caller must not sleep long.
 inline bool park_barrier(Barrier barrier) noexcept {
@@ -160,26 +172,32 @@ bool spin(std::uint64_t duration, HasWork has_work) noexcept {
     return false;
 }
 
-// How long to spin before parking. A spin that pays doubles the budget, one that fails halves it; below 1 µs there is none,
-// but 5 µs are tried every 64th time. On one CPU, where spinning only keeps the peer from running, this settles at none
-// (8 µs round trips, against 112 for a fixed 50 µs); on two it costs nothing.
+// How long to spin before parking. A spin that pays doubles the budget, one that fails halves it; below 1 µs there is none. On one
+// CPU, where spinning only keeps the peer from running, this settles at none (8 µs round trips, against 112 for a fixed 50 µs); on
+// two it costs nothing. A busy moment can drive it to nothing on two as well: so a whole spin is tried every 2 ms, if somebody
+// ended the last sleep. It has to be that long: the peer parks too by then, and answers only after the 20 to 40 µs of a wake-up.
 // One thread waits; budget() may be asked by any.
 class SpinBudget {
   public:
-    [[nodiscard]] std::uint64_t next() noexcept {
+    [[nodiscard]] std::uint64_t next(std::uint64_t now) noexcept {  // now_ns()
         if (budget() >= kLeast) return budget();
-        return ++skipped_ % 64 == 0 ? kProbe : 0;
+        if (!woken_ || now - last_probe_ < kBetweenProbes) return 0;
+        last_probe_ = now;
+        return kMost;
     }
-    void paid() noexcept { set(std::min(kMost, std::max(budget(), kProbe) * 2)); }
-    void failed() noexcept { set(budget() >= kLeast ? budget() / 2 : 0); }
+    void paid() noexcept { set(std::min(kMost, std::max(budget(), kLeast) * 2)); }
+    void failed() noexcept { set(budget() / 2 >= kLeast ? budget() / 2 : 0); }
+    // After a sleep. False: its slice ran out, so there is no traffic to spin for.
+    void slept(bool woken) noexcept { woken_ = woken; }
     [[nodiscard]] std::uint64_t budget() const noexcept { return budget_.load(std::memory_order_relaxed); }
 
   private:
     void set(std::uint64_t budget) noexcept { budget_.store(budget, std::memory_order_relaxed); }
 
-    static constexpr std::uint64_t kMost = 50'000, kLeast = 1'000, kProbe = 5'000;  // ns
+    static constexpr std::uint64_t kMost = 50'000, kLeast = 1'000, kBetweenProbes = 2 * kMillisecond;  // ns
     std::atomic<std::uint64_t> budget_ = kMost;
-    std::uint32_t skipped_ = 0;
+    std::uint64_t last_probe_ = 0;
+    bool woken_ = false;
 };
 
 // ---- interrupting -------------------------------------------------------------------------------------------------------

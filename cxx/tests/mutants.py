@@ -219,6 +219,7 @@ MUTANTS = [
     Mutant("a later hello has to be as long as ours", GREETING, "hello_.version == kHelloVersion ?", "hello_.version != 0 ?", ("hello",)),
     Mutant("the rest of a hello that we do not know is waited for", GREETING, "    if (only_prefix()) return {};\n", "", ("hello",)),
     Mutant("a hello may be of any length", GREETING, "    if (hello_.bytes < sizeof hello_ || hello_.bytes > kMaxHello) return false;\n", "    if (hello_.bytes < sizeof hello_) return false;\n", ("handshake_listeners",)),
+    Mutant("what is not read resets the peer", GREETING, "    if (garbled_ || only_prefix()) discard_unread(socket);\n", "", ("handshake_clients",)),
     Mutant("a schema may be of any length", GREETING, "hello_.schema_bytes <= max_schema_ &&", "", ("handshake_kind", "handshake_clients")),
     Mutant("the ring's version is not compared", GREETING, "    if (hello.arrangement != arrangement.version) return Verdict::wrong_version;\n", "", ("handshake_listeners",)),
     Mutant("the ring's layout is not compared", GREETING, "    if (hello.arrangement_hash != arrangement.hash) return Verdict::wrong_layout;\n", "", ("handshake_listeners",)),

@@ -22,7 +22,12 @@ bool rejected_with(const Descriptor& client, const Hello& hello, Verdict verdict
 }
 
 bool dropped_after(const Descriptor& client, const Hello& hello, const std::vector<int>& descriptors = {}) {
-    return send_raw(client.get(), &hello, sizeof hello, descriptors) && hangs_up(client.get());
+    if (!send_raw(client.get(), &hello, sizeof hello, descriptors)) return false;
+    const std::string rest(hello.bytes > sizeof hello && hello.bytes <= kMaxHello ? hello.bytes - sizeof hello : 0,
+                           'x');
+    if (!rest.empty()) (void)send_raw(client.get(), rest.data(), rest.size());  // it may have been dropped by now
+    char byte = 0;                                                              // not a word before the end
+    return readable(client.get()) && ::recv(client.get(), &byte, 1, 0) <= 0;
 }
 
 const std::vector<Misbehaviour>& misbehaviours() {
@@ -188,6 +193,33 @@ TEST_CASE("a client that misbehaves is dropped, leaks nothing, and the next one 
         }
         REQUIRE(Held{} == before);
     }
+}
+
+TEST_CASE("a client that is dropped or refused for what it says finds the answer and then the end, and is not reset") {
+    const Folder folder;
+    Aside listener = listening(folder.file());
+    const auto ends = [&](const Hello& hello, bool answered) {
+        const Descriptor client = raw_client(folder.file());
+        if (!send_raw(client.get(), &hello, sizeof hello)) return false;
+        if (answered && !receive_raw(client.get()).complete) return false;
+        char byte = 0;
+        if (!readable(client.get())) return false;
+        sleep_us(20'000);  // the end comes before the reset that may follow it
+        return ::recv(client.get(), &byte, 1, 0) == 0;
+    };
+    Hello hello = good_hello();
+    hello.magic[0] = 't';
+    CHECK(ends(hello, false));
+    hello = good_hello();
+    hello.bytes = 1;
+    CHECK(ends(hello, false));
+    hello = good_hello();
+    hello.oldest = hello.version = kHelloVersion + 1;
+    CHECK(ends(hello, true));
+    hello = good_hello();
+    hello.hello_hash ^= 1;
+    CHECK(ends(hello, true));
+    check_served(listener, folder.file());
 }
 
 TEST_CASE("clients that misbehave all at once and stay do not keep a good one out") {

@@ -23,6 +23,8 @@ thread_local int until_failure = -1;  // allocations of this thread that go well
     if (void* const memory = std::malloc(size)) return memory;
     throw std::bad_alloc();
 }
+// A sanitizer's own would otherwise meet our delete.
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return std::malloc(size); }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 // NOLINTEND(cppcoreguidelines-no-malloc)

@@ -13,7 +13,22 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = [
-    *("error", "layout", "access", "hello", "futex", "wait", "frame", "copy", "producer", "consumer", "ring", "waiting", "outlet", "inlet"),
+    *(
+        "error",
+        "layout",
+        "access",
+        "hello",
+        "futex",
+        "wait",
+        "frame",
+        "copy",
+        "producer",
+        "consumer",
+        "ring",
+        "waiting",
+        "outlet",
+        "inlet",
+    ),
     *("descriptor", "event_queue", "memory", "sockets", "segment", "ring_segment"),
     *("fork", "socket_file", "arrangement", "handshake", "listener"),
     *("bus", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),

@@ -79,7 +79,7 @@ class Connection {
 struct Established {
     Connection connection;
     std::vector<Segment> segments;  // arranged by the listener, checked by the connector
-    std::string schema;             // what the peer said of their contents
+    std::string schema = {};        // what the peer said of their contents
 };
 
 struct ListenOptions {
@@ -88,7 +88,7 @@ struct ListenOptions {
     std::uint64_t deadline = kNever;        // of listen(); now_ns() scale
     mode_t mode = 0600;                     // of the socket file; with any group or other bit, other users are let in
     const Arrangement* arrangement = nullptr;  // of a kind that arrangement_of() does not know
-    std::string schema;                        // what is said of the contents, up to what the arrangement allows
+    std::string schema = {};                   // what is said of the contents, up to what the arrangement allows
 };
 
 struct ConnectOptions {

@@ -40,9 +40,6 @@ struct Stats {
     std::uint64_t spin_budget_ns = 0;  // current length of the spin before a park
 };
 
-// When a send looks at the clock, to see whether it is time to ask for a death: at each message, or at every 8th.
-enum class Look : bool { sometimes = false, always = true };
-
 class Bus final : public Outlet, public Inlet {
   public:
     // Both block until the handshake is done; SetupError.
@@ -70,12 +67,12 @@ class Bus final : public Outlet, public Inlet {
         return try_send(data, size, type_id, 0);
     }
     [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id,
-                                  std::uint64_t correlation_id, Look look = Look::always) noexcept {
+                                  std::uint64_t correlation_id) noexcept {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return status;
         if (!producer_.try_send(data, static_cast<std::uint32_t>(size), type_id, correlation_id)) [[unlikely]]
             return no_room();
-        return after_send(look);
+        return after_send();
     }
 
     // try_send without the look for a parked consumer: wake_consumer() is owed, before any wait and after the last one.
@@ -114,14 +111,13 @@ class Bus final : public Outlet, public Inlet {
         return commit(size, type_id, 0);
     }
     template <Wake kWake = Wake::now>
-    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id,
-                                Look look = Look::always) noexcept {
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id) noexcept {
         // A close is told before a commit, never after.
         if (mode_.load(std::memory_order_relaxed) != Mode::producer || !producer_.claim_open() || size > claim_size_ ||
             peer_said_closed()) [[unlikely]]
             return why_no_commit(size);
         producer_.commit<kWake>(size, type_id, correlation_id);
-        return after_send(look);
+        return after_send();
     }
     [[nodiscard]] Status abort() noexcept override;
 
@@ -302,8 +298,7 @@ class Bus final : public Outlet, public Inlet {
         }
         return size <= max_size_ ? Status::ok : Status::too_large;
     }
-    [[nodiscard]] Status after_send(Look look = Look::always) noexcept {
-        if (look == Look::sometimes && producer_.messages() % 8 != 0) return Status::ok;
+    [[nodiscard]] Status after_send() noexcept {
         if (const std::uint64_t now = coarse_ns(); now != last_tick_) [[unlikely]]
             return check_after_send(now);
         return Status::ok;

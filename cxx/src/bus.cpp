@@ -24,7 +24,7 @@ std::unique_ptr<Bus> Bus::adopt(Established established) {
 namespace {
 
 Doorbell doorbell_of(Connection* connection) {
-    return {[](void* context) noexcept { static_cast<Connection*>(context)->ring(); }, connection};
+    return {[](void* context) noexcept { static_cast<Connection*>(context)->knock(); }, connection};
 }
 
 }  // namespace

@@ -43,12 +43,12 @@ cdef int expect_guard(core.BusHandle* handle) except -1:
 
 
 # Between enter and leave, which it does: the next frame of an inlet, in a guard that is started.
-cdef int receive_into(RxGuard guard, core.Inlet* inlet, uint64_t deadline) except -1:
+cdef RxGuard receive_into(RxGuard guard, core.Inlet* inlet, uint64_t deadline):
     if next_frame(guard._handle, inlet, &guard._frame, deadline) != <int>Status.ok:
         raise_status(guard._handle, Status.peer_closed)
     guard.start(<uint8_t*>guard._frame.payload, guard._frame.size, True)
     guard._handle.leave()
-    return 0
+    return guard
 
 
 cdef RxBatchGuard drain(

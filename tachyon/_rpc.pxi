@@ -70,8 +70,7 @@ cdef RxGuard receive_call(RpcBus self, uint64_t deadline):
     guard._rpc = rpc
     expect_guard(guard._handle)
     enter(guard._handle)
-    receive_into(guard, rpc.callee(), deadline)
-    return guard
+    return receive_into(guard, rpc.callee(), deadline)
 
 
 cdef class RpcBus:
@@ -158,8 +157,7 @@ cdef class RpcBus:
         guard._rpc = rpc
         expect_guard(guard._handle)
         enter(guard._handle)
-        receive_into(guard, rpc.reply_to(id), deadline)
-        return guard
+        return receive_into(guard, rpc.reply_to(id), deadline)
 
     def cancel(self, correlation_id):
         """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""

@@ -148,7 +148,7 @@ cdef uint64_t as_size(core.BusHandle* handle, object size) except? 0:
 
 
 # Between enter and leave: room for a message, in a guard that is started.
-cdef int claim_for(TxGuard guard, core.Outlet* outlet, uint64_t size, uint64_t deadline) except -1:
+cdef TxGuard claim_for(TxGuard guard, core.Outlet* outlet, uint64_t size, uint64_t deadline):
     cdef PythonWaiting waiting
     cdef uint8_t* payload = NULL
     waiting.deadline = deadline
@@ -157,7 +157,7 @@ cdef int claim_for(TxGuard guard, core.Outlet* outlet, uint64_t size, uint64_t d
         raise_status(guard._handle, status, size)
     guard.start(payload, <Py_ssize_t>size, False)
     guard._actual_size = size
-    return 0
+    return guard
 
 
 cdef int await_consumer(core.BusHandle* handle, uint64_t deadline, bint until_it_left) except -1:

@@ -93,8 +93,8 @@ struct ListenOptions {
 
 struct ConnectOptions {
     Kind kind = Kind::bus;
-    std::uint64_t deadline = 0;  // 0: try once. Later than now: wait for a listener to appear
-    std::optional<uid_t> uid = std::nullopt;    // who the listener must be; default: our own effective user, or root
+    std::uint64_t deadline = 0;               // 0: try once. Later than now: wait for a listener to appear
+    std::optional<uid_t> uid = std::nullopt;  // who the listener must be; default: our own effective user, or root
     std::uint64_t max_capacity = std::uint64_t{1} << 30;  // of each segment; a listener that offers more is refused
     const Arrangement* arrangement = nullptr;             // as above
     std::string schema = {};

@@ -6,7 +6,7 @@ BUS = "cxx/include/tachyon/bus.hpp"
 BUS_HANDLE_HPP = "cxx/include/tachyon/host/bus_handle.hpp"
 GATE = "cxx/include/tachyon/host/gate.hpp"
 WAITING = "cxx/include/tachyon/port/waiting.hpp"
-RING = "cxx/include/tachyon/ring/ring.hpp"
+CONSUMER = "cxx/include/tachyon/ring/consumer.hpp"
 RPC_HPP = "cxx/include/tachyon/rpc.hpp"
 BUS_HANDLE_CPP = "cxx/src/host/bus_handle.cpp"
 RPC_HANDLE = "cxx/src/host/rpc_handle.cpp"
@@ -41,7 +41,7 @@ TABLE = {
       "if (ends_hold(status) && gate_.held() != 0) gate_.let_go(1);",
       "if (status == Status::ok && gate_.held() != 0) gate_.let_go(1);",
       "test_nogil.py::test_what_finds_the_peer_gone_leaves_nothing_open"),
-    M("only the place of a frame is looked at", RING,
+    M("only the place of a frame is looked at", CONSUMER,
       "const std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);",
       "return true;\nconst std::uint64_t offset = frame.position & mask_, bytes = frame_size(frame.size);",
       "test_nogil.py::test_frames_are_released_oldest_first_and_unchanged"),

@@ -4,10 +4,10 @@ from table import Mutant as M
 
 BUS = "cxx/include/tachyon/bus.hpp"
 WAITING = "cxx/include/tachyon/port/waiting.hpp"
-PORT = "cxx/src/port.cpp"
+OUTLET = "cxx/src/port/outlet.cpp"
+BUS_PXI = "tachyon/_bus.pxi"
 GUARDS = "tachyon/_guards.pxi"
 SENDING = "tachyon/_sending.pxi"
-PYX = "tachyon/_tachyon.pyx"
 
 TABLE = {
 "send and send_many": [
@@ -15,7 +15,7 @@ TABLE = {
       "if has_pointers(payload.view.format):", "if False:",
       "test_pointers.py::test_pointers_are_not_sent "
       "test_pointers.py::test_an_answer_of_pointers_is_a_failed_call"),
-    M("a large one loses its end", PORT,
+    M("a large one loses its end", OUTLET,
       "return std::memcpy(room.data().data(), data, size); });",
       "return std::memcpy(room.data().data(), data, size - 1); });", "test_send.py::test_every_size_arrives_whole"),
     M("a send whose time is over says nothing", SENDING,
@@ -31,10 +31,10 @@ TABLE = {
     M("send_many wakes nobody before it waits for room", BUS,
       "if (status == Status::full) bus_.wake_consumer();", "",
       "test_send_many.py::test_send_many_wakes_a_sleeping_consumer_before_it_waits_for_room"),
-    M("send_many's timeout is for each item", PYX,
+    M("send_many's timeout is for each item", BUS_PXI,
       "send_item(&way, data, item_type, deadline)", "send_item(&way, data, item_type, deadline_after(timeout))",
       "test_timeouts.py::test_one_timeout_is_for_all_of_send_many"),
-    M("send_many wakes for each item", PYX,
+    M("send_many wakes for each item", BUS_PXI,
       "send_item(&way, data, item_type, deadline)",
       "send_message(way.handle, data, item_type, deadline)\nif sent % 10 == 9:\n    os.sched_yield()",
       "test_send_many.py::test_send_many_wakes_a_sleeping_consumer_once"),

@@ -109,16 +109,7 @@ cdef class Bus(_Abortable):
         try:
             for item in items:
                 item_type = default_type
-                data = item
-                if isinstance(item, tuple):
-                    if len(<tuple>item) != 2:
-                        raise ValueError(f"a pair is (buffer, type_id); this tuple has {len(<tuple>item)} items")
-                    data = (<tuple>item)[0]
-                    item_type = as_type_id((<tuple>item)[1])
-                elif type(item) is Message:
-                    data = (<Message>item).data
-                    item_type = (<Message>item).type_id
-                send_item(&way, data, item_type, deadline)
+                send_item(&way, data_of_item(item, &item_type), item_type, deadline)
                 sent += 1
                 if sent % 1024 == 0:  # with room enough, nothing else in here looks at signals
                     PyErr_CheckSignals()

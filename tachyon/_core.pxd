@@ -149,6 +149,8 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         int set_numa_node(unsigned int node) noexcept
         Stats stats() noexcept
 
+
+cdef extern from "tachyon/batch.hpp" namespace "tachyon" nogil:
     cdef cppclass Batch(Outlet):
         Batch(Bus& bus)
         Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept

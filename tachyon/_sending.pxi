@@ -108,7 +108,20 @@ cdef bint send_message(core.BusHandle* handle, object data, uint32_t type_id, ui
     return send_object(&way, data, type_id, deadline)
 
 
-# The same of an item of send_many.
+# What of an item of send_many is to be sent; its type, where it says one.
+cdef inline object data_of_item(object item, uint32_t* type_id):
+    if isinstance(item, tuple):
+        if len(<tuple>item) != 2:
+            raise ValueError(f"a pair is (buffer, type_id); this tuple has {len(<tuple>item)} items")
+        type_id[0] = as_type_id((<tuple>item)[1])
+        return (<tuple>item)[0]
+    if type(item) is Message:
+        type_id[0] = (<Message>item).type_id
+        return (<Message>item).data
+    return item
+
+
+# As send_message, of what an item of send_many has.
 cdef int send_item(Way* way, object data, uint32_t type_id, uint64_t deadline) except -1:
     cdef Status status
     if way.batch == NULL:

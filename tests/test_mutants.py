@@ -46,13 +46,13 @@ def replace(path, old, new):
 
 
 def test_a_mutant_whose_line_has_changed_is_told_with_the_line_that_is_most_like_it(tree):
-    source = tree / "cxx/include/tachyon/ring/ring.hpp"
+    source = tree / "cxx/include/tachyon/ring/consumer.hpp"
     replace(source, "return !holds_whole_ring() && has_word();", "return !holds_all() && has_word();")
     done = mutants(tree, "--check", "--only", "has_frame without the cursor bound")
     assert done.returncode == 2
     assert "has it 0 times: return !holds_whole_ring() && has_word();" in done.stdout
     number = source.read_text().split("return !holds_all()")[0].count("\n") + 1
-    assert f"nearest, cxx/include/tachyon/ring/ring.hpp:{number}: " in done.stdout
+    assert f"nearest, cxx/include/tachyon/ring/consumer.hpp:{number}: " in done.stdout
     assert "return !holds_all() && has_word();" in done.stdout
 
 

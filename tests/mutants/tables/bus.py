@@ -2,8 +2,10 @@
 
 from table import Mutant as M
 
+BUS_WAIT = "cxx/src/bus_wait.cpp"
 BUS_HPP = "cxx/include/tachyon/bus.hpp"
-RING = "cxx/include/tachyon/ring/ring.hpp"
+CONSUMER = "cxx/include/tachyon/ring/consumer.hpp"
+PRODUCER = "cxx/include/tachyon/ring/producer.hpp"
 BUS_CPP = "cxx/src/bus.cpp"
 FORK = "cxx/src/link/fork.cpp"
 
@@ -20,19 +22,19 @@ TABLE = {
       "", "cxx/end"),
 ],
 "a peer that lies": [
-    M("no bounds check of a frame", RING,
+    M("no bounds check of a frame", CONSUMER,
       "if (bytes > room) [[unlikely]]", "if (false) [[unlikely]]", "cxx/ring"),
-    M("frames may lie over held ones", RING,
+    M("frames may lie over held ones", CONSUMER,
       "memory_.capacity - (offset > cursor_ - freed_ ? offset : cursor_ - freed_)", "memory_.capacity - offset",
       "cxx/ring"),
-    M("no check of read_position", RING,
+    M("no check of read_position", PRODUCER,
       "if (read - cached_read_position_ > write_position_ - cached_read_position_) {", "if (false) {", "cxx/ring"),
-    M("read_position may go back", RING,
+    M("read_position may go back", PRODUCER,
       "if (read - cached_read_position_ > write_position_ - cached_read_position_) {",
       "if (read > write_position_) {", "cxx/ring"),
-    M("padding at the beginning is believed", RING,
+    M("padding at the beginning is believed", CONSUMER,
       "if (offset == 0 || high_half(word) != 0", "if (high_half(word) != 0", "cxx/ring"),
-    M("padding over held frames is believed", RING,
+    M("padding over held frames is believed", CONSUMER,
       "|| bytes > memory_.capacity - (cursor_ - freed_)) return false;", ") return false;", "cxx/ring"),
     M("an impossible role is believed by a reader", BUS_CPP,
       "if (side != static_cast<std::uint32_t>(other_side(side_))) return poison();", "", "cxx/bus"),
@@ -55,7 +57,7 @@ TABLE = {
     M("every end is a close", BUS_CPP + "::nothing_to_peek",
       "return end != Status::ok ? end : Status::peer_dead;", "return Status::peer_closed;", "cxx/bus"),
     M("a sender never looks at the peer", BUS_HPP,
-      "if (ticks() - last_check_ > kTicksBetweenChecks) [[unlikely]]\nreturn check_after_send();", "", "cxx/bus"),
+      "if (const std::uint64_t now = coarse_ns(); now != last_tick_) [[unlikely]]\nreturn check_after_send(now);", "", "cxx/bus"),
     M("a sender does not see a close", BUS_HPP,
       "|| producer_.claim_open() ||\npeer_closed_->load(std::memory_order_relaxed) != 0)",
       "|| producer_.claim_open())", "cxx/bus"),
@@ -68,7 +70,7 @@ TABLE = {
       "closed_->store(static_cast<std::uint32_t>(end), std::memory_order_release);", "", "cxx/bus"),
     M("a close wakes nobody", BUS_CPP,
       "wake(segment_.header()->consumer_parked);\nwake(segment_.header()->producer_parked);", "", "cxx/bus"),
-    M("request_close is not seen by a wait", BUS_CPP,
+    M("request_close is not seen by a wait", BUS_WAIT,
       "|| closing_.load(std::memory_order_relaxed) || peer_said_closed(); };", "|| peer_said_closed(); };", "cxx/bus"),
     M("no fork handler", FORK,
       "::pthread_atfork(ForkList::before, ForkList::after_in_parent, ForkList::after_in_child);", "0;", "cxx/bus"),

@@ -48,7 +48,6 @@ TABLE = {
     M("one ring's close hangs up", BUS,
       "if (connection_.use_count() == 1) connection_->shut_down();", "connection_->shut_down();", "cxx/rpc"),
     M("roles are not fixed", RPC_CPP,
-      "std::move(established.segments[0]), Side::connector);",
-      "std::move(established.segments[0]), Side::undecided);", "cxx/rpc"),
+      "rings.calls = ring(0, Side::connector);", "rings.calls = ring(0, Side::undecided);", "cxx/rpc"),
 ],
 }

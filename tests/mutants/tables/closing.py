@@ -2,6 +2,7 @@
 
 from table import Mutant as M
 
+BUS_WAIT = "cxx/src/bus_wait.cpp"
 BUS_HPP = "cxx/include/tachyon/bus.hpp"
 BUS_HANDLE_HPP = "cxx/include/tachyon/host/bus_handle.hpp"
 GATE = "cxx/include/tachyon/host/gate.hpp"
@@ -9,23 +10,23 @@ WAITING_HPP = "cxx/include/tachyon/port/waiting.hpp"
 BUS_CPP = "cxx/src/bus.cpp"
 BUS_HANDLE_CPP = "cxx/src/host/bus_handle.cpp"
 LISTENER = "cxx/src/link/listener.cpp"
-PLATFORM = "cxx/src/platform_linux.cpp"
+PEER = "cxx/src/platform/peer_linux.cpp"
+BUS_PXI = "tachyon/_bus.pxi"
 DISPATCHER = "tachyon/_dispatcher.py"
-ENTERING = "tachyon/_entering.pxi"
 GUARDS = "tachyon/_guards.pxi"
+HANDLE = "tachyon/_handle.pxi"
 OPEN = "tachyon/_open.pxi"
 RECEIVING = "tachyon/_receiving.pxi"
 STATUS = "tachyon/_status.pxi"
-PYX = "tachyon/_tachyon.pyx"
 WAITING = "tachyon/_waiting.pxi"
 
 TABLE = {
 "leaving by an exception is an abort": [
-    M("an exception is an end", ENTERING,
+    M("an exception is an end", HANDLE,
       "return core.End.aborted", "return core.End.closed",
       "test_abort.py::test_a_producer_that_leaves_in_the_middle_is_no_end_of_stream[ValueError] "
       "test_abort.py::test_a_consumer_that_leaves_in_the_middle_is_told_to_the_producer"),
-    M("abort() is a close", PYX,
+    M("abort() is a close", BUS_PXI,
       "handle_of(<Bus?>self).close(core.End.aborted)", "handle_of(<Bus?>self).close(core.End.closed)",
       "test_abort.py::test_a_producer_that_leaves_in_the_middle_is_no_end_of_stream[abort]"),
     M("the last word counts, not the first", GATE,
@@ -38,7 +39,7 @@ TABLE = {
     M("a copy is told of at the next look only", BUS_HPP,
       "if (!frame_seen()) hand_back();", "",
       "test_wait_read.py::test_a_consumer_that_takes_the_last_message_and_never_looks_again_has_read_it[recv]"),
-    M("a consumer that closed is as good as one that read", BUS_CPP,
+    M("a consumer that closed is as good as one that read", BUS_WAIT,
       "return producer_.all_read() ? Status::ok : gone;", "return Status::ok;",
       "test_wait_read.py::test_a_consumer_that_left_something_unread_is_told"),
     M("finish does not end the stream", BUS_CPP,
@@ -74,7 +75,7 @@ TABLE = {
     M("other threads cannot run during a wait", WAITING,
       "host = {tachyon_unlock, tachyon_lock, &state};", "",
       "test_signals.py::test_a_signal_in_a_process_whose_main_thread_is_elsewhere_ends_nothing"),
-    M("a forked child hides its parent's death", PLATFORM,
+    M("a forked child hides its parent's death", PEER,
       "{process, POLLIN, 0}", "{-1, POLLIN, 0}",
       "test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[producer-_Fork] "
       "test_fork.py::test_a_parents_death_is_seen_though_its_forked_child_lives[consumer-_Fork]"),

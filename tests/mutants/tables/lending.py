@@ -11,13 +11,13 @@ BUS_HANDLE = "cxx/src/host/bus_handle.cpp"
 PYPROJECT = "pyproject.toml"
 SETUP = "setup.py"
 ARGUMENTS = "tachyon/_arguments.pxi"
-ENTERING = "tachyon/_entering.pxi"
+BUS_PXI = "tachyon/_bus.pxi"
+HANDLE = "tachyon/_handle.pxi"
 TACHYON_PXD = "tachyon/_tachyon.pxd"
-PYX = "tachyon/_tachyon.pyx"
 
 TABLE = {
 "a ring that is lent": [
-    M("a module of other headers gets the ring", ENTERING,
+    M("a module of other headers gets the ring", HANDLE,
       "if layout != core.ring_layout():", "if False:",
       "test_libtachyon.py::test_another_layout_of_the_ring_is_refused[True] "
       "test_libtachyon.py::test_another_layout_of_the_ring_is_refused[False]"),
@@ -68,7 +68,7 @@ TABLE = {
     M("what is appended is not pinned", TACHYON_PXD,
       "cdef int take_back(self) except -1", "cdef int take_back(self) except -1\ncdef int more(self) noexcept nogil",
       "test_surface.py::test_what_was_appended_is_pinned_too",
-      ((PYX, "cdef int take_back(self) except -1:", "cdef int more(self) noexcept nogil:\n    return 0\n\ncdef int take_back(self) except -1:"),)),
+      ((BUS_PXI, "cdef int take_back(self) except -1:", "cdef int more(self) noexcept nogil:\n    return 0\n\ncdef int take_back(self) except -1:"),)),
     M("the core has other numbers", ERROR,
       "unknown_call = 13,", "unknown_call = 15,", "test_nogil.py::test_the_numbers_are_those_of_the_core"),
     M("the module exports what is in it", SETUP,

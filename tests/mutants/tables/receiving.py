@@ -2,12 +2,12 @@
 
 from table import Mutant as M
 
+BUS_WAIT = "cxx/src/bus_wait.cpp"
 WAITING = "cxx/include/tachyon/port/waiting.hpp"
-BUS = "cxx/src/bus.cpp"
 BUS_HANDLE = "cxx/src/host/bus_handle.cpp"
+BUS_PXI = "tachyon/_bus.pxi"
 GUARDS = "tachyon/_guards.pxi"
 RECEIVING = "tachyon/_receiving.pxi"
-PYX = "tachyon/_tachyon.pyx"
 
 TABLE = {
 "one message after the other": [
@@ -21,10 +21,10 @@ TABLE = {
     M("a wait ends with its slice", WAITING,
       "if (status == nothing && now_ns() >= waiting.deadline && !wait.unfinished()) break;",
       "if (status == nothing) break;", "test_timeouts.py::test_a_wait_without_end_waits"),
-    M("recv_into writes beyond its buffer", PYX,
+    M("recv_into writes beyond its buffer", BUS_PXI,
       "if frame.size > view.len:", "if frame.size > view.len + 1:",
       "test_recv.py::test_a_buffer_that_is_too_small_leaves_the_message"),
-    M("a buffer that is too small loses the message", PYX + "::recv_into",
+    M("a buffer that is too small loses the message", BUS_PXI + "::recv_into",
       "handle.bus().put_back(frame)", "handle.bus().let_go(frame)",
       "test_recv.py::test_a_buffer_that_is_too_small_leaves_the_message"),
     M("no memory for a message loses it", RECEIVING,
@@ -72,7 +72,7 @@ TABLE = {
       "Py_INCREF(self)", "", "test_dlpack.py::test_a_tensor_keeps_guard_bus_and_memory"),
 ],
 "several received guards at once": [
-    M("the oldest frame is taken for a new one", BUS,
+    M("the oldest frame is taken for a new one", BUS_WAIT,
       "blocked_.store(blocked, std::memory_order_relaxed);", "",
       "test_several_guards.py::test_waiting_with_the_whole_ring_in_hand_is_a_sleep"),
     M("a ring is lent beside an open guard", BUS_HANDLE,

@@ -11,6 +11,7 @@ DISPATCHER = "tachyon/_dispatcher.py"
 EXCHANGE = "tachyon/_exchange.pxi"
 LISTENER = "tachyon/_listener.pxi"
 LOOPS = "tachyon/_loops.pxi"
+OUTBOX = "tachyon/_outbox.py"
 RPC = "tachyon/_rpc.pxi"
 RPC_PY = "tachyon/_rpc.py"
 SERVER = "tachyon/_server.py"
@@ -91,32 +92,42 @@ TABLE = {
       "if isinstance(failure, SystemExit):\nraise failure", "",
       "test_dispatcher.py::test_an_exit_within_a_handler_answers_first_and_then_ends_the_loop[SystemExit-SystemExit]"),
     M("stop is not seen while no call comes", DISPATCHER,
-      "self._serve(bus, STOP_INTERVAL, self._keep)", "self._serve(bus, None, self._keep)",
+      "self._serve(bus, STOP_INTERVAL, self._outbox.keep)", "self._serve(bus, None, self._outbox.keep)",
       "test_dispatcher_loop.py::test_stop_from_another_thread_ends_the_loop "
       "test_dispatcher_loop.py::test_stop_from_a_signal_handler_ends_the_loop"),
+    M("an answer that a stopped loop left stays unsent", DISPATCHER,
+      "self._outbox.deliver(bus, STOP_INTERVAL)", "",
+      "test_dispatcher_loop.py::test_stop_ends_serving_though_an_answer_waits_for_room_and_the_next_serving_sends_it"),
     M("an early stop is lost", LOOPS,
       "self._serve_until_stopped(bus)", "self._stopping = False\nself._serve_until_stopped(bus)",
       "test_dispatcher_loop.py::test_a_stop_that_comes_too_early_ends_the_next_loop_only"),
 ],
 "a server and its callers": [
     M("one caller after the other", SERVER,
-      "left = self._answer(bus)",
-      "left = None\nwhile left is None and self._pending[bus] is None:\n    left = self._answer(bus)",
+      "elif (left := self._answer(bus)) is not None:\nfailure = self.dispatcher._finish(bus, left, self._keep)",
+      "else:\n    left = None\n    while left is None and bus not in self._outbox:\n        left = self._answer(bus)\n    if left is not None:\n        failure = self.dispatcher._finish(bus, left, self._keep)",
       "test_server.py::test_callers_are_served_in_turn_however_many_calls_one_has_waiting"),
     M("an answer waits for room", LOOPS,
       "self.dispatcher._endpoints, 0, False)", "self.dispatcher._endpoints, 0, True)",
       "test_server_answers.py::test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting"),
-    M("an answer without room is lost", SERVER,
-      "self._pending[bus] = pending", "",
+    M("an answer without room is lost", OUTBOX,
+      "self._unsent[bus] = correlation_id, data, msg_type", "",
       "test_server_answers.py::test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting"),
+    M("an answer that was sent stays", OUTBOX,
+      "del self._unsent[bus]", "",
+      "test_server_answers.py::test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting "
+      "test_dispatcher_loop.py::test_stop_ends_serving_though_an_answer_waits_for_room_and_the_next_serving_sends_it"),
+    M("an answer is kept that is not its buffer's bytes", OUTBOX,
+      "data = view.tobytes()", "data = bytes(answer)",
+      "test_server_answers.py::test_an_answer_that_is_kept_is_what_its_buffer_holds_and_one_that_cannot_be_kept_an_error"),
     M("calls go on without room for an answer", SERVER,
-      "if pending is None:", "if True:",
+      "if bus in self._outbox:", "if False:",
       "test_server_answers.py::test_a_caller_that_does_not_read_its_answers_keeps_only_itself_waiting"),
     M("a caller's death hides behind its forked child", WAIT_SET,
       "if (bus.connection()->process() >= 0) watch(*members_.back(), bus.connection()->process());", "",
       "test_server_callers.py::test_a_callers_death_is_seen_though_its_forked_child_lives[_Fork]"),
     M("a caller that goes with answers unread stays", SERVER,
-      "self._deliver(bus, pending)", "try:\n    self._deliver(bus, pending)\nexcept PeerDeadError:\n    return",
+      "self._outbox.deliver(bus, 0)", "try:\n    self._outbox.deliver(bus, 0)\nexcept PeerDeadError:\n    return",
       "test_server_callers.py::test_a_caller_that_goes_with_answers_unread_is_forgotten"),
     M("a kept view ends it", SERVER,
       'log.error("%s; its caller is cut off", error)\nself._drop(bus)', "raise",
@@ -124,7 +135,7 @@ TABLE = {
 ],
 "a server's end": [
     M("close tells nobody", SERVER,
-      "for bus in list(self._pending):\nself._drop(bus)", "",
+      "for bus in list(self._callers):\nself._drop(bus)", "",
       "test_server_stop.py::test_close_from_another_thread_ends_serving_and_tells_every_caller"),
     M("the first Ctrl-C interrupts whatever runs", LOOPS,
       "self._interrupted = False", "self._interrupted = True",

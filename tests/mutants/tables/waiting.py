@@ -2,19 +2,20 @@
 
 from table import Mutant as M
 
-RING = "cxx/include/tachyon/ring/ring.hpp"
+BUS_WAIT = "cxx/src/bus_wait.cpp"
+CONSUMER = "cxx/include/tachyon/ring/consumer.hpp"
+PRODUCER = "cxx/include/tachyon/ring/producer.hpp"
 FUTEX = "cxx/include/tachyon/wait/futex.hpp"
 WAIT = "cxx/include/tachyon/wait/wait.hpp"
-BUS = "cxx/src/bus.cpp"
 WAIT_SET = "cxx/src/wait_set.cpp"
 
 TABLE = {
 "waking": [
-    M("padding wakes nobody", RING,
+    M("padding wakes nobody", PRODUCER,
       "wake_consumer();  // a lone padding frame has to wake a parked consumer too: nothing else will", "", "cxx/ring"),
-    M("a commit wakes nobody", RING,
+    M("a commit wakes nobody", PRODUCER,
       "if constexpr (kWake == Wake::now) wake_consumer();", "", "cxx/ring"),
-    M("handing back wakes nobody", RING,
+    M("handing back wakes nobody", CONSUMER,
       "if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]\n++wakes_;",
       "", "cxx/ring"),
     M("the waker does not reset the word", WAIT,
@@ -26,24 +27,34 @@ TABLE = {
       "parked.store(kParkedOnFutex, std::memory_order_relaxed);  // [park-barrier] orders it", "", "cxx/wait"),
     M("the sleeper does not clear the word", WAIT,
       "parked.store(kAwake, std::memory_order_relaxed);  // we look again in any case", "", "cxx/wait"),
+    M("the sleeper trusts the barrier", WAIT,
+      "barrier == Barrier::locked ? slice : std::min(slice, kStoreDelay)", "slice", "cxx/wait"),
     M("private futexes", FUTEX,
       "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX", "cxx/wait"),
     M("only one sleeper is woken", FUTEX,
       "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE, 1", "cxx/wait"),
-    M("leaving an undecided wait clears the other's word", BUS,
+    M("leaving an undecided wait clears the other's word", BUS_WAIT,
       "segment_.header()->consumer_parked.store(kParkedOnFutex, std::memory_order_relaxed);", "", "cxx/bus"),
 ],
+"spinning": [
+    M("a probe is shorter than a wake-up", WAIT,
+      "return kMost;", "return kMost / 10;", "cxx/wait"),
+    M("spinning is given up for good", WAIT,
+      "if (!woken_ || now - last_probe_ < kBetweenProbes) return 0;", "if (now != 0) return 0;", "cxx/wait"),
+    M("whoever idles spins", WAIT,
+      "if (!woken_ || now", "if (now", "cxx/wait"),
+],
 "memory order": [
-    M("the commit word is stored relaxed", RING,
+    M("the commit word is stored relaxed", PRODUCER,
       "detail::word_at(start).store(word, std::memory_order_release);",
       "detail::word_at(start).store(word, std::memory_order_relaxed);", "tsan/torture"),
-    M("the commit word is loaded relaxed", RING,
+    M("the commit word is loaded relaxed", CONSUMER,
       "detail::word_at(line).load(std::memory_order_acquire);",
       "detail::word_at(line).load(std::memory_order_relaxed);", "tsan/torture"),
-    M("read_position is stored relaxed", RING,
+    M("read_position is stored relaxed", CONSUMER,
       "read_position.store(freed_, std::memory_order_release);",
       "read_position.store(freed_, std::memory_order_relaxed);", "tsan/torture"),
-    M("read_position is loaded relaxed", RING,
+    M("read_position is loaded relaxed", PRODUCER,
       "read_position.load(std::memory_order_acquire);", "read_position.load(std::memory_order_relaxed);",
       "tsan/torture"),
 ],
@@ -59,6 +70,8 @@ TABLE = {
       "connection->hear();", "", "cxx/wait_set"),
     M("a member's hang-up is ignored", WAIT_SET,
       "if (connection == nullptr || connection->hung_up()) {", "if (connection == nullptr) {", "cxx/wait_set"),
+    M("many trust the barrier", WAIT_SET,
+      "return unheard ? kStoreDelay : kSlice;", "(void)unheard;\nreturn kSlice;", "cxx/wait_set"),
     M("room is not waited for", WAIT_SET,
       "(for_frame ? bus->readable_now() : bus->writable_now(size))", "bus->readable_now()", "cxx/wait_set"),
     M("any room will do", WAIT_SET,

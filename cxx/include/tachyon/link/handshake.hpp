@@ -49,7 +49,7 @@ class Connection {
     [[nodiscard]] bool hung_up() const noexcept;
 
     // Wakes a peer that waits for many at once, by a byte on the socket; and takes such bytes out again. Neither ever blocks.
-    void ring() const noexcept;
+    void knock() const noexcept;
     void hear() const noexcept;
 
     // Tells the peer, and lets go. What happens to descriptors that a forked child inherited: nothing but close.

@@ -3,7 +3,13 @@
 
 
 # Between enter and leave, which it does unless there is a frame: ok, or peer_closed.
-cdef int next_frame(core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, uint64_t deadline) except -1:
+cdef inline int next_frame(core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, uint64_t deadline) except -1:
+    if inlet.try_peek(frame[0]) == Status.ok:
+        return <int>Status.ok
+    return next_later(handle, inlet, frame, deadline)
+
+
+cdef int next_later(core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, uint64_t deadline) except -1:
     cdef PythonWaiting waiting
     waiting.deadline = deadline
     return wait_for_frame(handle, inlet, frame, &waiting)
@@ -25,7 +31,7 @@ cdef int next_message(core.BusHandle* handle, core.Frame* frame, uint64_t deadli
     enter(handle)
     if handle.bus().try_peek(frame[0]) == Status.ok:
         return <int>Status.ok
-    return next_frame(handle, handle.bus(), frame, deadline)
+    return next_later(handle, handle.bus(), frame, deadline)
 
 
 cdef int expect_message(core.BusHandle* handle, core.Frame* frame, uint64_t deadline) except -1:

@@ -33,7 +33,16 @@ cdef inline void drop_payload(Payload* payload) noexcept:
 
 
 # Between enter and leave: ok, full when the time is over, or why not.
-cdef int send_payload(core.Outlet* outlet, Payload* payload, uint32_t type_id, uint64_t deadline) except -1:
+cdef inline int send_payload(core.Outlet* outlet, Payload* payload, uint32_t type_id, uint64_t deadline) except -1:
+    cdef Status status
+    if payload.contiguous and payload.view.len < <Py_ssize_t>core.kLargeCopy:
+        status = outlet.try_send(payload.view.buf, payload.view.len, type_id)
+        if status != Status.full or deadline == 0:
+            return <int>status
+    return send_waiting(outlet, payload, type_id, deadline)
+
+
+cdef int send_waiting(core.Outlet* outlet, Payload* payload, uint32_t type_id, uint64_t deadline) except -1:
     cdef PythonWaiting waiting
     cdef uint8_t* room = NULL
     cdef Status status

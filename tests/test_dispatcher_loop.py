@@ -104,6 +104,7 @@ def test_stop_from_a_signal_handler_ends_the_loop(path, spawn):
     child = spawn(SERVER.format(extra="signal.signal(signal.SIGTERM, lambda *_: dispatcher.stop())"), path)
     with RpcBus.connect(path, timeout=60):
         child.says("open")
+        child.falls_asleep()
         child.send_signal(signal.SIGTERM)
         child.says("returned")
         child.ends()

@@ -51,13 +51,16 @@ def test_an_answer_that_is_kept_is_what_its_buffer_holds_and_one_that_cannot_be_
 
     server._keep = keep_small
     with connect(server) as caller:
-        first, second = caller.call(b"1" * 3000, 5, timeout=30), caller.call(b"", 6, timeout=30)
-        third = caller.call(b"3" * 3000, 5, timeout=30)
+        first, second = caller.call(b"1" * 3000, 5, timeout=30), caller.call(b"2" * 3000, 5, timeout=30)
         until(lambda: len(server._outbox))
-        for cid, answer in ((first, b"1" * 3000), (third, b"3" * 3000)):
+        for cid, answer in ((first, b"1" * 3000), (second, b"2" * 3000)):
             with caller.wait(cid, timeout=30) as rx:
                 assert bytes(rx) == answer
-        with caller.wait(second, timeout=30) as rx:
+        third, fourth = caller.call(b"3" * 3000, 5, timeout=30), caller.call(b"", 6, timeout=30)
+        until(lambda: server.stats()["failed"])
+        with caller.wait(third, timeout=30) as rx:
+            assert bytes(rx) == b"3" * 3000
+        with caller.wait(fourth, timeout=30) as rx:
             assert rx.type_id == tachyon.MSG_TYPE_ERROR
             assert bytes(rx)[2:] == b"MemoryError: no room for it"
         assert echo.call(caller, b"x", timeout=30) == b"x"

@@ -79,7 +79,7 @@ class Connection {
 struct Established {
     Connection connection;
     std::vector<Segment> segments;  // arranged by the listener, checked by the connector
-    std::string schema;             // what the peer said of their contents
+    std::string schema = {};        // what the peer said of their contents
 };
 
 struct ListenOptions {

@@ -79,7 +79,8 @@ class Connection {
 struct Established {
     Connection connection;
     std::vector<Segment> segments;  // arranged by the listener, checked by the connector
-    std::string schema = {};        // what the peer said of their contents
+    // What the peer said of their contents. Without `= {}` -Wextra complains of who leaves it out.
+    std::string schema = {};  // NOLINT(readability-redundant-member-init)
 };
 
 struct ListenOptions {
@@ -88,8 +89,8 @@ struct ListenOptions {
     std::uint64_t deadline = kNever;        // of listen(); now_ns() scale
     mode_t mode = 0600;                     // of the socket file; with any group or other bit, other users are let in
     const Arrangement* arrangement = nullptr;  // of a kind that arrangement_of() does not know
-    // What is said of the contents, up to what the arrangement allows. Without `= {}` -Wextra complains of who leaves it out.
-    std::string schema = {};  // NOLINT(readability-redundant-member-init)
+    // What is said of the contents, up to what the arrangement allows.
+    std::string schema = {};  // NOLINT(readability-redundant-member-init): as above
 };
 
 struct ConnectOptions {

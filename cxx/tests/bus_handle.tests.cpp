@@ -104,6 +104,23 @@ TEST_CASE("free code is refused while another is inside, and while a guard is op
     CHECK(ends.consumer->enter());
 }
 
+TEST_CASE("what is refused because another is inside stays held, and is given back later") {
+    const Handles ends;
+    ends.send("x");
+    Frame frame{};
+    std::uint8_t* payload = nullptr;
+    REQUIRE(ends.consumer->try_peek(frame) == Status::ok);
+    REQUIRE(ends.producer->try_claim(1, payload) == Status::ok);
+    for (BusHandle* handle : {ends.producer.get(), ends.consumer.get()}) {
+        REQUIRE(handle->gate().enter_free() == Gate::Entry::inside);
+        CHECK(all_are(each_method(*handle), Status::busy));
+        CHECK(handle->gate().held() == 1);
+        CHECK_FALSE(handle->gate().leave());
+    }
+    CHECK(ends.consumer->release(frame) == Status::ok);
+    CHECK(ends.producer->commit(1, 0) == Status::ok);
+}
+
 TEST_CASE("a ring is lent to one thread, which may wait beside it") {
     const Handles ends;
     Producer* producer = nullptr;

@@ -1,4 +1,8 @@
 // Bulk frames: let go of by their first word alone, and what that asks of the producer. Small rings with a small threshold.
+#include <sys/mman.h>
+
+#include <atomic>
+#include <csignal>
 #include <vector>
 
 #include "both_ends.hpp"
@@ -237,4 +241,47 @@ TEST_CASE("the threshold is the same for every capacity, and a frame of it is bu
     REQUIRE(both.take(kBulk - kFrameHeader - kLine, 2) == "ok");
     CHECK(words_that_are_not_0(both, 0, kBulk / kLine) == kBulk / kLine - 1);
     CHECK(words_that_are_not_0(both, kBulk, kBulk / kLine) == 0);
+}
+
+namespace {
+
+// The first write to a page, caught: what a reader on another core might have seen at that moment.
+struct Caught {
+    std::uint8_t* page;
+    const std::atomic<std::uint64_t>* word;
+    std::uint64_t seen;
+    int count;
+} caught;
+
+void catch_write(int) {
+    caught.seen = caught.word->load();
+    ++caught.count;
+    ::mprotect(caught.page, 4096, PROT_READ | PROT_WRITE);
+}
+
+}  // namespace
+
+TEST_CASE("the next header is cleared before the frame in front of it can be seen") {
+    Both both(16384, Barrier::locked, kFour);
+    const std::uint64_t last = 4096 - kLine;  // of a page
+    both.advance_to(last);
+    REQUIRE(both.send(filling(16), 1));
+    REQUIRE(both.take(filling(16), 1) == "ok");
+    REQUIRE(both.peek() == Status::empty);
+    both.advance_to(last);
+    REQUIRE(both.ring.word(4096).load() != 0);
+    caught = {both.ring.data() + 4096, &both.ring.word(last), ~std::uint64_t{0}, 0};
+    struct sigaction action{}, segv{}, bus{};
+    action.sa_handler = catch_write;
+    REQUIRE(::sigaction(SIGSEGV, &action, &segv) == 0);
+    REQUIRE(::sigaction(SIGBUS, &action, &bus) == 0);
+    REQUIRE(::mprotect(caught.page, 4096, PROT_READ) == 0);
+    const bool sent = both.producer.try_send("x", 1, 2);
+    ::sigaction(SIGSEGV, &segv, nullptr);
+    ::sigaction(SIGBUS, &bus, nullptr);
+    CHECK(sent);
+    CHECK(caught.count == 1);
+    CHECK(caught.seen == 0);
+    CHECK(both.ring.word(last).load() != 0);
+    CHECK(both.ring.word(4096).load() == 0);
 }

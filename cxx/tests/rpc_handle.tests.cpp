@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
@@ -155,6 +156,7 @@ TEST_CASE("one reply is held at a time, and released as it was") {
     other.position = 12345;  // changed by free code: ours counts
     CHECK(pair.caller->release_reply(other) == Status::ok);
     CHECK(pair.caller->release_reply(frame) == Status::no_claim);
+    CHECK(pair.caller->replies().bus()->stats().messages == 2);  // both are free again
     CHECK(pair.caller->replies().enter());
 }
 
@@ -237,6 +239,22 @@ TEST_CASE("a reply that was there is found behind many that nobody asked for, th
     pair.flood();
     const Waiting waiting = GENERATE(Waiting::until(0), Waiting::until(1));
     CHECK(pair.take(id, waiting) == "asked");
+}
+
+TEST_CASE("a wait whose time is over goes through no more than one ring of replies, however many come meanwhile") {
+    const Pair pair(1 << 16, 1 << 18);
+    const std::uint64_t id = pair.call("never answered");
+    using Flood = std::pair<const Pair*, int>;
+    Flood flood{&pair, 0};
+    Waiting waiting = Waiting::until(0);
+    waiting.host.context = &flood;
+    waiting.host.unlock = [](void* context) {
+        auto& [more, times] = *static_cast<Flood*>(context);
+        if (++times <= 1000) more->flood();
+    };
+    pair.flood();
+    CHECK(pair.take(id, waiting) == kEmpty);
+    CHECK(std::cmp_less_equal(flood.second, (1 << 18) / (kLine * kMostRepliesPerLook)));
 }
 
 TEST_CASE("a callee that floods its caller holds no call and no wait past its time, nor from a signal") {

@@ -74,7 +74,7 @@ TABLE = {
     M("more is given back than was held", BUS_HANDLE,
       "ends_hold(why) && gate_.held() >= count", "ends_hold(why)", "cxx/handle_close"),
     M("whatever is refused counts as given back", BUS_HANDLE,
-      "ends_hold(why) && gate_.held() >= count", "gate_.held() >= count", "cxx/handle_close"),
+      "ends_hold(why) && gate_.held() >= count", "gate_.held() >= count", "cxx/bus_handle"),
     M("a forked child may be told busy", BUS_HANDLE,
       "return forked_.load(std::memory_order_relaxed) ? Status::forked : Status::ok;", "return Status::ok;",
       "cxx/handle_close"),

@@ -63,9 +63,10 @@ TABLE = {
       "if (next >= dirty_to_) return forget_dirty();  // all of it", "if (next >= dirty_to_) return;  // all of it",
       "cxx/ring_bulk"),
     M("the next header is cleared after the commit", PRODUCER,
-      "if (next >= dirty_from_) [[unlikely]]\nclean(next, bulk ? kLine : kCleanAhead);", "", "cxx/torture",
+      "if (next >= dirty_from_) [[unlikely]]\nclean(next, bulk ? kLine : kCleanAhead);\nif (bulk) add_dirty(write_position_ + kLine + memory_.capacity, next + memory_.capacity);",
+      "", "cxx/ring_bulk",
       ((PRODUCER, "detail::word_at(start).store(word, std::memory_order_release);  // [commit]",
-        "detail::word_at(start).store(word, std::memory_order_release);\nif (next >= dirty_from_) clean(next, bulk ? kLine : kCleanAhead);"),)),
+        "detail::word_at(start).store(word, std::memory_order_release);\nif (next >= dirty_from_) clean(next, bulk ? kLine : kCleanAhead);\nif (bulk) add_dirty(write_position_ + kLine + memory_.capacity, next + memory_.capacity);"),)),
 ],
 "room and padding": [
     M("padding does not wait for the frame behind it", PRODUCER,

@@ -230,7 +230,6 @@ cdef class Bus(_Abortable):
         """
         cdef uint64_t deadline = deadline_after(timeout)
         cdef RxGuard guard = new_rx_guard(self, handle_of(self))
-        expect_guard(guard._handle)
         enter(guard._handle)
         return receive_into(guard, guard._handle.bus(), deadline)
 

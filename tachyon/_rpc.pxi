@@ -68,7 +68,6 @@ cdef RxGuard receive_call(RpcBus self, uint64_t deadline):
     cdef core.RpcHandle* rpc = rpc_of(self)
     cdef RxGuard guard = new_rx_guard(self, &rpc.calls())
     guard._rpc = rpc
-    expect_guard(guard._handle)
     enter(guard._handle)
     return receive_into(guard, rpc.callee(), deadline)
 
@@ -155,7 +154,6 @@ cdef class RpcBus:
         cdef uint64_t id = as_correlation_id(correlation_id)
         cdef RxGuard guard = new_rx_guard(self, &rpc.replies())
         guard._rpc = rpc
-        expect_guard(guard._handle)
         enter(guard._handle)
         return receive_into(guard, rpc.reply_to(id), deadline)
 

@@ -43,7 +43,7 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None
             rpc.caller().release(frame)
             rpc.replies().leave()
     except BaseException:
-        if not bus.closed:
+        if not bus.closed and not in_use_by_nogil(rpc):
             rpc.caller().cancel(id)
         raise
     return new_message(frame.type_id, answer)

@@ -37,6 +37,11 @@ cdef int need_callee(core.RpcHandle* rpc, str verb) except -1:
     return 0
 
 
+# What is known of each call is theirs then, GIL or not.
+cdef bint in_use_by_nogil(core.RpcHandle* rpc) noexcept:
+    return rpc.calls().gate().is_inside(core.User.free) or rpc.replies().gate().is_inside(core.User.free)
+
+
 cdef object nothing_to_answer(object correlation_id):
     return ValueError(
         f"there is no call {correlation_id} to reply to: it was never served, is answered already, "
@@ -161,7 +166,7 @@ cdef class RpcBus:
         """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""
         cdef core.RpcHandle* rpc = rpc_of(self)
         need_caller(rpc, "cancel")
-        if rpc.calls().gate().is_inside(core.User.free) or rpc.replies().gate().is_inside(core.User.free):
+        if in_use_by_nogil(rpc):
             raise BusBusyError("this RpcBus is in use by nogil code in another thread")
         return rpc.caller().cancel(as_correlation_id(correlation_id))
 

@@ -57,7 +57,7 @@ const Client* Clients::find_victim(Victims victims, std::uint64_t time) const no
         if (each->has_offer() || now - each->accepted < time) continue;
         const std::size_t places = places_of(each->process);
         if (!each->silent() && (victims == Victims::silent || places == 1)) continue;
-        if (places < most || (places == most && victim->silent())) continue;
+        if (places < most || (victim != nullptr && places == most && victim->silent())) continue;
         if (each->silent() && is_readable(each->connection.socket())) continue;
         victim = each.get();
         most = places;

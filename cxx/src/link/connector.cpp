@@ -147,7 +147,7 @@ class Connector {
         return segments;
     }
 
-    Segment take(Descriptor descriptor, const SegmentOffer& offer, const Patience& patience) const {
+    [[nodiscard]] Segment take(Descriptor descriptor, const SegmentOffer& offer, const Patience& patience) const {
         Segment segment = Segment::attach(std::move(descriptor), offer.bytes, static_cast<Access>(offer.access));
         if (const char* const why = arrangement_.refusal(segment, offer); why != nullptr) refuse_segment(why);
         segment.populate(patience);
@@ -230,11 +230,9 @@ class Connector {
             fail_handshake(EPROTO,
                            "whoever listens at " + path_ + " does not speak this protocol or has another byte order");
         }
-        if (const Verdict verdict = judge_prefix(theirs); verdict == Verdict::wrong_version) {
-            speaks_another_version(theirs.version, kHelloVersion);
-        } else if (verdict == Verdict::wrong_layout) {
-            has_another_layout();
-        }
+        const Verdict ours = judge_prefix(theirs);
+        if (ours == Verdict::wrong_version) speaks_another_version(theirs.version, kHelloVersion);
+        if (ours == Verdict::wrong_layout) has_another_layout();
         const auto verdict = static_cast<Verdict>(theirs.verdict);
         if (verdict == Verdict::wrong_user) {
             fail_handshake(EACCES, "the listener at " + path_ + " refuses user " + std::to_string(::geteuid()) +

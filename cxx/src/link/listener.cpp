@@ -46,7 +46,7 @@ std::uint64_t time_to_map(const std::vector<SegmentOffer>& offers) {
 class Reception {
   public:
     enum class For : bool { one, many };
-    Reception(const std::string& path, const ListenOptions& options, For clients, const Interrupt& interrupt);
+    Reception(std::string path, const ListenOptions& options, For clients, const Interrupt& interrupt);
 
     Established accept(std::uint64_t deadline, const Interrupt& interrupt);
     std::optional<Established> advance(const Patience& patience);
@@ -65,7 +65,7 @@ class Reception {
     void greet(Client& client);
     void reject(const Client& client, Verdict verdict) const;
     void offer_next(const Patience& patience);
-    bool send_offer(const Client& client, const std::vector<Descriptor>& for_reading) const;
+    [[nodiscard]] bool send_offer(const Client& client, const std::vector<Descriptor>& for_reading) const;
     Established finish(Client& client);
     [[nodiscard]] std::uint64_t next_deadline() const noexcept;
 
@@ -86,8 +86,8 @@ class Reception {
     Clients clients_;
 };
 
-Reception::Reception(const std::string& path, const ListenOptions& options, For clients, const Interrupt& interrupt)
-    : path_(path),
+Reception::Reception(std::string path, const ListenOptions& options, For clients, const Interrupt& interrupt)
+    : path_(std::move(path)),
       mode_(options.mode),
       schema_(options.schema),
       arrangement_(options.arrangement != nullptr ? *options.arrangement : arrangement_of(options.kind)),

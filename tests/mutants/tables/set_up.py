@@ -68,7 +68,7 @@ TABLE = {
     M("a refusal after a hang-up is not read", CONNECTOR,
       "&& errno != EPIPE && errno != ECONNRESET) {", ") {", "cxx/handshake_listeners"),
     M("the death of a forking peer is not watched", PEER,
-      "{process, POLLIN, 0}", "{-1, POLLIN, 0}", "cxx/handshake_peer"),
+      "{process, POLLIN, 0}", "{-1, POLLIN, 0}", "cxx/connection"),
     M("a client without a pidfd ends the listener", LISTENER,
       "if (clients_.evict(Clients::Victims::silent, 0)) continue;\nthrow;", "throw;", "cxx/handshake_peer"),
     M("the barrier is not negotiated", GREETING,

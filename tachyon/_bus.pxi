@@ -109,16 +109,7 @@ cdef class Bus(_Abortable):
         try:
             for item in items:
                 item_type = default_type
-                data = item
-                if isinstance(item, tuple):
-                    if len(<tuple>item) != 2:
-                        raise ValueError(f"a pair is (buffer, type_id); this tuple has {len(<tuple>item)} items")
-                    data = (<tuple>item)[0]
-                    item_type = as_type_id((<tuple>item)[1])
-                elif type(item) is Message:
-                    data = (<Message>item).data
-                    item_type = (<Message>item).type_id
-                send_item(&way, data, item_type, deadline)
+                send_item(&way, data_of_item(item, &item_type), item_type, deadline)
                 sent += 1
                 if sent % 1024 == 0:  # with room enough, nothing else in here looks at signals
                     PyErr_CheckSignals()
@@ -144,10 +135,9 @@ cdef class Bus(_Abortable):
         cdef TxGuard guard = new_tx_guard(self, handle, kind)
         enter(handle)
         try:
-            claim_for(guard, handle.bus(), wanted, deadline)
+            return claim_for(guard, handle.bus(), wanted, deadline)
         finally:
             handle.leave()
-        return guard
 
     def wait_read(self, *, timeout=None):
         """Wait until the consumer has let go of everything sent so far: copied it, or left its guards.
@@ -240,10 +230,8 @@ cdef class Bus(_Abortable):
         """
         cdef uint64_t deadline = deadline_after(timeout)
         cdef RxGuard guard = new_rx_guard(self, handle_of(self))
-        expect_guard(guard._handle)
         enter(guard._handle)
-        receive_into(guard, guard._handle.bus(), deadline)
-        return guard
+        return receive_into(guard, guard._handle.bus(), deadline)
 
     def drain_batch(self, max_msgs=1024, spin_threshold=10000, *, timeout=None):
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block.
@@ -320,11 +308,10 @@ cdef class Bus(_Abortable):
 
     def __repr__(self):
         cdef core.BusHandle* handle = handle_of(self)
-        path = path_of(handle)
         if handle.state() != Status.ok:
-            return f"<tachyon.Bus {path!r} closed>"
+            return f"<tachyon.Bus {path_of(handle)!r} closed>"
         role = role_of(handle.bus()) or "undecided"
-        return f"<tachyon.Bus {path!r} {role} capacity={handle.capacity()} peer_pid={handle.peer_pid()}>"
+        return f"<tachyon.Bus {path_of(handle)!r} {role} capacity={handle.capacity()} peer_pid={handle.peer_pid()}>"
 
     def __reduce__(self):
         raise TypeError("a Bus cannot be pickled or copied: it belongs to one process; open one in each")

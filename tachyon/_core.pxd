@@ -88,12 +88,14 @@ cdef extern from "tachyon/port/inlet.hpp" namespace "tachyon" nogil:
     const uint64_t kLargeCopy
 
     cdef cppclass Outlet:
+        Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
         Status send(const void* data, uint64_t size, uint32_t type_id, const Waiting& waiting) noexcept
         Status claim(uint64_t size, uint8_t*& payload, const Waiting& waiting) noexcept
         Status commit(uint32_t size, uint32_t type_id) noexcept
         Status abort() noexcept
 
     cdef cppclass Inlet:
+        Status try_peek(Frame& frame) noexcept
         Status peek(Frame& frame, const Waiting& waiting) noexcept
         void let_go(const Frame& frame) noexcept
 
@@ -149,6 +151,8 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         int set_numa_node(unsigned int node) noexcept
         Stats stats() noexcept
 
+
+cdef extern from "tachyon/batch.hpp" namespace "tachyon" nogil:
     cdef cppclass Batch(Outlet):
         Batch(Bus& bus)
         Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept

@@ -23,7 +23,9 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None
     if on_response is not None:
         guard = new_rx_guard(bus, &rpc.replies())
         guard._rpc = rpc
+        enter(guard._handle)
         expect_guard(guard._handle)
+        guard._handle.leave()
     id = send_call(rpc, data, kind, deadline)
     try:
         enter(&rpc.replies())

@@ -3,7 +3,13 @@
 
 
 # Between enter and leave, which it does unless there is a frame: ok, or peer_closed.
-cdef int next_frame(core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, uint64_t deadline) except -1:
+cdef inline int next_frame(core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, uint64_t deadline) except -1:
+    if inlet.try_peek(frame[0]) == Status.ok:
+        return <int>Status.ok
+    return next_later(handle, inlet, frame, deadline)
+
+
+cdef int next_later(core.BusHandle* handle, core.Inlet* inlet, core.Frame* frame, uint64_t deadline) except -1:
     cdef PythonWaiting waiting
     waiting.deadline = deadline
     return wait_for_frame(handle, inlet, frame, &waiting)
@@ -25,7 +31,7 @@ cdef int next_message(core.BusHandle* handle, core.Frame* frame, uint64_t deadli
     enter(handle)
     if handle.bus().try_peek(frame[0]) == Status.ok:
         return <int>Status.ok
-    return next_frame(handle, handle.bus(), frame, deadline)
+    return next_later(handle, handle.bus(), frame, deadline)
 
 
 cdef int expect_message(core.BusHandle* handle, core.Frame* frame, uint64_t deadline) except -1:
@@ -34,21 +40,24 @@ cdef int expect_message(core.BusHandle* handle, core.Frame* frame, uint64_t dead
     return 0
 
 
+# Between enter and leave, which it does if there is none: nogil code may be at work on a bus that one is not inside of.
 # Before the wait, not after it: a call that has been taken cannot be put back.
 cdef int expect_guard(core.BusHandle* handle) except -1:
     """One more guard: see that letting go of them needs no memory."""
-    if handle.bus() != NULL and not handle.bus().expect_held(handle.gate().guards() + 1):
+    if not handle.bus().expect_held(handle.gate().guards() + 1):
+        handle.leave()
         raise MemoryError("no memory for one more guard; the message stays the next one")
     return 0
 
 
 # Between enter and leave, which it does: the next frame of an inlet, in a guard that is started.
-cdef int receive_into(RxGuard guard, core.Inlet* inlet, uint64_t deadline) except -1:
+cdef RxGuard receive_into(RxGuard guard, core.Inlet* inlet, uint64_t deadline):
+    expect_guard(guard._handle)
     if next_frame(guard._handle, inlet, &guard._frame, deadline) != <int>Status.ok:
         raise_status(guard._handle, Status.peer_closed)
     guard.start(<uint8_t*>guard._frame.payload, guard._frame.size, True)
     guard._handle.leave()
-    return 0
+    return guard
 
 
 cdef RxBatchGuard drain(
@@ -61,10 +70,10 @@ cdef RxBatchGuard drain(
     batch._owner = owner
     batch._handle = handle
     batch._frames.reserve(64)
-    expect_guard(handle)
     waiting.deadline = deadline
     waiting.unlocked_looks = looks
     enter(handle)
+    expect_guard(handle)
     if wait_for_frame(handle, handle.bus(), &frame, &waiting) != <int>Status.ok:
         raise_status(handle, Status.peer_closed)
     try:

@@ -68,10 +68,8 @@ cdef RxGuard receive_call(RpcBus self, uint64_t deadline):
     cdef core.RpcHandle* rpc = rpc_of(self)
     cdef RxGuard guard = new_rx_guard(self, &rpc.calls())
     guard._rpc = rpc
-    expect_guard(guard._handle)
     enter(guard._handle)
-    receive_into(guard, rpc.callee(), deadline)
-    return guard
+    return receive_into(guard, rpc.callee(), deadline)
 
 
 cdef class RpcBus:
@@ -156,10 +154,8 @@ cdef class RpcBus:
         cdef uint64_t id = as_correlation_id(correlation_id)
         cdef RxGuard guard = new_rx_guard(self, &rpc.replies())
         guard._rpc = rpc
-        expect_guard(guard._handle)
         enter(guard._handle)
-        receive_into(guard, rpc.reply_to(id), deadline)
-        return guard
+        return receive_into(guard, rpc.reply_to(id), deadline)
 
     def cancel(self, correlation_id):
         """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""

@@ -33,7 +33,16 @@ cdef inline void drop_payload(Payload* payload) noexcept:
 
 
 # Between enter and leave: ok, full when the time is over, or why not.
-cdef int send_payload(core.Outlet* outlet, Payload* payload, uint32_t type_id, uint64_t deadline) except -1:
+cdef inline int send_payload(core.Outlet* outlet, Payload* payload, uint32_t type_id, uint64_t deadline) except -1:
+    cdef Status status
+    if payload.contiguous and payload.view.len < <Py_ssize_t>core.kLargeCopy:
+        status = outlet.try_send(payload.view.buf, payload.view.len, type_id)
+        if status != Status.full or deadline == 0:
+            return <int>status
+    return send_waiting(outlet, payload, type_id, deadline)
+
+
+cdef int send_waiting(core.Outlet* outlet, Payload* payload, uint32_t type_id, uint64_t deadline) except -1:
     cdef PythonWaiting waiting
     cdef uint8_t* room = NULL
     cdef Status status
@@ -108,7 +117,20 @@ cdef bint send_message(core.BusHandle* handle, object data, uint32_t type_id, ui
     return send_object(&way, data, type_id, deadline)
 
 
-# The same of an item of send_many.
+# What of an item of send_many is to be sent; its type, where it says one.
+cdef inline object data_of_item(object item, uint32_t* type_id):
+    if isinstance(item, tuple):
+        if len(<tuple>item) != 2:
+            raise ValueError(f"a pair is (buffer, type_id); this tuple has {len(<tuple>item)} items")
+        type_id[0] = as_type_id((<tuple>item)[1])
+        return (<tuple>item)[0]
+    if type(item) is Message:
+        type_id[0] = (<Message>item).type_id
+        return (<Message>item).data
+    return item
+
+
+# As send_message, of what an item of send_many has.
 cdef int send_item(Way* way, object data, uint32_t type_id, uint64_t deadline) except -1:
     cdef Status status
     if way.batch == NULL:
@@ -135,7 +157,7 @@ cdef uint64_t as_size(core.BusHandle* handle, object size) except? 0:
 
 
 # Between enter and leave: room for a message, in a guard that is started.
-cdef int claim_for(TxGuard guard, core.Outlet* outlet, uint64_t size, uint64_t deadline) except -1:
+cdef TxGuard claim_for(TxGuard guard, core.Outlet* outlet, uint64_t size, uint64_t deadline):
     cdef PythonWaiting waiting
     cdef uint8_t* payload = NULL
     waiting.deadline = deadline
@@ -144,7 +166,7 @@ cdef int claim_for(TxGuard guard, core.Outlet* outlet, uint64_t size, uint64_t d
         raise_status(guard._handle, status, size)
     guard.start(payload, <Py_ssize_t>size, False)
     guard._actual_size = size
-    return 0
+    return guard
 
 
 cdef int await_consumer(core.BusHandle* handle, uint64_t deadline, bint until_it_left) except -1:

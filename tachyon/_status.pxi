@@ -40,7 +40,7 @@ cdef dict _STATUS_ERRORS = {
     ),
     <int>Status.unknown_call: (
         ValueError, None,
-        "there is no such call to wait for: its id was never issued, it is answered already, was cancelled, or "
+        "there is no such call: its id was never issued, it is answered already, was cancelled, or "
         "its reply was dropped because too many others had not been asked for",
     ),
     <int>Status.busy: (

@@ -40,7 +40,7 @@ cdef class Bus(_Abortable):
     cdef object __weakref__
 
     # -- producer: OK, FULL, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM, and how it ended. A close is seen at once; a
-    # death by one of the next 8 messages, and by every wait, and by check --
+    # death by the first message that begins a tick of the kernel (1 … 10 ms) after it, by every wait, and by check --
 
     # Room for a message of `size` bytes, to be written at *payload. One claim at a time; then commit, or abort.
     cdef int try_claim(self, unsigned long long size, unsigned char** payload) noexcept nogil

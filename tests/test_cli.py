@@ -154,19 +154,24 @@ def test_send_fails_where_the_consumer_leaves_without_the_rest(command, path):
     not shutil.which("c++") or not (DOCS / "cpp.md").is_file(), reason="no C++ compiler, or not the source tree"
 )
 def test_either_end_may_be_in_cxx(command, path, tmp_path):
-    (code,) = re.findall(r"```cpp\n(.*?)```", (DOCS / "cpp.md").read_text(), re.DOTALL)
-    (tmp_path / "app.cpp").write_text(code.replace("/tmp/cpp.sock", str(path)))
-    app = tmp_path / "app"
-    flags = ["-std=c++20", "-I", tachyon.get_include(), "-L", *tachyon.get_library_dirs()]
-    arguments = ["c++", *flags, tmp_path / "app.cpp", "-o", app, "-ltachyon", "-pthread"]
-    subprocess.run(arguments, check=True, timeout=100)
+    def built(name):
+        page = (DOCS / "cpp.md").read_text()
+        code = re.search(rf"```cpp\n// {name}.cpp\n(.*?)```", page, re.DOTALL).group(1)
+        (tmp_path / f"{name}.cpp").write_text(code.replace("/tmp/cpp.sock", str(path)))
+        flags = ["-std=c++20", "-I", tachyon.get_include(), "-L", *tachyon.get_library_dirs()]
+        arguments = ["c++", *flags, f"{name}.cpp", "-o", name, "-ltachyon", "-pthread"]
+        subprocess.run(arguments, check=True, timeout=100, cwd=tmp_path)
+        return tmp_path / name
+
+    producer, consumer = built("producer"), built("consumer")
     recv = command("recv", path)
-    subprocess.run([app, "send"], check=True, timeout=PATIENCE)
-    assert recv.ends(0)[0] == b"hello"
-    with subprocess.Popen([app], stdout=subprocess.PIPE) as listener:
+    subprocess.run([producer], check=True, timeout=PATIENCE)
+    assert recv.ends(0)[0] == b"hellofromC++"
+    with subprocess.Popen([consumer], stdout=subprocess.PIPE) as listener:
         try:
             command("send", path).ends(0, b"hello")
             assert listener.communicate(timeout=PATIENCE)[0] == b"0: hello\n"
+            assert listener.returncode == 0
         finally:
             listener.kill()
 

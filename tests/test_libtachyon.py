@@ -170,7 +170,7 @@ def test_another_layout_of_the_ring_is_refused(user, pair, producer):
 
 SWAPPED = {  # header, and two lines of it, in their order
     "the memory": ("ring/frame", "SegmentHeader* header = nullptr;", "std::uint8_t* data = nullptr;"),
-    "the doorbell": ("wait/wait", "void (*ring)(void* context) noexcept = nullptr;", "void* context = nullptr;"),
+    "the doorbell": ("wait/wait", "void (*knock)(void* context) noexcept = nullptr;", "void* context = nullptr;"),
     "a producer": ("ring/producer", "std::uint64_t write_position_ = 0;", "std::uint64_t cached_read_position_ = 0;"),
     "a consumer": ("ring/consumer", "std::uint64_t cursor_ = 0;", "std::uint64_t freed_ = 0;"),
     "a frame": ("ring/frame", "std::uint32_t size;", "std::uint32_t type_id;"),

@@ -10,6 +10,7 @@ from downstream import need_compiler
 from nogil_hands import BUSY, CLAIM_OPEN, EMPTY, FORKED, FULL, NO_CLAIM, OK, PEER_CLOSED, SECOND, TOO_LARGE
 
 import tachyon
+from tachyon import BusBusyError
 
 need_compiler()
 
@@ -322,3 +323,21 @@ def test_that_comes_before_the_guard_which_is_open_in_the_parent(nogil, pair):
             os._exit(0 if producer.try_claim(1) == producer.commit(1, 0) == producer.check() == FORKED else 1)
         assert os.waitpid(pid, 0)[1] == 0
         assert producer.try_claim(1) == CLAIM_OPEN
+
+
+def test_who_is_refused_a_guard_touches_nothing_of_nogil_code(nogil, pair, run_thread, until):
+    """What was wrong with that only a thread sanitizer saw."""
+    producer, consumer = pair(4096)
+    producer.send(b"decides who sends")
+    consumer.recv()
+    nogil.go_on(0)
+    holding = run_thread(nogil.hold_a_whole_ring, consumer)
+    until(lambda: nogil.step_is() == 1)
+    producer.send_many([bytes(48)] * 64)
+    nogil.go_on(2)
+    until(lambda: nogil.step_is() == 3)
+    for ask in (consumer.recv_zero_copy, consumer.drain_batch):
+        with pytest.raises(BusBusyError):
+            ask(timeout=0)
+    nogil.go_on(4)
+    assert holding.result() == (OK, 64)

@@ -173,6 +173,14 @@ def test_a_cancelled_call_is_unknown(rpc_hands):
     assert caller.try_peek_reply(caller.id) == UNKNOWN_CALL
 
 
+def test_who_replies_to_no_call_is_not_told_of_waiting(rpc_hands):
+    _, callee = rpc_hands()
+    assert callee.try_reply(1, b"", 1) == UNKNOWN_CALL
+    with pytest.raises(ValueError, match=r"no such call: .* answered already") as raised:
+        callee.raise_for_status(UNKNOWN_CALL)
+    assert "wait" not in str(raised.value)
+
+
 def test_what_no_room_and_no_message_are_called_in_rpc(rpc_hands):
     caller, callee = rpc_hands(64, 64)
     assert caller.try_call(bytes(49), 1) == caller.call(bytes(49), 1, -1) == caller.claim_call(49, -1) == TOO_LARGE

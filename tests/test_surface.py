@@ -4,9 +4,9 @@ tests/surface.txt holds them. When this is red:
 
 - something was appended, at the end of a class's methods or of Status: run `python tests/test_surface.py`, which
   writes surface.txt anew, look at the difference, commit it, and tell of it in CHANGELOG.md;
-- a field was added to Bus or RpcBus: let it take the place of as much of `_room`, or put it into `_more` if it is a
-  Python object. The size has to stay: where it has grown, the import of every module that was compiled before warns of
-  a binary incompatibility;
+- a field was added to Bus or RpcBus: put it into what `_handle` points to, BusHandle or RpcHandle, which nobody else
+  sees. The size has to stay: where it has grown, the import of every module that was compiled before warns of a binary
+  incompatibility;
 - something was changed, moved or removed, or a size is another one: every module that cimports tachyon would have to be
   compiled again, and would read the wrong memory until it is. Do not; add a new method instead. If it has to be, it is
   for a new major version, and docs/cython.md has to say so;
@@ -138,7 +138,7 @@ def test_the_pxd_files_expose_what_is_documented_and_nothing_else():
 
 def test_the_names_of_the_core_cannot_be_had(tmp_path):
     pytest.importorskip("Cython")
-    for name in ("core", "Producer", "enter_nogil", "tachyon_core"):
+    for name in ("core", "Producer", "BusHandle", "handle_of"):
         (tmp_path / "user.pyx").write_text(f"from tachyon cimport {name}\n")
         command = [sys.executable, "-m", "cython", "-I", str(PACKAGE.parent), "user.pyx"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "measure.hpp"
-#include "tachyon/ring/ring_segment.hpp"
 #include "tachyon/bus.hpp"
+#include "tachyon/ring/ring_segment.hpp"
 
 namespace bench {
 

@@ -104,10 +104,10 @@ struct Met {
 TEST_CASE("a death is noticed whatever has become of the limit on descriptors") {
     for (const Side side : {Side::listener, Side::connector}) {
         for (const rlim_t most : {0, 1, 2}) {
-            for (const bool rings : {false, true}) {
-                INFO(static_cast<int>(side) << " with " << most << (rings ? ", bytes left to read" : ""));
+            for (const bool knocks : {false, true}) {
+                INFO(static_cast<int>(side) << " with " << most << (knocks ? ", bytes left to read" : ""));
                 Met peer(side, [&](const Established& mine) {
-                    if (rings) mine.connection.ring();
+                    if (knocks) mine.connection.knock();
                 });
                 const Connection& connection = peer.established.connection;
                 bool before = true, after = false;
@@ -130,7 +130,7 @@ TEST_CASE("a close is noticed whatever has become of the limit on descriptors") 
         Established peer = connect(folder.file(), connect_options());
         char byte = 0;
         while (::recv(peer.connection.socket(), &byte, 1, 0) < 0) sleep_us(1000);
-        peer.connection.ring();
+        peer.connection.knock();
         peer.connection.shut_down();
         ::pause();
         return 0;
@@ -138,7 +138,7 @@ TEST_CASE("a close is noticed whatever has become of the limit on descriptors") 
     const Established mine = listen(folder.file(), listen_options(kCapacity));
     const Limit limit(0);
     CHECK_FALSE(mine.connection.hung_up());
-    mine.connection.ring();
+    mine.connection.knock();
     CHECK(eventually([&] { return mine.connection.hung_up(); }));
 }
 

@@ -9,6 +9,7 @@
 
 #include "catch.hpp"
 #include "support.hpp"
+#include "tachyon/batch.hpp"
 #include "tachyon/bus.hpp"
 
 using namespace tachyon;

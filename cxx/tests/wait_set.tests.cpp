@@ -236,7 +236,7 @@ TEST_CASE("who is removed from a wait set is not heard of again, and nothing is 
         set.remove(1);
         WaitSet::Token token = 0;
         CHECK(set.wait(in_ms(2), token) == Status::empty);
-        line.theirs().connection()->ring();
+        line.theirs().connection()->knock();
         CHECK(set.wait(in_ms(2), token) == Status::empty);
         other.put();
         CHECK(set.wait(kNever, token) == Status::ok);

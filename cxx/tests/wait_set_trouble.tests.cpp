@@ -11,7 +11,7 @@ TEST_CASE("bytes that nobody asked for on the socket do no harm") {
     Line line;
     WaitSet set;
     set.add(1, line.ours());
-    for (int n = 0; n < 5000; ++n) line.theirs().connection()->ring();
+    for (int n = 0; n < 5000; ++n) line.theirs().connection()->knock();
     WaitSet::Token token = 0;
     for (int n = 0; n < 1000; ++n) REQUIRE(set.wait(now_ns() + 1000, token) == Status::empty);
     // Once they are taken, it sleeps.

@@ -16,7 +16,6 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "tachyon/error.hpp"
 #include "tachyon/link/fork.hpp"
@@ -24,6 +23,7 @@
 #include "tachyon/port/inlet.hpp"
 #include "tachyon/port/outlet.hpp"
 #include "tachyon/port/waiting.hpp"
+#include "tachyon/ring/early_releases.hpp"
 #include "tachyon/ring/ring.hpp"
 #include "tachyon/ring/ring_segment.hpp"
 #include "tachyon/wait/wait.hpp"
@@ -39,9 +39,6 @@ struct Stats {
     std::uint64_t wakes = 0;           // times this side woke the peer
     std::uint64_t spin_budget_ns = 0;  // current length of the spin before a park
 };
-
-// When a send looks at the clock, to see whether it is time to ask for a death: at each message, or at every 8th.
-enum class Look : bool { sometimes = false, always = true };
 
 class Bus final : public Outlet, public Inlet {
   public:
@@ -70,12 +67,12 @@ class Bus final : public Outlet, public Inlet {
         return try_send(data, size, type_id, 0);
     }
     [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id,
-                                  std::uint64_t correlation_id, Look look = Look::always) noexcept {
+                                  std::uint64_t correlation_id) noexcept {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return status;
         if (!producer_.try_send(data, static_cast<std::uint32_t>(size), type_id, correlation_id)) [[unlikely]]
             return no_room();
-        return after_send(look);
+        return after_send();
     }
 
     // try_send without the look for a parked consumer: wake_consumer() is owed, before any wait and after the last one.
@@ -114,14 +111,13 @@ class Bus final : public Outlet, public Inlet {
         return commit(size, type_id, 0);
     }
     template <Wake kWake = Wake::now>
-    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id,
-                                Look look = Look::always) noexcept {
+    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id) noexcept {
         // A close is told before a commit, never after.
         if (mode_.load(std::memory_order_relaxed) != Mode::producer || !producer_.claim_open() || size > claim_size_ ||
             peer_said_closed()) [[unlikely]]
             return why_no_commit(size);
         producer_.commit<kWake>(size, type_id, correlation_id);
-        return after_send(look);
+        return after_send();
     }
     [[nodiscard]] Status abort() noexcept override;
 
@@ -186,9 +182,7 @@ class Bus final : public Outlet, public Inlet {
         return {this, status, frame};
     }
     // So many frames will be held at a time: makes room to remember those that are released before their turn. False: no memory.
-    [[nodiscard]] bool expect_held(std::size_t count) noexcept {
-        return count <= early_.capacity() || make_room(count);
-    }
+    [[nodiscard]] bool expect_held(std::size_t count) noexcept { return early_.expect(count); }
     // Undoes the last try_peek, for a caller that cannot take the message now.
     void put_back(const Frame& frame) noexcept {
         if (mode_.load(std::memory_order_relaxed) == Mode::consumer && consumer_.held() != 0) consumer_.put_back(frame);
@@ -290,11 +284,6 @@ class Bus final : public Outlet, public Inlet {
     // consumer and producer mean: nothing in the way, go. Atomic because a fork handler and request_close look at it.
     enum class Mode : std::uint8_t { undecided, consumer, producer, producer_gone, finished, corrupt, closed, forked };
 
-    // Frames that were released before older ones.
-    struct Run {
-        std::uint64_t position, end, frames;
-    };
-
     [[nodiscard]] Status begin_send(std::uint64_t size) noexcept {
         if (mode_.load(std::memory_order_relaxed) != Mode::producer || producer_.claim_open() ||
             peer_closed_->load(std::memory_order_relaxed) != 0) [[unlikely]] {
@@ -302,8 +291,7 @@ class Bus final : public Outlet, public Inlet {
         }
         return size <= max_size_ ? Status::ok : Status::too_large;
     }
-    [[nodiscard]] Status after_send(Look look = Look::always) noexcept {
-        if (look == Look::sometimes && producer_.messages() % 8 != 0) return Status::ok;
+    [[nodiscard]] Status after_send() noexcept {
         if (const std::uint64_t now = coarse_ns(); now != last_tick_) [[unlikely]]
             return check_after_send(now);
         return Status::ok;
@@ -349,8 +337,6 @@ class Bus final : public Outlet, public Inlet {
         return !blocked_.load(std::memory_order_acquire) && consumer_.has_word();  // [unblock]
     }
     [[nodiscard]] Status release_among_others(const Frame& frame) noexcept;
-    [[nodiscard]] Status remember(const Frame& frame) noexcept;
-    [[nodiscard]] bool make_room(std::size_t count) noexcept;
     void say_end(End end) noexcept;
     [[nodiscard]] bool peer_gone_by_clock() noexcept;
     template <class HasWork>
@@ -381,49 +367,12 @@ class Bus final : public Outlet, public Inlet {
     SpinBudget budget_;
     Producer producer_;
     Consumer consumer_;
-    std::vector<Run> early_;            // in the order of the ring; no two of them touch
+    EarlyReleases early_;
     std::atomic<bool> unusual_{false};  // early_ is not empty, or blocked_
     std::atomic<bool> blocked_{
         false};  // the whole ring was held before this wait: the word at the cursor is that of the oldest frame
     int exceptions_ = std::uncaught_exceptions();  // on their way when this was made: then they are not why it goes
     ForkNode fork_node_{this, [](void* bus) noexcept { static_cast<Bus*>(bus)->disown(); }};
-};
-
-// Several messages, of which a consumer that sleeps is told once: when the batch ends, or there is no room for the next. One that
-// polls sees each at once.
-class Batch final : public Outlet {
-  public:
-    explicit Batch(Bus& bus) noexcept : bus_(bus) {}
-    Batch(const Batch&) = delete;
-    Batch& operator=(const Batch&) = delete;
-    ~Batch() { bus_.wake_consumer(); }
-
-    [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id) noexcept override {
-        return told(bus_.try_send_quietly(data, size, type_id));
-    }
-    [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override {
-        return told(bus_.try_claim(size, payload));
-    }
-    [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id) noexcept override {
-        return bus_.commit<Wake::later>(size, type_id, 0);
-    }
-    [[nodiscard]] Status abort() noexcept override { return bus_.abort(); }
-
-  private:
-    [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override {
-        return bus_.spin_writable(size, looks);
-    }
-    [[nodiscard]] Status sleep_for_room(std::uint64_t size, std::uint64_t until) noexcept override {
-        return bus_.wait_writable(size, until);
-    }
-
-    // A consumer that sleeps makes no room.
-    [[nodiscard]] Status told(Status status) noexcept {
-        if (status == Status::full) bus_.wake_consumer();
-        return status;
-    }
-
-    Bus& bus_;
 };
 
 }  // namespace tachyon

@@ -34,9 +34,9 @@ bool Connection::hung_up() const noexcept {
     return !socket_ || ended_ || has_hung_up(socket_.get(), process_.get(), record_.get());
 }
 
-void Connection::ring() const noexcept {
+void Connection::knock() const noexcept {
     // Refused when the peer has left so many unread that it will look in any case.
-    if (socket_) ::send(socket_.get(), &kRing, 1, kSend);
+    if (socket_) ::send(socket_.get(), &kKnock, 1, kSend);
 }
 
 void Connection::hear() const noexcept {

@@ -2,6 +2,7 @@
 
 from table import Mutant as M
 
+BUS_WAIT = "cxx/src/bus_wait.cpp"
 BUS_HPP = "cxx/include/tachyon/bus.hpp"
 CONSUMER = "cxx/include/tachyon/ring/consumer.hpp"
 PRODUCER = "cxx/include/tachyon/ring/producer.hpp"
@@ -69,7 +70,7 @@ TABLE = {
       "closed_->store(static_cast<std::uint32_t>(end), std::memory_order_release);", "", "cxx/bus"),
     M("a close wakes nobody", BUS_CPP,
       "wake(segment_.header()->consumer_parked);\nwake(segment_.header()->producer_parked);", "", "cxx/bus"),
-    M("request_close is not seen by a wait", BUS_CPP,
+    M("request_close is not seen by a wait", BUS_WAIT,
       "|| closing_.load(std::memory_order_relaxed) || peer_said_closed(); };", "|| peer_said_closed(); };", "cxx/bus"),
     M("no fork handler", FORK,
       "::pthread_atfork(ForkList::before, ForkList::after_in_parent, ForkList::after_in_child);", "0;", "cxx/bus"),

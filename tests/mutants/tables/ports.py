@@ -2,7 +2,7 @@
 
 from table import Mutant as M
 
-BUS = "cxx/include/tachyon/bus.hpp"
+BATCH = "cxx/include/tachyon/batch.hpp"
 INLET_HPP = "cxx/include/tachyon/port/inlet.hpp"
 OUTLET_HPP = "cxx/include/tachyon/port/outlet.hpp"
 WAITING = "cxx/include/tachyon/port/waiting.hpp"
@@ -47,14 +47,14 @@ TABLE = {
     M("the lock is held during a large copy", OUTLET,
       "(void)waiting.host.without([&] { return std::memcpy(room",
       "std::memcpy(room.data().data(), data, size);\n(void)Host{}.without([&] { return std::memcpy(room", "cxx/outlet"),
-    M("a batch wakes at each message", BUS,
+    M("a batch wakes at each message", BATCH,
       "return told(bus_.try_send_quietly(data, size, type_id));", "return told(bus_.try_send(data, size, type_id));",
       "cxx/outlet"),
-    M("a batch wakes at each claim", BUS,
+    M("a batch wakes at each claim", BATCH,
       "return bus_.commit<Wake::later>(size, type_id, 0);", "return bus_.commit(size, type_id, 0);", "cxx/outlet"),
-    M("a batch that ends wakes nobody", BUS,
+    M("a batch that ends wakes nobody", BATCH,
       "~Batch() { bus_.wake_consumer(); }", "~Batch() = default;", "cxx/outlet"),
-    M("a full batch wakes nobody", BUS,
+    M("a full batch wakes nobody", BATCH,
       "if (status == Status::full) bus_.wake_consumer();", "", "cxx/outlet"),
 ],
 "inlets": [

@@ -2,8 +2,8 @@
 
 from table import Mutant as M
 
+BUS_WAIT = "cxx/src/bus_wait.cpp"
 WAITING = "cxx/include/tachyon/port/waiting.hpp"
-BUS = "cxx/src/bus.cpp"
 BUS_HANDLE = "cxx/src/host/bus_handle.cpp"
 BUS_PXI = "tachyon/_bus.pxi"
 GUARDS = "tachyon/_guards.pxi"
@@ -72,7 +72,7 @@ TABLE = {
       "Py_INCREF(self)", "", "test_dlpack.py::test_a_tensor_keeps_guard_bus_and_memory"),
 ],
 "several received guards at once": [
-    M("the oldest frame is taken for a new one", BUS,
+    M("the oldest frame is taken for a new one", BUS_WAIT,
       "blocked_.store(blocked, std::memory_order_relaxed);", "",
       "test_several_guards.py::test_waiting_with_the_whole_ring_in_hand_is_a_sleep"),
     M("a ring is lent beside an open guard", BUS_HANDLE,

@@ -2,6 +2,8 @@
 
 from table import Mutant as M
 
+EARLY = "cxx/src/ring/early_releases.cpp"
+BUS_WAIT = "cxx/src/bus_wait.cpp"
 CONSUMER = "cxx/include/tachyon/ring/consumer.hpp"
 PRODUCER = "cxx/include/tachyon/ring/producer.hpp"
 BUS = "cxx/src/bus.cpp"
@@ -88,21 +90,21 @@ TABLE = {
       "if (pending_ >= publish_every_ ||", "if (false ||", "cxx/ring"),
     M("a parked producer is not told of a release", CONSUMER,
       "|| memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {", ") {", "cxx/ring"),
-    M("a wait for a message does not hand back", BUS + "::prepare_wait",
+    M("a wait for a message does not hand back", BUS_WAIT + "::prepare_wait",
       "consumer_.hand_back();", "", "cxx/bus"),
 ],
 "released before one's turn": [
     M("whoever waits with the whole ring does not see it go", BUS,
       "blocked_.store(false, std::memory_order_release);  // [unblock]", "", "cxx/held"),
-    M("a frame is released twice", BUS,
+    M("a frame is released twice", EARLY,
       "if (has_previous && frame.position < std::prev(next)->end) return Status::no_claim;", "", "cxx/held"),
-    M("a frame that nobody peeked is released", BUS,
-      "|| end > consumer_.cursor()) return Status::no_claim;", ") return Status::no_claim;", "cxx/held"),
+    M("a frame that nobody peeked is released", EARLY,
+      "|| end > consumer.cursor()) return Status::no_claim;", ") return Status::no_claim;", "cxx/held"),
     M("padding parts two runs", CONSUMER,
       "return position != padding_ ? position : position + (memory_.capacity - (position & mask_));",
       "return position;", "cxx/held"),
-    M("a frame released early is not cleared", BUS,
-      "consumer_.release_early(frame);", "", "cxx/held"),
+    M("a frame released early is not cleared", EARLY,
+      "consumer.release_early(frame);", "", "cxx/held"),
     M("padding among frames released early is not cleared", CONSUMER,
       "if (padding_ >= freed_ && padding_ < until)\ndetail::word_at(memory_.data + (padding_ & mask_))\n.store(0, std::memory_order_relaxed);  // published by [free]",
       "", "cxx/ring_bulk"),
@@ -116,9 +118,9 @@ TABLE = {
       "if (read != cached_read_position_) report(coarse_ns());", "", "cxx/counters"),
     M("a send tells nothing", BUS,
       "producer_.report(now);", "", "cxx/counters"),
-    M("a wait is not told", BUS,
+    M("a wait is not told", BUS_WAIT,
       "if (counters != nullptr) counters->waits.store(waits_, std::memory_order_relaxed);", "", "cxx/counters"),
-    M("a park is not told", BUS,
+    M("a park is not told", BUS_WAIT,
       "counters->parks.store(parks_.load(std::memory_order_relaxed), std::memory_order_relaxed);", "",
       "cxx/counters"),
 ],

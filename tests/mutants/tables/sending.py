@@ -2,7 +2,7 @@
 
 from table import Mutant as M
 
-BUS = "cxx/include/tachyon/bus.hpp"
+BATCH = "cxx/include/tachyon/batch.hpp"
 WAITING = "cxx/include/tachyon/port/waiting.hpp"
 OUTLET = "cxx/src/port/outlet.cpp"
 BUS_PXI = "tachyon/_bus.pxi"
@@ -25,18 +25,18 @@ TABLE = {
       "if (status == nothing && now_ns() >= waiting.deadline && !wait.unfinished()) break;", "",
       "test_timeouts.py::test_sending_gives_up_after_it "
       "test_timeouts.py::test_receiving_gives_up_after_it"),
-    M("send_many wakes nobody", BUS,
+    M("send_many wakes nobody", BATCH,
       "~Batch() { bus_.wake_consumer(); }", "~Batch() {}",
       "test_send_many.py::test_send_many_wakes_a_sleeping_consumer_once"),
-    M("send_many wakes nobody before it waits for room", BUS,
+    M("send_many wakes nobody before it waits for room", BATCH,
       "if (status == Status::full) bus_.wake_consumer();", "",
       "test_send_many.py::test_send_many_wakes_a_sleeping_consumer_before_it_waits_for_room"),
     M("send_many's timeout is for each item", BUS_PXI,
-      "send_item(&way, data, item_type, deadline)", "send_item(&way, data, item_type, deadline_after(timeout))",
+      "item_type, deadline)\nsent += 1", "item_type, deadline_after(timeout))\nsent += 1",
       "test_timeouts.py::test_one_timeout_is_for_all_of_send_many"),
     M("send_many wakes for each item", BUS_PXI,
-      "send_item(&way, data, item_type, deadline)",
-      "send_message(way.handle, data, item_type, deadline)\nif sent % 10 == 9:\n    os.sched_yield()",
+      "send_item(&way, data_of_item(item, &item_type), item_type, deadline)",
+      "send_message(way.handle, data_of_item(item, &item_type), item_type, deadline)\nif sent % 10 == 9:\n    os.sched_yield()",
       "test_send_many.py::test_send_many_wakes_a_sleeping_consumer_once"),
 ],
 "a claim is sent, or given back": [

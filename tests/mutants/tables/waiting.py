@@ -2,11 +2,11 @@
 
 from table import Mutant as M
 
+BUS_WAIT = "cxx/src/bus_wait.cpp"
 CONSUMER = "cxx/include/tachyon/ring/consumer.hpp"
 PRODUCER = "cxx/include/tachyon/ring/producer.hpp"
 FUTEX = "cxx/include/tachyon/wait/futex.hpp"
 WAIT = "cxx/include/tachyon/wait/wait.hpp"
-BUS = "cxx/src/bus.cpp"
 WAIT_SET = "cxx/src/wait_set.cpp"
 
 TABLE = {
@@ -33,7 +33,7 @@ TABLE = {
       "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX", "cxx/wait"),
     M("only one sleeper is woken", FUTEX,
       "FUTEX_WAKE, INT_MAX", "FUTEX_WAKE, 1", "cxx/wait"),
-    M("leaving an undecided wait clears the other's word", BUS,
+    M("leaving an undecided wait clears the other's word", BUS_WAIT,
       "segment_.header()->consumer_parked.store(kParkedOnFutex, std::memory_order_relaxed);", "", "cxx/bus"),
 ],
 "spinning": [

@@ -145,7 +145,7 @@ inline Status BusHandle::commit(std::uint32_t size, std::uint32_t type_id) noexc
     const FreeUse inside(*this);
     if (!inside) [[unlikely]]
         return let_go_refused(why_not_entered(), 1);
-    const Status status = bus_->commit(size, type_id, 0, Look::sometimes);
+    const Status status = bus_->commit(size, type_id);
     let_go_after(status);
     return status;
 }
@@ -154,7 +154,7 @@ inline Status BusHandle::try_send(const void* data, std::uint64_t size, std::uin
     const FreeUse inside(*this);
     if (!inside) [[unlikely]]
         return why_not_entered();
-    return bus_->try_send(data, size, type_id, 0, Look::sometimes);
+    return bus_->try_send(data, size, type_id);
 }
 
 inline Status BusHandle::try_peek(Frame& frame) noexcept {

@@ -49,7 +49,7 @@ class Connection {
     [[nodiscard]] bool hung_up() const noexcept;
 
     // Wakes a peer that waits for many at once, by a byte on the socket; and takes such bytes out again. Neither ever blocks.
-    void ring() const noexcept;
+    void knock() const noexcept;
     void hear() const noexcept;
 
     // Tells the peer, and lets go. What happens to descriptors that a forked child inherited: nothing but close.
@@ -79,7 +79,8 @@ class Connection {
 struct Established {
     Connection connection;
     std::vector<Segment> segments;  // arranged by the listener, checked by the connector
-    std::string schema;             // what the peer said of their contents
+    // What the peer said of their contents. Without `= {}` -Wextra complains of who leaves it out.
+    std::string schema = {};  // NOLINT(readability-redundant-member-init)
 };
 
 struct ListenOptions {
@@ -88,16 +89,17 @@ struct ListenOptions {
     std::uint64_t deadline = kNever;        // of listen(); now_ns() scale
     mode_t mode = 0600;                     // of the socket file; with any group or other bit, other users are let in
     const Arrangement* arrangement = nullptr;  // of a kind that arrangement_of() does not know
-    std::string schema;                        // what is said of the contents, up to what the arrangement allows
+    // What is said of the contents, up to what the arrangement allows.
+    std::string schema = {};  // NOLINT(readability-redundant-member-init): as above
 };
 
 struct ConnectOptions {
     Kind kind = Kind::bus;
-    std::uint64_t deadline = 0;  // 0: try once. Later than now: wait for a listener to appear
-    std::optional<uid_t> uid = std::nullopt;    // who the listener must be; default: our own effective user, or root
+    std::uint64_t deadline = 0;               // 0: try once. Later than now: wait for a listener to appear
+    std::optional<uid_t> uid = std::nullopt;  // who the listener must be; default: our own effective user, or root
     std::uint64_t max_capacity = std::uint64_t{1} << 30;  // of each segment; a listener that offers more is refused
     const Arrangement* arrangement = nullptr;             // as above
-    std::string schema = {};
+    std::string schema = {};                              // NOLINT(readability-redundant-member-init): as above
 };
 
 // One client, then no more: a pair that finds a Bus where an RpcBus listens, or the other way round, is told so on both sides.

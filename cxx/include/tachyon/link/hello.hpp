@@ -26,7 +26,7 @@ inline constexpr std::size_t kMaxSegments = 8;
 inline constexpr std::size_t kMaxHello = 4096;  // bytes, with a later version's fields and the schema
 inline constexpr std::string_view kConnectorName{"\0tachyon-1-", 11};  // begins the abstract address of who connects
 inline constexpr char kReady = 'R';
-inline constexpr char kRing = 'B';  // to a peer that is parked on its socket
+inline constexpr char kKnock = 'B';  // to a peer that is parked on its socket
 
 // This process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED.
 inline constexpr std::uint32_t kAbilityMembarrier = 1;
@@ -122,7 +122,7 @@ inline constexpr std::array kHelloValues{
     std::uint64_t{kMaxSegments},
     std::uint64_t{kMaxHello},
     std::uint64_t{kReady},
-    std::uint64_t{kRing},
+    std::uint64_t{kKnock},
     std::uint64_t{kAbilityMembarrier},
     static_cast<std::uint64_t>(Kind::bus),
     static_cast<std::uint64_t>(Kind::rpc),

@@ -171,7 +171,7 @@ class Consumer {
     }
 
     // Of a frame: published by [free].
-    void clear(std::uint8_t* line, std::uint64_t bytes) noexcept {
+    void clear(std::uint8_t* line, std::uint64_t bytes) const noexcept {
         detail::clear_lines(line, line + (bytes < memory_.bulk ? bytes : kLine));
     }
 

@@ -46,7 +46,7 @@ constexpr std::uint64_t ring_layout() noexcept {
     hash = detail::mix(hash, {sizeof(RingMemory), offsetof(RingMemory, header), offsetof(RingMemory, data),
                               offsetof(RingMemory, capacity), offsetof(RingMemory, barrier),
                               offsetof(RingMemory, doorbell), offsetof(RingMemory, bulk)});
-    hash = detail::mix(hash, {sizeof(Doorbell), offsetof(Doorbell, ring), offsetof(Doorbell, context)});
+    hash = detail::mix(hash, {sizeof(Doorbell), offsetof(Doorbell, knock), offsetof(Doorbell, context)});
     hash = detail::mix(hash, {sizeof(Frame), offsetof(Frame, payload), offsetof(Frame, position),
                               offsetof(Frame, correlation_id), offsetof(Frame, size), offsetof(Frame, type_id)});
     return Consumer::layout(Producer::layout(hash));

@@ -24,7 +24,7 @@ int __ulock_wait2(std::uint32_t operation, void* address, std::uint64_t value, s
 int __ulock_wake(std::uint32_t operation, void* address, std::uint64_t thread);
 }
 #else
-#error "tachyon knows Linux and macOS: another system needs its own branches here and its own cxx/src/platform_*.cpp"
+#error "tachyon knows Linux and macOS: another system needs its own branches here and in cxx/src/platform/"
 #endif
 
 namespace tachyon {

@@ -96,7 +96,7 @@ inline constexpr std::uint32_t kAwake = 0, kParkedOnFutex = 1, kParkedOnSocket =
 
 // How to reach a peer that is parked on its socket. The ring does not know what is behind it.
 struct Doorbell {
-    void (*ring)(void* context) noexcept = nullptr;
+    void (*knock)(void* context) noexcept = nullptr;
     void* context = nullptr;
 };
 
@@ -107,7 +107,7 @@ struct Doorbell {
     const std::uint32_t before = parked.exchange(kAwake, std::memory_order_acq_rel);
     if (before == kAwake) return false;
     if (before == kParkedOnSocket) {
-        if (doorbell.ring != nullptr) doorbell.ring(doorbell.context);
+        if (doorbell.knock != nullptr) doorbell.knock(doorbell.context);
     } else {
         futex_wake_all(parked);
     }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "catch.hpp"
 #include "support.hpp"
@@ -167,6 +168,24 @@ TEST_CASE("what free code holds keeps the memory, but does not keep it from clos
     CHECK_FALSE(gate.is_over());
     gate.let_go(1);
     CHECK(gate.is_over());
+}
+
+TEST_CASE("what free code did with what it held comes before the memory goes") {
+    Gate gate;
+    REQUIRE(gate.enter_free() == Entry::inside);
+    gate.hold(1);
+    CHECK_FALSE(gate.leave());
+    gate.ask_to_close(1);
+    REQUIRE(gate.begin_closing());
+    gate.end_closing();
+    int memory = 0;  // ThreadSanitizer sees whether the two are in order
+    std::thread holder([&] {
+        memory = 1;
+        gate.let_go(1);
+    });
+    while (!gate.is_over()) std::this_thread::yield();
+    CHECK(std::exchange(memory, 2) == 1);
+    holder.join();
 }
 
 // ---- beside each other ---------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ TABLE = {
     M("who is removed takes another's turn", WAIT_SET,
       "if (next_ > index) --next_;", "(void)index;", "cxx/wait_set"),
     M("many sleep unannounced", WAIT_SET,
-      "member->bus->park_on_socket(member->for_frame);", "", "cxx/wait_set"),
+      "const bool said = member->bus->park_on_socket(member->for_frame);", "const bool said = false;", "cxx/wait_set"),
     M("bytes are not taken from the socket", WAIT_SET + "::look_at_descriptors",
       "connection->hear();", "", "cxx/wait_set"),
     M("a member's hang-up is ignored", WAIT_SET,

@@ -152,6 +152,7 @@ cdef class RpcBus:
         Its type_id is the reply's msg_type. A reply can be had once. ValueError for an id that was never issued, is
         answered already, was cancelled, or whose reply was dropped. BusEmptyError when the timeout (seconds) runs
         out: wait again, or cancel. PeerClosedError, PeerDeadError: it will never come. BusBusyError, BusClosedError.
+        The callee gets no room back behind the oldest reply that is held: leave one before you wait for many.
         """
         cdef core.RpcHandle* rpc = rpc_of(self)
         cdef uint64_t deadline = deadline_after(timeout)

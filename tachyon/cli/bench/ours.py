@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -147,11 +148,7 @@ class Arrays(Plain):
         """Where this build has no arrays."""
         if not hasattr(tachyon.Bus, "send_array"):
             return "this build has no send_array"
-        try:
-            import numpy  # noqa: F401
-        except ImportError:
-            return "numpy is not installed"
-        return ""
+        return "" if importlib.util.find_spec("numpy") else "numpy is not installed"
 
     def send_for(self, seconds: float, payload: bytes) -> int:
         """Send one array again and again."""

@@ -41,7 +41,7 @@ def put(hello: bytearray, name: str, value: int) -> None:
     struct.pack_into(form, hello, HELLO[name], value & ((1 << 8 * struct.calcsize(form)) - 1))
 
 
-def put_offer(hello: bytearray, index: int, capacity: int, **changes: int) -> None:
+def put_offer(hello: bytearray, index: int, capacity: int, /, **changes: int) -> None:
     fields = {"bytes": PAGE + capacity, "capacity": capacity, "access": READ_WRITE} | changes
     for name, value in fields.items():
         form = "=Q" if name in ("bytes", "capacity") else "=I"

@@ -192,7 +192,8 @@ def test_a_flood_of_replies_that_nobody_asked_for_stops_neither_the_clock_nor_si
         try:
             {use}
         except (KeyboardInterrupt, tachyon.TachyonError) as error:
-            say(type(error).__name__, {use.endswith("=0)")} or ticks - before > 20)
+            # Some hundred on a quiet machine; none or one where the GIL is never let go of.
+            say(type(error).__name__, {use.endswith("=0)")} or ticks - before > 5)
         """,
         path,
     )

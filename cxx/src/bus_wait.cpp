@@ -95,8 +95,13 @@ Status Bus::wait_as_producer(std::uint64_t until, HasWork has_work) noexcept {
 }
 
 Status Bus::wait_writable(std::uint64_t size, std::uint64_t until) noexcept {
-    if (const Status status = begin_send(size); status != Status::ok) return status;
-    return wait_as_producer(until, [this, size] { return producer_.can_advance(size); });
+    Status status = begin_send(size);
+    if (status == Status::too_large) {
+        status = begin_parcel(status, size);
+        if (parcels_.retry_at > now_ns()) until = std::min(until, parcels_.retry_at);
+    }
+    if (status != Status::ok) return status;
+    return wait_as_producer(until, [this, size] { return can_advance(size); });
 }
 
 // ---- has it been read? ---------------------------------------------------------------------------------------------------

@@ -54,8 +54,7 @@ class Connector {
           options_(options),
           interrupt_(interrupt),
           arrangement_(options.arrangement != nullptr ? *options.arrangement : arrangement_of(options.kind)),
-          membarrier_(register_membarrier()),
-          hello_(make_hello(arrangement_, membarrier_, options.schema)),
+          hello_(make_hello(arrangement_, make_abilities(register_membarrier(), options.max_large), options.schema)),
           address_(make_address(path)) {}
 
     Established run() {
@@ -95,7 +94,7 @@ class Connector {
         }
         if (!is_offer(theirs)) garbled();
         std::vector<Segment> segments = map(connection, reader);
-        connection.set_barrier(agreed_barrier(membarrier_, theirs));
+        settle(connection, hello_.abilities, theirs.abilities);
         patience_ = std::max(patience_, now_ns() + kMillisecond * 1000);  // mapping may have used it up
         if (!send_ready(connection.socket())) hung_up();
         receive_ready(connection);
@@ -282,7 +281,6 @@ class Connector {
     const ConnectOptions& options_;
     const Interrupt& interrupt_;
     const Arrangement& arrangement_;
-    const bool membarrier_;
     const Hello hello_;
     const sockaddr_un address_;
     std::uint64_t patience_ = 0;

@@ -178,7 +178,7 @@ def test_a_wait_ends_with_the_peer(module, pair, run_thread, until):
 
 
 def test_the_statuses(module, pair):
-    producer, consumer = pair(64)
+    producer, consumer = pair(64, max_large=0)
     assert module.claim_twice(producer) == (0, 6, 4, 0, 7)
     producer.send(b"full")
     assert module.statuses(producer, 8)[:4] == (2, 7, 7, 2)

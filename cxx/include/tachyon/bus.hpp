@@ -276,8 +276,9 @@ class Bus final : public Outlet, public Inlet {
     [[nodiscard]] std::uint64_t max_message_size() const noexcept { return max_size_; }  // through the ring
     [[nodiscard]] std::uint64_t max_large_size() const noexcept { return most_size_; }   // at all
     [[nodiscard]] int trouble() const noexcept { return parcels_.trouble; }  // an errno: why the last no_memory
-    // What does not fit the ring.
-    [[nodiscard]] bool is_parcel(std::uint64_t size) const noexcept override { return size > max_size_; }
+    [[nodiscard]] bool is_parcel(std::uint64_t size) const noexcept override {
+        return size > max_size_ && size <= most_size_;
+    }
     [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }
     [[nodiscard]] Barrier barrier() const noexcept { return barrier_; }
     [[nodiscard]] Stats stats() const noexcept;  // also while another thread waits

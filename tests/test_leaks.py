@@ -137,7 +137,7 @@ def uses(producer, consumer):
         for call in (
             lambda: producer.send("text"),
             lambda: producer.send(b"x", 2**32),
-            lambda: producer.send(bytes(1 << 17)),
+            lambda: producer.send(bytes(1 << 18)),
             lambda: producer.send_zero_copy(-1),
             lambda: consumer.recv(timeout=0),
             lambda: consumer.recv_into(bytearray(1), timeout=0),
@@ -201,7 +201,7 @@ def uses(producer, consumer):
 
 @pytest.mark.parametrize("number", range(9))
 def test_no_reference_is_kept_and_no_memory_grows(path, number):
-    producer, consumer = open_pair(path, max_large=1 << 16)
+    producer, consumer = open_pair(path, max_large=1 << 17)
     producer.send(b"first")
     consumer.recv()
     use = uses(producer, consumer)[number]

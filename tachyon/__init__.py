@@ -38,6 +38,7 @@ from tachyon._tachyon import (
     RxGuard,
     RxView,
     TxGuard,
+    WaitSet,
     __version__,
 )
 
@@ -69,6 +70,7 @@ __all__ = [
     "TachyonError",
     "TachyonTimeoutError",
     "TxGuard",
+    "WaitSet",
     "__version__",
     "get_include",
     "get_libraries",

@@ -150,6 +150,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         void set_polling_mode(cpp_bool pure_spin) noexcept
         int set_numa_node(unsigned int node) noexcept
         Stats stats() noexcept
+        cpp_bool disarm() noexcept
 
 
 cdef extern from "tachyon/batch.hpp" namespace "tachyon" nogil:

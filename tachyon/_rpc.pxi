@@ -217,6 +217,28 @@ cdef class RpcBus:
 
     # -- either --
 
+    def fileno(self):
+        """As Bus.fileno. One descriptor for both rings."""
+        return descriptor_of(&rpc_of(self).calls())
+
+    def arm(self, for_writing=False):
+        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply with
+        timeout=0 that found none.
+
+        Both may be armed at once: then look for both after it has rung. A caller that waits for room arms for replies
+        too, and takes them (wait), because its callee may be waiting for room for them.
+        """
+        check_opened(rpc_of(self))
+        cdef bint for_room = bool(for_writing)
+        cdef bint calls = for_room == (rpc_of(self).caller() != NULL)
+        return arm(&rpc_of(self).calls() if calls else &rpc_of(self).replies(), for_room)
+
+    def disarm(self):
+        """As Bus.disarm."""
+        check_opened(rpc_of(self))
+        disarm(&rpc_of(self).calls())
+        return disarm(&rpc_of(self).replies())
+
     def set_polling_mode(self, pure_spin):
         """As Bus.set_polling_mode, for both rings."""
         cdef cpp_bool wanted = bool(pure_spin)

@@ -10,6 +10,7 @@ from typing import (
     Final,
     Literal,
     NoReturn,
+    Protocol,
     SupportsFloat,
     SupportsIndex,
     TypeAlias,
@@ -25,6 +26,10 @@ from typing_extensions import Self, disjoint_base  # of the type checker; needs 
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex
 _Item: TypeAlias = ReadableBuffer | tuple[ReadableBuffer, SupportsIndex] | Message
+
+@type_check_only
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 class _Stats(TypedDict):
     role: Literal["producer", "consumer"] | None
@@ -112,6 +117,12 @@ class Bus:
         self, max_msgs: SupportsIndex = 1024, spin_threshold: SupportsIndex = 10000, *, timeout: _Seconds | None = None
     ) -> RxBatchGuard:
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block."""
+    def fileno(self) -> int:
+        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm()."""
+    def arm(self, for_writing: object = False) -> bool:
+        """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already."""
+    def disarm(self) -> bool:
+        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try."""
     def flush(self) -> None:
         """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
     def set_polling_mode(self, pure_spin: object) -> None:
@@ -308,6 +319,14 @@ class RpcBus:
         timeout: _Seconds | None = None,
     ) -> TxGuard:
         """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
+    def fileno(self) -> int:
+        """As Bus.fileno. One descriptor for both rings."""
+    def arm(self, for_writing: object = False) -> bool:
+        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply with
+        timeout=0 that found none.
+        """
+    def disarm(self) -> bool:
+        """As Bus.disarm."""
     def set_polling_mode(self, pure_spin: bool) -> None:
         """As Bus.set_polling_mode, for both rings."""
     def set_numa_node(self, node: SupportsIndex) -> None:
@@ -351,6 +370,10 @@ class _Listener:
     def __next__(self) -> Any: ...
     def fileno(self) -> int:
         """Return a descriptor for select, poll and their like: readable when try_accept() may get further."""
+    def arm(self, for_writing: object = False) -> bool:
+        """As Bus.arm, before one waits for fileno(). False: try_accept() may get further now."""
+    def disarm(self) -> bool:
+        """As Bus.disarm; try_accept() is what silences a listener. True."""
     @property
     def path(self) -> _Path:
         """The socket path, as given."""
@@ -395,16 +418,20 @@ class RpcListener(_Listener):
 
 @final
 class WaitSet:
-    """Waits for calls on many RpcBus, and for an RpcListener: what RpcServer is made of. For one thread."""
-    def add(self, member: RpcBus | RpcListener) -> None:
-        """Wait for calls on an RpcBus that serves, or for clients of an RpcListener."""
-    def remove(self, member: RpcBus | RpcListener) -> None:
+    """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for the
+    clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
+    """
+    def add(self, member: _HasFileno) -> None:
+        """Wait for a message on a Bus, a call or a reply on an RpcBus, a client of a listener, or until the fileno() of
+        another object is readable. ValueError if it is a member already.
+        """
+    def remove(self, member: object) -> None:
         """Forget a member. No effect if it is none."""
-    def await_call(self, bus: RpcBus) -> None:
-        """From now on wait for a call on `bus`, a member."""
-    def await_room(self, bus: RpcBus, size: SupportsIndex) -> None:
-        """From now on wait for room for a reply of `size` bytes on `bus`, a member."""
-    def wait(self, timeout: _Seconds | None = None) -> RpcBus | RpcListener | None:
+    def await_message(self, bus: Bus | RpcBus) -> None:
+        """From now on wait for a message on `bus`, a member; of an RpcBus, a call or a reply. So it is after add()."""
+    def await_room(self, bus: Bus | RpcBus, size: SupportsIndex) -> None:
+        """From now on wait for room for `size` bytes on `bus`, a member: a message, a call or a reply."""
+    def wait(self, timeout: _Seconds | None = None) -> Any:
         """Return a member that may have what is waited for, or has ended; None after `timeout` seconds."""
     def close(self) -> None:
         """Forget all members and give the descriptor back. Idempotent. By the thread that waits, or once none does."""

@@ -1,8 +1,10 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <utility>
 
 #include "platform/sockets.hpp"
+#include "tachyon/error.hpp"
 #include "tachyon/link/handshake.hpp"
 
 namespace tachyon {
@@ -23,6 +25,8 @@ Connection& Connection::operator=(Connection&& other) noexcept {
     process_ = std::move(other.process_);
     record_ = std::move(other.record_);
     ended_ = other.ended_;
+    bell_ = std::move(other.bell_);
+    rings_at_ = other.rings_at_;
     peer_pid_ = other.peer_pid_;
     peer_uid_ = other.peer_uid_;
     side_ = other.side_;
@@ -39,19 +43,55 @@ void Connection::knock() const noexcept {
     if (socket_) ::send(socket_.get(), &kKnock, 1, kSend);
 }
 
-void Connection::hear() const noexcept {
+bool Connection::hear() const noexcept {
     std::array<char, 256> bytes;
-    if (socket_) (void)::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    return socket_ && ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0;
 }
+
+// ---- the bell ------------------------------------------------------------------------------------------------------------
+
+int Connection::bell() {
+    if (bell_ == nullptr) {
+        auto bell = std::make_unique<EventQueue>("watch a peer");
+        bell->set_timer(kNever);  // later ones cannot fail
+        for (const int descriptor : {socket_.get(), process_.get()}) {
+            const int error_number = descriptor < 0 ? 0 : bell->add(descriptor, this);
+            if (error_number != 0) fail_descriptor(error_number, "cannot watch a peer");
+        }
+        bell_ = std::move(bell);
+    }
+    return bell_->descriptor();
+}
+
+void Connection::ring_by(std::uint64_t time) {
+    if (time >= rings_at_) return;
+    rings_at_ = time;
+    bell_->set_timer(time);
+}
+
+bool Connection::hush() {
+    if (!hear() && hung_up()) ended_ = true;
+    if (ended_ || bell_ == nullptr) return !ended_;
+    if (rings_at_ != kNever && now_ns() >= rings_at_) {
+        rings_at_ = kNever;
+        bell_->set_timer(kNever);
+    }
+    bell_->forget_past();
+    return true;
+}
+
+// ---- its end -------------------------------------------------------------------------------------------------------------
 
 void Connection::shut_down() noexcept {
     if (socket_) ::shutdown(socket_.get(), SHUT_RDWR);
+    bell_.reset();
     socket_.reset();
     process_.reset();
     record_.reset();
 }
 
 void Connection::abandon() noexcept {
+    if (bell_ != nullptr) bell_->disown();  // the kernel's list is one for both processes
     socket_.reset();
     disown_process(process_);
     record_.reset();

@@ -1,0 +1,28 @@
+"""What runs in each process of the pool: takes a pipe of its own, then answers blocks with their gzip members."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+
+import tachyon
+
+end: tachyon.PipeEnd | None = None
+
+
+def start(ends: Sequence[tachyon.PipeEnd]) -> None:
+    """Take the first end that no other worker has taken. Every worker is started with the same ones."""
+    global end
+    end = tachyon.take(ends)
+
+
+def work(level: int) -> int:
+    """Compress until the other side closes. Returns how many blocks there were."""
+    if end is None:
+        raise RuntimeError("this worker was not started by start()")
+    count = 0
+    with end:
+        for block in end:
+            end.send(gzip.compress(block.data, level, mtime=0))
+            count += 1
+    return count

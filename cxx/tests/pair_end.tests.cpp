@@ -145,12 +145,11 @@ TEST_CASE("many processes try to take one end, and one gets it") {
 }
 
 TEST_CASE("once the maker has died, forked copies keep nobody waiting for ever") {
-    const Shared<std::atomic<pid_t>> stray, waiter;
+    const Shared<std::atomic<pid_t>> stray;
     const Shared<std::atomic<int>> error;
     Child maker([&] {
         auto ends = PairEnd::make(listen_options());
-        *waiter = ::fork();
-        if (*waiter == 0) {
+        if (::fork() == 0) {
             ::alarm(60);
             ends.second.close();
             auto taken = ends.first.take();
@@ -161,12 +160,13 @@ TEST_CASE("once the maker has died, forked copies keep nobody waiting for ever")
             }
             ::_exit(0);
         }
-        *stray = ::fork();
-        if (*stray == 0) {
+        const pid_t pid = ::fork();
+        if (pid == 0) {
             ::alarm(60);
             ::pause();
             ::_exit(0);
         }
+        *stray = pid;
         ::pause();
         return 0;
     });

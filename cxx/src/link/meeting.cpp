@@ -57,10 +57,11 @@ class Meeting::Half {
     [[nodiscard]] bool forked() const noexcept { return connection_.socket() < 0; }
 
   protected:
-    virtual void begin() {}                              // before anything else, again and again
-    virtual void answer(const Patience& patience) = 0;   // a hello that is there
-    virtual void explain() const = 0;                    // why there is none
-    virtual void end() {}                                // the other side is ready
+    virtual void begin() {}                             // before anything else, again and again
+    virtual void explain() const = 0;                   // why there is no hello
+    virtual void check() = 0;                           // one that is there; who sent it may have said why, and gone
+    virtual void answer(const Patience& patience) = 0;
+    virtual void end() {}                               // the other side is ready
 
     Connection connection_;
     HelloReader reader_;
@@ -75,6 +76,7 @@ class Meeting::Half {
         }
         // From here on the peer is who sent this. It cannot be another process that got its number meanwhile: read_ready() hears
         // from the same number once more, after this look at it.
+        check();
         connection_.recognize(reader_.sender());
         if (connection_.hung_up()) nobody_there();
         answer(patience);
@@ -131,14 +133,17 @@ class Meeting::ListeningHalf final : public Half {
         fail_handshake(EPROTO, std::string(kOther) + " does not speak this protocol");
     }
 
-    void answer(const Patience& patience) override {
+    void check() override {
         const Hello& theirs = reader_.hello();
         if (!is_ours(theirs)) no_greeting();
         const Verdict verdict = judge(theirs, arrangement_);
         if (verdict != Verdict::accepted) reject(verdict);
         if (!is_request(theirs)) no_greeting();
+    }
+
+    void answer(const Patience& patience) override {
         provide(patience);
-        connection_.set_barrier(agreed_barrier(membarrier_, theirs));
+        connection_.set_barrier(agreed_barrier(membarrier_, reader_.hello()));
         Hello hello = hello_;
         hello.segments = static_cast<std::uint32_t>(offers_.size());
         std::ranges::copy(offers_, hello.offers);
@@ -203,8 +208,8 @@ class Meeting::ConnectingHalf final : public Half {
         asked_ = true;
     }
     void explain() const override { offer_.explain(reader_); }
+    void check() override { offer_.check(reader_); }
     void answer(const Patience& patience) override {
-        offer_.check(reader_);
         segments_ = offer_.map(reader_, patience);
         connection_.set_barrier(offer_.barrier(reader_.hello()));
         if (!send_ready(connection_.socket())) nobody_there();

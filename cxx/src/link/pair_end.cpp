@@ -1,5 +1,6 @@
 #include "tachyon/link/pair_end.hpp"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -83,7 +84,9 @@ std::unique_ptr<Meeting> meeting_of(const Note& note, std::vector<Descriptor>& d
 
 }  // namespace
 
-PairEnd::PairEnd(Descriptor from_elsewhere) noexcept : box_(own_received(from_elsewhere.get())) { from_elsewhere.forget(); }
+PairEnd::PairEnd(Descriptor from_elsewhere) noexcept : box_(std::move(from_elsewhere)) {
+    ::fcntl(box_.get(), F_SETFD, FD_CLOEXEC);
+}
 
 std::pair<PairEnd, PairEnd> PairEnd::make(const ListenOptions& options, Side producer, const Interrupt& interrupt) {
     return set_up([&] {

@@ -25,9 +25,9 @@ class RpcClient:
     """Calls whoever serves at a path, an RpcServer for instance, and connects again when that one has been restarted.
 
     Connects on first use. Before each call it looks whether the server is still there, and if not, connects to the next
-    one. A call is sent once and never again: one that was in flight when its server went raises PeerDeadError
-    (PeerClosedError: the server closed), unless its answer had come before, and nobody knows whether it was served. Repeating it is
-    up to the caller.
+    one. A call is sent once and never again. One that was in flight when its server went raises PeerDeadError
+    (PeerClosedError: the server closed) unless its answer had come before; nobody knows whether it was served, and
+    repeating it is up to the caller.
 
     A context manager. Threads: as RpcBus. A forked child gets a connection of its own. Not picklable.
     """
@@ -42,7 +42,7 @@ class RpcClient:
     ) -> None:
         """Do nothing yet.
 
-        connect_timeout: seconds that a call waits, at most, for a server to appear and let it in, out of its own timeout;
+        connect_timeout: seconds of its own timeout that a call waits at most for a server to appear and let it in;
         None: as long as that one allows. uid, max_capacity: as RpcBus.connect.
         """
         self.path = os.fspath(socket_path)
@@ -99,11 +99,13 @@ class RpcClient:
             lost.close()
 
     def _rest(self, until: float | None) -> None:
-        """After a connection that brought no answer: a server that ends again and again is not to be kept busy by this."""
-        pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311
+        """Leave a server that ends again and again in peace for a while: after connections that brought no answer."""
+        pause = self._pause * random.uniform(0.5, 1.0)
         if until is not None and time.monotonic() + pause > until:
             time.sleep(max(0.0, until - time.monotonic()))
-            raise TachyonTimeoutError(f"not connected to {self.path!r} again within the timeout; the last connection was lost")
+            raise TachyonTimeoutError(
+                f"not connected to {self.path!r} again within the timeout; the last connection was lost"
+            )
         time.sleep(pause)
 
     # ---- calls ----
@@ -133,7 +135,7 @@ class RpcClient:
         raise ValueError(f"there is no call {correlation_id}")
 
     def wait(self, correlation_id: int, *, timeout: float | None = None) -> RxGuard:
-        """Wait for the reply to a call. As RpcBus.wait, whose guard knows the id that the call has in its connection."""
+        """Wait for the reply to a call. As RpcBus.wait; the guard knows the id that the call has in its connection."""
         bus, number = self._find(correlation_id)
         guard = bus.wait(number, timeout=timeout)
         self._pause = 0.0
@@ -147,7 +149,9 @@ class RpcClient:
             return False
         return bus.cancel(number)
 
-    def _call_and_wait(self, data: Buffer, msg_type: int, timeout: float | None, on_response: Callable[[memoryview], Any] | None) -> Any:
+    def _call_and_wait(
+        self, data: Buffer, msg_type: int, timeout: float | None, on_response: Callable[[memoryview], Any] | None
+    ) -> Any:
         """For RpcEndpoint.call."""
         until = None if timeout is None else time.monotonic() + timeout
         bus = self._connected(until)
@@ -177,7 +181,9 @@ class RpcClient:
         """Return the client. This does not connect."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close it; an exception aborts the connection, as with RpcBus."""
         self._closed = True
         for bus in (self._bus, self._former):

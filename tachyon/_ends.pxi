@@ -27,7 +27,7 @@ cdef extern from *:
             auto taken = end.take();
             if (!taken) return nullptr;
             if (taken->kind != kind) {
-                tachyon::fail_handshake(EPROTOTYPE, "this descriptor is that of an end of another class; use the same one");
+                tachyon::fail_handshake(EPROTOTYPE, "this descriptor is an end of another class; use the same one");
             }
             producer = taken->producer;
             return taken->meeting.release();
@@ -142,7 +142,7 @@ cdef class _End:
         return False
 
     cdef int _let_go_of_other(self) except -1:
-        """Of an end that another process has got no copy is kept here: it would look like somebody who may still come."""
+        """Keep no copy of an end that another process has got: it would look like somebody who may still come."""
         cdef _End other = None if self._other is None else self._other()
         if other is not None and other._box != NULL and other._is_given():
             other._drop()

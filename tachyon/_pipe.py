@@ -55,7 +55,10 @@ class PipeEnd:
         return self._buses[1 - self._sends] if len(self._buses) == 2 else None
 
     def open(self, *, timeout: float | None = None) -> PipeEnd:
-        """Wait until the process that has the other end uses it too. Every other method does so by itself. As BusEnd.open."""
+        """Wait until the process that has the other end uses it too, as every other method does by itself.
+
+        As BusEnd.open, and returns the end itself.
+        """
         if len(self._buses) < 2:
             self._open(timeout)
         return self
@@ -168,12 +171,14 @@ class PipeEnd:
     @property
     def closed(self) -> bool:
         """True after close(), and in a forked child of who uses it."""
-        return any(each.closed for each in (*self._buses, *self._ends[len(self._buses) :]))
+        return any(bus.closed for bus in self._buses) or any(end.closed for end in self._ends[len(self._buses) :])
 
     def close(self) -> None:
         """Close both ways; as BusEnd.close while it is not in use. Idempotent, never waits; allowed from any thread."""
-        for each in (*self._ends, *self._buses):
-            each.close()
+        for end in self._ends:
+            end.close()
+        for bus in self._buses:
+            bus.close()
 
     def abort(self) -> None:
         """Give up: as close(), but the other side gets PeerDeadError, whose `reason` is "aborted"."""
@@ -186,7 +191,9 @@ class PipeEnd:
         """Return the end itself. This does not wait for the other side."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close both ways; an exception aborts them, as with Bus."""
         for end in self._ends:
             end.close()

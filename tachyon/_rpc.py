@@ -38,8 +38,8 @@ def _decode_detail(payload: bytes | memoryview) -> str | None:
 class RpcEndpoint:
     """A handler bound to a msg_type.
 
-    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus or an RpcClient. Without a
-    handler, RpcEndpoint(msg_type), it is a client's stub: `call` is all it does.
+    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus or RpcClient.
+    Without a handler, RpcEndpoint(msg_type), it is a client's stub: `call` is all it does.
     """
 
     @overload
@@ -115,8 +115,10 @@ class RpcEndpoint:
         Raises RpcError if the handler failed or there is none; BusFullError, BusEmptyError, PeerDeadError and so on as
         RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
         """
-        call = call_and_wait if isinstance(bus, RpcBus) else type(bus)._call_and_wait
-        answer = call(bus, payload, self.msg_type, timeout, on_response)
+        if isinstance(bus, RpcBus):
+            answer = call_and_wait(bus, payload, self.msg_type, timeout, on_response)
+        else:
+            answer = bus._call_and_wait(payload, self.msg_type, timeout, on_response)
         if isinstance(answer, tuple):
             result: T = answer[0]
             return result

@@ -1,5 +1,6 @@
 """RpcClient: connects when it has to, and sends each call once."""
 
+import contextlib
 import copy
 import os
 import pickle
@@ -187,11 +188,12 @@ def test_connections_that_bring_no_answer_come_ever_more_slowly(path, client):
 
         def let_in():
             nonlocal accepted
-            for bus in listener:
-                accepted += 1
-                bus.close()
+            with contextlib.suppress(tachyon.BusClosedError):
+                for bus in listener:
+                    accepted += 1
+                    bus.close()
 
-        thread = threading.Thread(target=lambda: pytest.raises(tachyon.BusClosedError, let_in))
+        thread = threading.Thread(target=let_in)
         thread.start()
         try:
             while accepted < 7:

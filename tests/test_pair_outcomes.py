@@ -6,34 +6,16 @@ import multiprocessing
 import os
 import pickle
 import signal
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pair_workers
 import pytest
-from test_pairs import METHODS, PATIENCE, by_every_method, start  # noqa: F401
+from pair_children import PATIENCE, by_every_method
 
 import tachyon
 
 TESTS = str(Path(__file__).parent)
-
-
-@pytest.fixture
-def note(tmp_path, until):
-    """note(name) → the text that a child leaves there."""
-
-    def read(name="note"):
-        until((tmp_path / name).exists)
-        return (tmp_path / name).read_text()
-
-    read.path = lambda name="note": str(tmp_path / name)
-    return read
-
-
-def descriptors():
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
 
 
 # ---- unused -------------------------------------------------------------------------------------------------------
@@ -68,7 +50,7 @@ def test_a_pipe_whose_other_end_is_dropped_says_so():
 
 
 @by_every_method
-def test_a_child_that_ends_without_opening_is_noticed_while_the_maker_keeps_its_copy(method, start):  # noqa: F811
+def test_a_child_that_ends_without_opening_is_noticed_while_the_maker_keeps_its_copy(method, start):
     for function in (pair_workers.end_at_once, pair_workers.wait_for_the_end):
         producer, consumer = tachyon.pair(4096)
         child = start(method, function, producer)
@@ -81,7 +63,7 @@ def test_a_child_that_ends_without_opening_is_noticed_while_the_maker_keeps_its_
             producer.open(timeout=PATIENCE)
 
 
-def test_a_child_that_cannot_be_started_is_noticed(start, monkeypatch):  # noqa: F811
+def test_a_child_that_cannot_be_started_is_noticed(start, monkeypatch):
     producer, consumer = tachyon.pair(4096)
     monkeypatch.setattr("multiprocessing.util.spawnv_passfds", lambda *_: (_ for _ in ()).throw(OSError("no more")))
     with pytest.raises(OSError, match="no more"):
@@ -91,7 +73,7 @@ def test_a_child_that_cannot_be_started_is_noticed(start, monkeypatch):  # noqa:
         consumer.open(timeout=PATIENCE)
 
 
-def test_two_children_of_which_one_never_comes(start, note):  # noqa: F811
+def test_two_children_of_which_one_never_comes(start, note):
     producer, consumer = tachyon.pair(4096)
     waiting = start("fork", pair_workers.open_and_say, consumer, note.path())
     other = start("spawn", pair_workers.wait_for_the_end, producer)
@@ -125,7 +107,7 @@ def test_an_end_is_used_once(run_thread):
 
 
 @by_every_method
-def test_of_two_children_with_the_same_end_one_opens_it(method, start, note, until):  # noqa: F811
+def test_of_two_children_with_the_same_end_one_opens_it(method, start, note, until):
     producer, consumer = tachyon.pair(4096)
     children = [start(method, pair_workers.open_and_say, producer, note.path(str(i))) for i in range(2)]
     with consumer.open(timeout=PATIENCE) as bus:
@@ -139,14 +121,14 @@ def test_of_two_children_with_the_same_end_one_opens_it(method, start, note, unt
     assert sorted(child.exitcode for child in children) == [0, pair_workers.REFUSED]
 
 
-def test_an_end_in_use_is_not_handed_over(start):  # noqa: F811
+def test_an_end_in_use_is_not_handed_over(start):
     producer, _consumer = tachyon.pair(4096)
     assert producer.try_open() is None
     with pytest.raises(tachyon.BusClosedError, match="in use here; hand it over before"):
         start("spawn", pair_workers.produce, producer, 1)
 
 
-def test_an_end_that_was_closed_is_closed_over_there(start, note):  # noqa: F811
+def test_an_end_that_was_closed_is_closed_over_there(start, note):
     producer, _consumer = tachyon.pair(4096)
     producer.close()
     start("spawn", pair_workers.open_and_say, producer, note.path())
@@ -244,7 +226,7 @@ def test_a_maker_that_is_killed_is_noticed_whoever_was_forked_from_it(method, th
 
 
 @by_every_method
-def test_a_child_that_is_killed_after_it_opened_is_noticed(method, start):  # noqa: F811
+def test_a_child_that_is_killed_after_it_opened_is_noticed(method, start):
     producer, consumer = tachyon.pair(4096)
     child = start(method, pair_workers.produce, producer, 10**9)
     stray = start("fork", pair_workers.wait_for_the_end)
@@ -288,121 +270,3 @@ def test_a_forked_child_of_who_uses_an_end_cannot_use_it(spawn):
     child.says(*2 * ["nobody holds the other end any more: it was "])  # although that one lives
     child.tell()
     child.ends()
-
-
-# ---- waiting ------------------------------------------------------------------------------------------------------
-
-
-def test_ctrl_c_ends_the_wait_and_the_end_can_still_be_opened(spawn):
-    code = """
-    import threading
-    producer, consumer = tachyon.pair(4096)
-    say("waiting")
-    try: consumer.open()
-    except KeyboardInterrupt: say("interrupted")
-    here, there = tachyon.pipe()
-    say("waiting")
-    try: here.recv()
-    except KeyboardInterrupt: say("interrupted")
-    threading.Thread(target=lambda: producer.open().send(b"abc")).start()
-    say(consumer.open(timeout=60).recv().data)
-    threading.Thread(target=lambda: there.send(b"abc")).start()
-    say(here.recv(timeout=60).data)
-    """
-    child = spawn(code)
-    for _ in range(2):
-        child.says("waiting")
-        child.falls_asleep()
-        child.send_signal(signal.SIGINT)
-        child.says("interrupted")
-    child.says("b'abc'", "b'abc'")
-    child.ends()
-
-
-def test_timeouts_are_kept_and_one_may_go_on(run_thread):
-    producer, consumer = tachyon.pair(4096)
-    for wrong in (-1, float("nan")):
-        with pytest.raises(ValueError, match="timeout"):
-            consumer.open(timeout=wrong)
-    for seconds in (0, 0.02, 0.3):
-        before = time.monotonic()
-        with pytest.raises(tachyon.TachyonTimeoutError, match="nobody came to the other end"):
-            consumer.open(timeout=seconds)
-        assert time.monotonic() - before >= seconds
-    opening = run_thread(producer.open, timeout=PATIENCE)
-    with consumer.open(timeout=PATIENCE) as bus, opening.result(PATIENCE) as sender:
-        sender.send(b"abc")
-        assert bus.recv(timeout=PATIENCE).data == b"abc"
-
-
-def test_a_pipe_nobody_has_come_to_is_empty_and_full(run_thread):
-    here, there = tachyon.pipe()
-    with pytest.raises(tachyon.BusEmptyError):
-        here.recv(timeout=0.01)
-    with pytest.raises(tachyon.BusFullError):
-        here.send(b"abc", timeout=0.01)
-    assert here.try_recv() is None
-    assert here.try_send(b"abc") is False
-    with pytest.raises(ValueError, match="timeout"):
-        here.recv(timeout=-1)
-    assert (here.tx, here.rx, here.peer_pid, here.closed) == (None, None, 0, False)
-    echo = run_thread(lambda: there.send(there.recv(timeout=PATIENCE).data))
-    here.send(b"abc", timeout=PATIENCE)
-    assert here.recv(timeout=PATIENCE).data == b"abc"
-    echo.result(PATIENCE)
-
-
-def test_close_in_another_thread_ends_the_wait(run_thread):
-    for end, _other in (tachyon.pair(4096), tachyon.rpc_pair(), tachyon.pipe()):
-        opening = run_thread(end.open)
-        time.sleep(0.05)
-        end.close()
-        with pytest.raises(tachyon.BusClosedError, match="this end is closed"):
-            opening.result(PATIENCE)
-        assert end.closed
-
-
-def test_two_threads_do_not_open_one_end(run_thread, until):
-    producer, _consumer = tachyon.pair(4096)
-    opening = run_thread(producer.open)
-
-    def refused():
-        try:
-            return producer.try_open() is not None
-        except tachyon.BusBusyError:
-            return True
-
-    until(refused)
-    producer.close()
-    with pytest.raises(tachyon.BusClosedError):
-        opening.result(PATIENCE)
-
-
-# ---- what it costs ------------------------------------------------------------------------------------------------
-
-
-def test_ends_leave_no_descriptors_behind(run_thread):
-    def use():
-        tachyon.pair(4096)
-        one, other = tachyon.pipe(4096)
-        sent = run_thread(one.send, b"abc", timeout=PATIENCE)
-        assert other.recv(timeout=PATIENCE).data == b"abc"
-        sent.result(PATIENCE)
-        one.close()
-        other.close()
-        producer, consumer = tachyon.pair(4096)
-        consumer.try_open()
-        consumer.close()
-        producer, consumer = tachyon.pair(4096)
-        context = multiprocessing.get_context("spawn")
-        child = context.Process(target=pair_workers.produce, args=(producer, 1), daemon=True)
-        child.start()
-        with consumer as bus:
-            assert len(list(bus)) == 1
-        child.join(PATIENCE)
-        child.close()
-
-    use()
-    before = descriptors()
-    use()
-    assert descriptors() == before

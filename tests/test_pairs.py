@@ -10,30 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pair_workers
 import pytest
+from pair_children import PATIENCE, by_every_method
 
 import tachyon
-
-METHODS = ["spawn", "fork", "forkserver"]
-by_every_method = pytest.mark.parametrize("method", METHODS)
-PATIENCE = pair_workers.PATIENCE
-
-
-@pytest.fixture
-def start():
-    """start(method, function, *arguments) → Process: one that does not outlive the test."""
-    started = []
-
-    def make(method, function, *arguments):
-        process = multiprocessing.get_context(method).Process(target=function, args=arguments, daemon=True)
-        process.start()
-        started.append(process)
-        return process
-
-    yield make
-    for process in started:
-        process.kill()
-        process.join()
-        process.close()
 
 
 def ends(*processes, code=0):

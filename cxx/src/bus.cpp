@@ -17,7 +17,8 @@ std::unique_ptr<Bus> Bus::listen(Descriptor socket, const ListenOptions& options
 }
 
 std::unique_ptr<Bus> Bus::connect(Descriptor socket, const ConnectOptions& options, const Interrupt& interrupt) {
-    return adopt(Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
+    return adopt(
+        Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
 }
 
 std::unique_ptr<Bus> Bus::adopt(Established established, Side producer) {

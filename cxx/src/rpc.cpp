@@ -36,7 +36,8 @@ RpcRings listen_rpc(Descriptor socket, ListenOptions options, const Interrupt& i
 
 RpcRings connect_rpc(Descriptor socket, ConnectOptions options, const Interrupt& interrupt) {
     options.kind = Kind::rpc;
-    return adopt_rpc(Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
+    return adopt_rpc(
+        Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
 }
 
 // ---- caller --------------------------------------------------------------------------------------------------------------

@@ -41,9 +41,9 @@ TEST_CASE("a meeting goes on as far as it can, and never waits") {
         CHECK_FALSE(listener.advance());   // nobody has said anything
         CHECK_FALSE(connector.advance());  // hello
         CHECK_FALSE(connector.advance());
-        CHECK_FALSE(listener.advance());  // hello, and the memory
-        CHECK_FALSE(connector.advance()); // ready
-        here = listener.advance();        // ready
+        CHECK_FALSE(listener.advance());   // hello, and the memory
+        CHECK_FALSE(connector.advance());  // ready
+        here = listener.advance();         // ready
         there = connector.advance();
         REQUIRE(here);
         REQUIRE(there);
@@ -63,8 +63,8 @@ TEST_CASE("what is no greeting ends a meeting, and so does a hang-up") {
     Sockets sockets;
     const bool listens = GENERATE(true, false);
     const Descriptor far = std::move(sockets.other);
-    Meeting meeting = listens ? Meeting(std::move(sockets.one), listen_options())
-                              : Meeting(std::move(sockets.one), ConnectOptions{});
+    Meeting meeting =
+        listens ? Meeting(std::move(sockets.one), listen_options()) : Meeting(std::move(sockets.one), ConnectOptions{});
     CHECK_FALSE(meeting.advance());
     SECTION("garbage") {
         const std::string garbage(300, 'x');
@@ -111,15 +111,15 @@ TEST_CASE("the peer is who greets, not who made the sockets, and its death shows
     const bool listens = GENERATE(true, false);
     Child child([&] {
         sockets.one.reset();
-        const auto bus = listens ? Bus::connect(std::move(sockets.other))
-                                 : Bus::listen(std::move(sockets.other), listen_options());
+        const auto bus =
+            listens ? Bus::connect(std::move(sockets.other)) : Bus::listen(std::move(sockets.other), listen_options());
         TACHYON_CHILD_CHECK(bus->peer_pid() == ::getppid());
         ::pause();
         return 0;
     });
     // `other` stays open here, as in a forked child of a maker.
-    const auto bus = listens ? Bus::listen(std::move(sockets.one), listen_options())
-                             : Bus::connect(std::move(sockets.one));
+    const auto bus =
+        listens ? Bus::listen(std::move(sockets.one), listen_options()) : Bus::connect(std::move(sockets.one));
     CHECK(bus->peer_pid() == child.pid());
     Frame frame;
     CHECK(receive(*bus, frame, in_ms(20)) == Status::empty);

@@ -51,9 +51,12 @@ def run(source: Path, target: Path, workers: int, level: int, start_method: str)
         source.open("rb") as reading,
         target.open("wb") as writing,
     ):
-        counts = [pool.submit(worker.work, level) for _ in range(workers)]  # one for each process, for as long as it takes
-        begin = time.perf_counter()
+        # One task for each process, which it is busy with until its pipe is closed.
+        counts = [pool.submit(worker.work, level) for _ in range(workers)]
         try:
+            for pipe in pipes:
+                pipe.open(timeout=TIMEOUT)
+            begin = time.perf_counter()
             deal_out(reading, writing, pipes)
         finally:
             for pipe in pipes:
@@ -61,7 +64,8 @@ def run(source: Path, target: Path, workers: int, level: int, start_method: str)
         seconds = time.perf_counter() - begin
         blocks = ", ".join(str(count.result()) for count in counts)
     size = source.stat().st_size
-    print(f"{size:,} bytes to {target.stat().st_size:,} by {workers} workers, blocks: {blocks}; {size / seconds / 1e6:.0f} MB/s")
+    speed = f"{size / seconds / 1e6:.0f} MB/s"
+    print(f"{size:,} bytes to {target.stat().st_size:,} by {workers} workers, blocks: {blocks}; {speed}")
 
 
 def main() -> int:

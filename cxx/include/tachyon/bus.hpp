@@ -49,8 +49,10 @@ class Bus final : public Outlet, public Inlet {
     static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options,
                                         const Interrupt& interrupt = {});
     // Over a socket that is connected already: one of a pair, whoever made it. A deadline of 0 is none here.
-    static std::unique_ptr<Bus> listen(Descriptor socket, const ListenOptions& options, const Interrupt& interrupt = {});
-    static std::unique_ptr<Bus> connect(Descriptor socket, const ConnectOptions& options = {}, const Interrupt& interrupt = {});
+    static std::unique_ptr<Bus> listen(Descriptor socket, const ListenOptions& options,
+                                       const Interrupt& interrupt = {});
+    static std::unique_ptr<Bus> connect(Descriptor socket, const ConnectOptions& options = {},
+                                        const Interrupt& interrupt = {});
     // Of what a Listener of Kind::bus accepted, or a Meeting brought about. `producer`: who sends, where that is fixed on both sides.
     static std::unique_ptr<Bus> adopt(Established established, Side producer = Side::undecided);
 

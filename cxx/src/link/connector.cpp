@@ -54,7 +54,7 @@ class Connector {
           options_(options),
           interrupt_(interrupt),
           address_(make_address(path)),
-          offer_("the listener at " + path, options) {}
+          offer_("the listener at " + path, "listens at " + path, options) {}
 
     Established run() {
         std::uint64_t pause = kMillisecond;

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "platform/sockets.hpp"
 #include "tachyon/link/arrangement.hpp"
 #include "tachyon/link/descriptor.hpp"
-#include "platform/sockets.hpp"
 #include "tachyon/link/hello.hpp"
 #include "tachyon/wait/wait.hpp"
 

@@ -84,7 +84,8 @@ Reception::Reception(std::string path, const ListenOptions& options, For clients
       events_("watch for clients"),
       clients_(once_, time_to_map(offers_)) {
     make_address(path_);  // a bad path before a large reservation
-    spare_ = make_segments(arrangement_, offers_, {options.deadline, interrupt, "memory was being reserved for " + path_});
+    spare_ =
+        make_segments(arrangement_, offers_, {options.deadline, interrupt, "memory was being reserved for " + path_});
     if (!once_) events_.set_timer(kNever);  // one's accept() keeps the time by itself, and nobody sees its descriptor
     file_ = std::make_unique<SocketFile>(path_, mode_, interrupt);
     watch_file(true);

@@ -21,7 +21,9 @@ namespace {
 constexpr const char* kOther = "the process at the other end";
 
 [[noreturn]] void nobody_there() {
-    fail_handshake(ECONNRESET, "nobody holds the other end any more: it was closed or dropped, or its process ended, before both were in use");
+    fail_handshake(
+        ECONNRESET,
+        "nobody holds the other end any more: it was closed or dropped, or its process ended, before both were in use");
 }
 
 }  // namespace
@@ -49,7 +51,8 @@ class Meeting::Half {
 
     // For something to do.
     void wait(std::uint64_t until) const noexcept {
-        std::array<pollfd, 2> entries{{{connection_.socket(), POLLIN, 0}, {greeted_ ? connection_.process() : -1, POLLIN, 0}}};
+        std::array<pollfd, 2> entries{
+            {{connection_.socket(), POLLIN, 0}, {greeted_ ? connection_.process() : -1, POLLIN, 0}}};
         ::poll(entries.data(), entries.size(), poll_timeout(until));
     }
 
@@ -57,11 +60,11 @@ class Meeting::Half {
     [[nodiscard]] bool forked() const noexcept { return connection_.socket() < 0; }
 
   protected:
-    virtual void begin() {}                             // before anything else, again and again
-    virtual void explain() const = 0;                   // why there is no hello
-    virtual void check() = 0;                           // one that is there; who sent it may have said why, and gone
+    virtual void begin() {}            // before anything else, again and again
+    virtual void explain() const = 0;  // why there is no hello
+    virtual void check() = 0;          // one that is there; who sent it may have said why, and gone
     virtual void answer(const Patience& patience) = 0;
-    virtual void end() {}                               // the other side is ready
+    virtual void end() {}  // the other side is ready
 
     Connection connection_;
     HelloReader reader_;
@@ -101,7 +104,8 @@ class Meeting::Half {
         const std::uint64_t now = now_ns();
         if (orphaned_ == 0) orphaned_ = now;
         if (now - orphaned_ >= kPatience) {
-            fail_handshake(ECONNRESET, "the process that made this end has died, and nobody came to the other one within 5 s");
+            fail_handshake(ECONNRESET,
+                           "the process that made this end has died, and nobody came to the other one within 5 s");
         }
     }
 
@@ -173,10 +177,12 @@ class Meeting::ListeningHalf final : public Half {
         hello.verdict = static_cast<std::uint32_t>(verdict);
         send_hello(connection_.socket(), hello, options_.schema);
         if (verdict == Verdict::wrong_kind) {
-            fail_handshake(EPROTOTYPE, std::string(kOther) + " has a " + kind_name(reader_.hello().kind) + ", not a " +
-                                           arrangement_.name + "; use the same class on both sides");
+            fail_handshake(EPROTOTYPE, std::string("a ") + kind_name(reader_.hello().kind) +
+                                           " is at the other end, not a " + arrangement_.name +
+                                           "; use the same class on both sides");
         }
-        fail_handshake(EPROTONOSUPPORT, std::string(kOther) + " is of another release; install the same one on both sides");
+        fail_handshake(EPROTONOSUPPORT,
+                       std::string(kOther) + " is of another release; install the same one on both sides");
     }
 
     void end() override {
@@ -198,7 +204,7 @@ class Meeting::ConnectingHalf final : public Half {
 
   private:
     ConnectingHalf(Descriptor socket, std::unique_ptr<const ConnectOptions> options)
-        : ConnectingHalf(std::move(socket), Offer(kOther, *options), options) {}
+        : ConnectingHalf(std::move(socket), Offer(kOther, "is at the other end", *options), options) {}
     ConnectingHalf(Descriptor socket, const Offer& offer, std::unique_ptr<const ConnectOptions>& options)
         : Half(std::move(socket), Side::connector, offer.reader()), options_(std::move(options)), offer_(offer) {}
 
@@ -223,9 +229,8 @@ class Meeting::ConnectingHalf final : public Half {
 // ---- ---------------------------------------------------------------------------------------------------------------------
 
 Meeting::Meeting(Descriptor socket, ListenOptions options, std::vector<Segment> memory)
-    : half_(set_up([&] {
-          return std::make_unique<ListeningHalf>(std::move(socket), std::move(options), std::move(memory));
-      })) {}
+    : half_(set_up(
+          [&] { return std::make_unique<ListeningHalf>(std::move(socket), std::move(options), std::move(memory)); })) {}
 
 Meeting::Meeting(Descriptor socket, ConnectOptions options)
     : half_(set_up([&] { return std::make_unique<ConnectingHalf>(std::move(socket), std::move(options)); })) {}

@@ -10,7 +10,8 @@
 
 namespace tachyon {
 
-std::vector<SegmentOffer> describe_offers(const Arrangement& arrangement, const std::vector<std::uint64_t>& capacities) {
+std::vector<SegmentOffer> describe_offers(const Arrangement& arrangement,
+                                          const std::vector<std::uint64_t>& capacities) {
     if (capacities.size() != arrangement.segments || capacities.size() > kMaxSegments) {
         throw SetupError(SetupFailure::capacity, EINVAL,
                          "capacities: a " + std::string(arrangement.name) + " takes " +
@@ -22,7 +23,8 @@ std::vector<SegmentOffer> describe_offers(const Arrangement& arrangement, const 
     return offers;
 }
 
-std::vector<Segment> make_segments(const Arrangement& arrangement, const std::vector<SegmentOffer>& offers, const Patience& patience) {
+std::vector<Segment> make_segments(const Arrangement& arrangement, const std::vector<SegmentOffer>& offers,
+                                   const Patience& patience) {
     std::vector<Segment> segments;
     segments.reserve(offers.size());
     for (const SegmentOffer& offer : offers) {
@@ -32,7 +34,8 @@ std::vector<Segment> make_segments(const Arrangement& arrangement, const std::ve
     return segments;
 }
 
-std::vector<Descriptor> share_for_reading(const std::vector<Segment>& segments, const std::vector<SegmentOffer>& offers) {
+std::vector<Descriptor> share_for_reading(const std::vector<Segment>& segments,
+                                          const std::vector<SegmentOffer>& offers) {
     std::vector<Descriptor> shared(segments.size());
     for (std::size_t i = 0; i < segments.size(); ++i) {
         if (offers[i].access == static_cast<std::uint32_t>(Access::read_only)) shared[i] = segments[i].share_to_read();
@@ -40,8 +43,9 @@ std::vector<Descriptor> share_for_reading(const std::vector<Segment>& segments, 
     return shared;
 }
 
-Offer::Offer(std::string listener, const ConnectOptions& options)
+Offer::Offer(std::string listener, std::string where, const ConnectOptions& options)
     : listener_(std::move(listener)),
+      where_(std::move(where)),
       options_(options),
       arrangement_(options.arrangement != nullptr ? *options.arrangement : arrangement_of(options.kind)),
       membarrier_(register_membarrier()),
@@ -72,14 +76,14 @@ void Offer::judge_theirs(const Hello& theirs) const {
     if (ours == Verdict::wrong_layout) has_another_layout();
     const auto verdict = static_cast<Verdict>(theirs.verdict);
     if (verdict == Verdict::wrong_user) {
-        fail_handshake(EACCES, listener_ + " refuses user " + std::to_string(::geteuid()) +
-                                   "; let it listen with another mode=");
+        fail_handshake(
+            EACCES, listener_ + " refuses user " + std::to_string(::geteuid()) + "; let it listen with another mode=");
     }
     switch (judge(theirs, arrangement_)) {
         case Verdict::wrong_version: speaks_another_version(theirs.arrangement, arrangement_.version);
         case Verdict::wrong_layout: has_another_layout();
         case Verdict::wrong_kind:
-            fail_handshake(EPROTOTYPE, listener_ + " has a " + std::string(kind_name(theirs.kind)) + ", not a " +
+            fail_handshake(EPROTOTYPE, "a " + std::string(kind_name(theirs.kind)) + " " + where_ + ", not a " +
                                            arrangement_.name + "; use the same class on both sides");
         default: break;
     }

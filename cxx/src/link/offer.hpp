@@ -17,15 +17,17 @@ namespace tachyon {
 // What each client will be offered. SetupError (capacity).
 std::vector<SegmentOffer> describe_offers(const Arrangement& arrangement, const std::vector<std::uint64_t>& capacities);
 // Arranged. SetupError: as Segment::create.
-std::vector<Segment> make_segments(const Arrangement& arrangement, const std::vector<SegmentOffer>& offers, const Patience& patience);
+std::vector<Segment> make_segments(const Arrangement& arrangement, const std::vector<SegmentOffer>& offers,
+                                   const Patience& patience);
 // Of the segments that the connector may only read; in the others' places none: it gets ours.
-std::vector<Descriptor> share_for_reading(const std::vector<Segment>& segments, const std::vector<SegmentOffer>& offers);
+std::vector<Descriptor> share_for_reading(const std::vector<Segment>& segments,
+                                          const std::vector<SegmentOffer>& offers);
 
 // A connector's view.
 class Offer {
   public:
-    // `listener`: who it is, for texts. SetupError (handshake): more is said of the contents than this kind says.
-    Offer(std::string listener, const ConnectOptions& options);
+    // `listener`: who it is, and `where`, for texts: "the listener at …", "listens at …". SetupError (handshake): more is said of the contents than this kind says.
+    Offer(std::string listener, std::string where, const ConnectOptions& options);
 
     // Says what this side wants. False: the listener is gone.
     bool ask(int socket) const { return send_hello(socket, hello_, options_.schema); }
@@ -50,6 +52,7 @@ class Offer {
     [[noreturn]] void garbled() const;
 
     const std::string listener_;
+    const std::string where_;
     const ConnectOptions& options_;
     const Arrangement& arrangement_;
     const bool membarrier_;

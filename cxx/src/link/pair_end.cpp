@@ -35,13 +35,18 @@ struct Note {
 };
 static_assert(std::has_unique_object_representations_v<Note>);
 
-[[noreturn]] void no_end() { fail_handshake(EPROTO, "this descriptor is not that of an end: pass on what fileno() says, and use the same release on both sides"); }
+[[noreturn]] void no_end() {
+    fail_handshake(
+        EPROTO,
+        "this descriptor is not that of an end: pass on what fileno() says, and use the same release on both sides");
+}
 
 void fill(int box, const Note& note, std::span<const int> descriptors) {
     if (send_with(box, std::as_bytes(std::span(&note, 1)), descriptors)) return;
     if (errno == ETOOMANYREFS) {
         fail_handshake(ETOOMANYREFS,
-                       "too many ends are neither open nor closed: of each user's descriptors the kernel keeps no more on their way "
+                       "too many ends are neither open nor closed: of each user's descriptors the kernel keeps no more "
+                       "on their way "
                        "than one process may have open; use or close some, or raise that limit (ulimit -n)");
     }
     fail_handshake(errno, std::string("cannot make an end: ") + std::strerror(errno));
@@ -71,7 +76,8 @@ std::unique_ptr<Meeting> meeting_of(const Note& note, std::vector<Descriptor>& d
     const bool listens = static_cast<Side>(note.side) == Side::listener;
     if (descriptors.size() != 1 + (listens ? arrangement.segments : 0)) no_end();
     if (!listens) {
-        return std::make_unique<Meeting>(std::move(descriptors[0]), ConnectOptions{.kind = kind, .max_capacity = kNever});
+        return std::make_unique<Meeting>(std::move(descriptors[0]),
+                                         ConnectOptions{.kind = kind, .max_capacity = kNever});
     }
     ListenOptions options{.kind = kind, .capacities = {note.capacities, note.capacities + arrangement.segments}};
     std::vector<Segment> memory;
@@ -93,7 +99,8 @@ std::pair<PairEnd, PairEnd> PairEnd::make(const ListenOptions& options, Side pro
         const Arrangement& arrangement = arrangement_of(options.kind);
         const std::vector<SegmentOffer> offers = describe_offers(arrangement, options.capacities);
         std::vector<Segment> memory;
-        for (const SegmentOffer& offer : offers) memory.push_back(Segment::create(offer.bytes, {options.deadline, interrupt}));
+        for (const SegmentOffer& offer : offers)
+            memory.push_back(Segment::create(offer.bytes, {options.deadline, interrupt}));
         Descriptor listener, connector;
         need_pair(listener, connector);
         Note note{};
@@ -125,7 +132,8 @@ std::optional<PairEnd::Taken> PairEnd::take() {
         if (n < 0 && errno == EMFILE) fail_descriptor(EMFILE, "cannot take this end");
         if (n != sizeof note || !is_right(note)) no_end();
         Taken taken{meeting_of(note, descriptors), static_cast<Kind>(note.kind), static_cast<Side>(note.producer)};
-        if (::recv(box_.get(), &note, sizeof note, kReceive) != sizeof note) return std::nullopt;  // somebody else came in between
+        if (::recv(box_.get(), &note, sizeof note, kReceive) != sizeof note)
+            return std::nullopt;  // somebody else came in between
         close();
         return taken;
     });

@@ -21,6 +21,14 @@ _LEAST_PAUSE = 0.01  # seconds before the second connection that brings no answe
 _MOST_PAUSE = 1.0
 
 
+def _end_of(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be None or a number of seconds that is not negative, not {timeout!r}")
+    return time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
+
+
 class RpcClient:
     """Calls whoever serves at a path, an RpcServer for instance, and connects again when that one has been restarted.
 
@@ -46,6 +54,7 @@ class RpcClient:
         None: as long as that one allows. uid, max_capacity: as RpcBus.connect.
         """
         self.path = os.fspath(socket_path)
+        _end_of(connect_timeout)
         self._connect_timeout = connect_timeout
         self._options: dict[str, Any] = {"uid": uid, "max_capacity": max_capacity}
         self._bus: RpcBus | None = None
@@ -70,14 +79,15 @@ class RpcClient:
     def _connected(self, until: float | None) -> RpcBus:
         if self._pid != os.getpid():  # another thread of the parent may have held it
             self._own()
-        with self._lock:
-            if self._closed:
-                raise BusClosedError(f"this RpcClient ({self.path!r}) is closed; make a new one")
+        if not self._lock.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic())):
+            raise TachyonTimeoutError(f"another thread is still connecting to {self.path!r}")
+        try:
+            self._check_open()
             if self._bus is not None and not peer_is_gone(self._bus):
                 return self._bus
             self._retire()
             if self._connect_timeout is not None:
-                latest = time.monotonic() + self._connect_timeout
+                latest = time.monotonic() + min(self._connect_timeout, threading.TIMEOUT_MAX)
                 until = latest if until is None else min(until, latest)
             self._rest(until)
             self._pause = min(_MOST_PAUSE, max(_LEAST_PAUSE, 2 * self._pause))  # until an answer comes
@@ -86,6 +96,12 @@ class RpcClient:
             if self._closed:
                 self._bus.close()
             return self._bus
+        finally:
+            self._lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusClosedError(f"this RpcClient ({self.path!r}) is closed; make a new one")
 
     def _retire(self) -> None:
         """Put a connection that is lost aside: what it was answered may still be asked for."""
@@ -113,9 +129,10 @@ class RpcClient:
     def call(self, data: Buffer, msg_type: int, *, timeout: float | None = None) -> int:
         """Connect if necessary, send a request, and return its id, for wait(). `timeout` (seconds) is for both.
 
-        Raises as RpcBus.connect and RpcBus.call. After a PeerDeadError of this method the request was not served.
+        Raises as RpcBus.connect and RpcBus.call. After a PeerClosedError of this method the request was not sent; after
+        any other PeerDeadError that is not known.
         """
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _end_of(timeout)
         bus = self._connected(until)
         left = None if until is None else max(0.0, until - time.monotonic())
         self._last = self._base + bus.call(data, msg_type, timeout=left)
@@ -123,6 +140,7 @@ class RpcClient:
 
     def _find(self, correlation_id: int) -> tuple[RpcBus, int]:
         """Return the connection that a call was sent over, and its id there."""
+        self._check_open()
         if correlation_id > self._base and self._bus is not None:
             return self._bus, correlation_id - self._base
         if 0 < correlation_id <= self._last:
@@ -153,7 +171,7 @@ class RpcClient:
         self, data: Buffer, msg_type: int, timeout: float | None, on_response: Callable[[memoryview], Any] | None
     ) -> Any:
         """For RpcEndpoint.call."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _end_of(timeout)
         bus = self._connected(until)
         left = None if until is None else max(0.0, until - time.monotonic())
         try:

@@ -216,6 +216,8 @@ cdef class _End:
             raise BusClosedError(self._gone)
         while True:
             self._let_go_of_other()
+            if self._meeting == NULL:  # closed by another thread meanwhile
+                raise BusClosedError(self._gone or _CLOSED)
             until = 0 if deadline == 0 else min(deadline, core.now_ns() + _END_SLICE)
             established = self._meet(until)
             if established != NULL or deadline == 0 or core.now_ns() >= deadline:

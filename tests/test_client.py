@@ -170,6 +170,31 @@ def test_without_a_server_it_gives_up_in_time(path):
         client.call(b"abc", 1, timeout=0.05)
 
 
+def test_timeouts_that_are_none(path, client):
+    for wrong in (-1, float("nan")):
+        for use in (
+            lambda: client.call(b"", 1, timeout=wrong),
+            lambda: echo.call(client, b"", timeout=wrong),
+            lambda: tachyon.RpcClient(path, connect_timeout=wrong),
+        ):
+            with pytest.raises(ValueError, match="timeout"):
+                use()
+
+
+def test_one_thread_connects_and_others_wait_in_time(path, client, run_thread, until):
+    calling = run_thread(echo.call, client, b"abc")
+    until(client._lock.locked)
+    with pytest.raises(tachyon.TachyonTimeoutError, match="another thread"):
+        client.call(b"abc", 1, timeout=0.02)
+    client.close()
+    with (
+        tachyon.RpcListener(path) as listener,
+        listener.accept(timeout=PATIENCE),
+        pytest.raises(tachyon.BusClosedError),
+    ):
+        calling.result(PATIENCE)
+
+
 def test_what_no_waiting_mends_is_raised_at_once(path, client, run_thread):
     listening = run_thread(tachyon.Bus.listen, path, 4096, timeout=PATIENCE)
     while not os.path.exists(path):

@@ -203,6 +203,24 @@ def test_a_loop_waits_for_the_other_side_by_the_descriptor(start):
     ends(child)
 
 
+def test_too_many_ends_that_nobody_uses_are_refused(spawn):
+    code = """
+    import resource
+    if os.geteuid() == 0: os.setuid(65534)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    def fill():
+        while True: ends.append(tachyon.pair(4096))
+    ends = []
+    for _ in range(2):
+        try: fill()
+        except tachyon.HandshakeError as error: say("ulimit -n" in str(error), len(ends) > 15)
+        ends.clear()
+    """
+    child = spawn(code)
+    child.says("True True", "True True")
+    child.ends()
+
+
 def test_the_memory_is_reserved_when_the_ends_are_made():
     for capacity in (0, 63, 100, 1 << 33):
         with pytest.raises(tachyon.CapacityError, match=str(capacity)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tachyon._client import RpcClient
 from tachyon._dispatcher import RpcDispatcher
 from tachyon._errors import (
     BusBusyError,
@@ -23,6 +24,7 @@ from tachyon._errors import (
     TachyonTimeoutError,
 )
 from tachyon._ids import make_type_id, msg_type, route_id
+from tachyon._pipe import PipeEnd, pipe, take
 from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, tachyon_rpc
 from tachyon._rpc import _decode_error as _decode_error
 from tachyon._server import RpcServer
@@ -30,9 +32,11 @@ from tachyon._tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
     Bus,
+    BusEnd,
     Listener,
     Message,
     RpcBus,
+    RpcEnd,
     RpcListener,
     RxBatchGuard,
     RxGuard,
@@ -40,6 +44,8 @@ from tachyon._tachyon import (
     TxGuard,
     WaitSet,
     __version__,
+    pair,
+    rpc_pair,
 )
 
 __all__ = [
@@ -50,6 +56,7 @@ __all__ = [
     "BusBusyError",
     "BusClosedError",
     "BusEmptyError",
+    "BusEnd",
     "BusFullError",
     "CapacityError",
     "HandshakeError",
@@ -58,8 +65,11 @@ __all__ = [
     "MessageTooLargeError",
     "PeerClosedError",
     "PeerDeadError",
+    "PipeEnd",
     "RpcBus",
+    "RpcClient",
     "RpcDispatcher",
+    "RpcEnd",
     "RpcEndpoint",
     "RpcError",
     "RpcListener",
@@ -77,10 +87,14 @@ __all__ = [
     "get_library_dirs",
     "make_type_id",
     "msg_type",
+    "pair",
+    "pipe",
     "route_id",
     "rpc_connect",
     "rpc_listen",
+    "rpc_pair",
     "tachyon_rpc",
+    "take",
 ]
 
 rpc_listen = RpcBus.listen

@@ -5,8 +5,12 @@ cdef inline core.BusHandle* handle_of(Bus self) noexcept nogil:
     return <core.BusHandle*>self._handle
 
 
-cdef Bus new_bus(core.Established* established, object path):
-    cdef core.BusHandle* handle = new_handle(established, path)
+cdef inline Bus new_bus(core.Established* established, object path):
+    return new_bus_with_role(established, path, Side.undecided)
+
+
+cdef Bus new_bus_with_role(core.Established* established, object path, Side producer):
+    cdef core.BusHandle* handle = new_handle(established, path, producer)
     cdef Bus bus
     try:
         bus = Bus.__new__(Bus)

@@ -121,6 +121,15 @@ cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
         uint64_t max_capacity
 
 
+cdef extern from "tachyon/link/pair_end.hpp" namespace "tachyon" nogil:
+    cdef cppclass Meeting:
+        int descriptor() noexcept
+        cpp_bool forked() noexcept
+
+    cdef cppclass PairEnd:
+        int descriptor() noexcept
+
+
 cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
     cdef enum class Side(uint32_t):
         undecided
@@ -143,6 +152,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         Status wait_read(const Waiting& waiting) noexcept
         Status finish() noexcept
         Status wait_left(const Waiting& waiting) noexcept
+        Status check() noexcept
         Status release(const Frame& frame) noexcept
         cpp_bool expect_held(size_t count) noexcept
         void put_back(const Frame& frame) noexcept

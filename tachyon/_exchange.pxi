@@ -49,6 +49,22 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None
     return new_message(frame.type_id, answer)
 
 
+def peer_is_gone(RpcBus bus not None):
+    """Is it known that a call would find nobody? Of a caller; does not wait. True of a closed bus."""
+    cdef core.BusHandle* calls = &rpc_of(bus).calls()
+    if calls.state() != Status.ok:
+        return True
+    enter(calls)
+    cdef Status status = calls.bus().check()
+    calls.leave()
+    return status != Status.ok
+
+
+def last_call(RpcBus bus not None):
+    """Return the id of the last call that was sent; 0 before the first."""
+    return rpc_of(bus).caller().last_id()
+
+
 @cython.final
 cdef class Unfinished:
     """A served call with something unusual left to do, and with what."""

@@ -9,10 +9,10 @@ from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from tachyon._errors import RpcError
-from tachyon._tachyon import call_and_wait
+from tachyon._tachyon import RpcBus, call_and_wait
 
 if TYPE_CHECKING:
-    from tachyon._tachyon import RpcBus
+    from tachyon._client import RpcClient
 
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""
@@ -38,8 +38,8 @@ def _decode_detail(payload: bytes | memoryview) -> str | None:
 class RpcEndpoint:
     """A handler bound to a msg_type.
 
-    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus. Without a
-    handler, RpcEndpoint(msg_type), it is a client's stub: `call` is all it does.
+    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus or RpcClient.
+    Without a handler, RpcEndpoint(msg_type), it is a client's stub: `call` is all it does.
     """
 
     @overload
@@ -84,16 +84,23 @@ class RpcEndpoint:
         return f"<RpcEndpoint {getattr(self.handler, '__qualname__', self.handler)!s} msg_type={self.msg_type}>"
 
     @overload
-    def call(self, bus: RpcBus, payload: Any, on_response: None = None, *, timeout: float | None = None) -> bytes: ...
+    def call(
+        self, bus: RpcBus | RpcClient, payload: Any, on_response: None = None, *, timeout: float | None = None
+    ) -> bytes: ...
 
     @overload
     def call(
-        self, bus: RpcBus, payload: Any, on_response: Callable[[memoryview], T], *, timeout: float | None = None
+        self,
+        bus: RpcBus | RpcClient,
+        payload: Any,
+        on_response: Callable[[memoryview], T],
+        *,
+        timeout: float | None = None,
     ) -> T: ...
 
     def call(
         self,
-        bus: RpcBus,
+        bus: RpcBus | RpcClient,
         payload: Any,
         on_response: Callable[[memoryview], T] | None = None,
         *,
@@ -104,10 +111,14 @@ class RpcEndpoint:
         on_response: gets the answer in place, as a memoryview that is valid until it returns; its result is returned.
         Without it the answer is returned as bytes.
         timeout: seconds for all of it; None waits as long as the callee lives. When it runs out the call is cancelled.
+        bus: an RpcBus, or an RpcClient, which connects first where it has to.
         Raises RpcError if the handler failed or there is none; BusFullError, BusEmptyError, PeerDeadError and so on as
         RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
         """
-        answer = call_and_wait(bus, payload, self.msg_type, timeout, on_response)
+        if isinstance(bus, RpcBus):
+            answer = call_and_wait(bus, payload, self.msg_type, timeout, on_response)
+        else:
+            answer = bus._call_and_wait(payload, self.msg_type, timeout, on_response)
         if isinstance(answer, tuple):
             result: T = answer[0]
             return result

@@ -361,6 +361,64 @@ class RpcBus:
     ) -> None: ...
 
 @disjoint_base
+class _End:
+    """What BusEnd and RpcEnd share."""
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
+    def _take(self) -> bool: ...
+    def _forget(self) -> None: ...
+    def _check_spawning(self, name: str) -> None: ...
+    def open(self, *, timeout: _Seconds | None = None) -> Any:  # said precisely by the two below
+        """Wait until the process that has the other end opens it too, and return the bus that comes of both."""
+    def try_open(self) -> Any:
+        """Open it as far as that goes without waiting: the bus, or None while the other side is not there. Otherwise
+        as open.
+        """
+    def fileno(self) -> int:
+        """Return the descriptor that is this end: to pass on to a program that is started, which has from_fileno()."""
+    @classmethod
+    def from_fileno(cls, number: SupportsIndex) -> Self:
+        """Return the end that has come here as an open descriptor, which is its own from now on."""
+    @property
+    def closed(self) -> bool:
+        """True once it has been opened or closed, was found to be taken, and in a forked child of who takes it."""
+    def close(self) -> None:
+        """Let go of it. A copy that another process has got stays as it is. Idempotent; allowed from any thread, and
+        ends an open() with BusClosedError. Without effect on the bus that came of it.
+        """
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
+@final
+class BusEnd(_End):
+    """One end of a Bus, made by pair() for another process, or this one: `with end as bus:`, or open()."""
+    def open(self, *, timeout: _Seconds | None = None) -> Bus:
+        """Wait until the process that has the other end opens it too, and return the bus that comes of both."""
+    def try_open(self) -> Bus | None:
+        """Open it as far as that goes without waiting: the bus, or None while the other side is not there. Otherwise
+        as open.
+        """
+    def __enter__(self) -> Bus: ...
+
+@final
+class RpcEnd(_End):
+    """One end of an RpcBus, made by rpc_pair(). Otherwise as BusEnd."""
+    def open(self, *, timeout: _Seconds | None = None) -> RpcBus:
+        """Wait until the process that has the other end opens it too, and return the bus that comes of both."""
+    def try_open(self) -> RpcBus | None:
+        """Open it as far as that goes without waiting: the bus, or None while the other side is not there. Otherwise
+        as open.
+        """
+    def __enter__(self) -> RpcBus: ...
+
+def pair(capacity: SupportsIndex) -> tuple[BusEnd, BusEnd]:
+    """Make a ring of `capacity` bytes for two other processes, or for this one and another."""
+
+def rpc_pair(cap_fwd: SupportsIndex = 1048576, cap_rev: SupportsIndex = 1048576) -> tuple[RpcEnd, RpcEnd]:
+    """Make rings of `cap_fwd` bytes for calls and `cap_rev` for replies, as pair() makes one."""
+
+@disjoint_base
 class _Listener:
     """What Listener and RpcListener share. One thread at a time accepts; close() may come from any."""
     def accept(self, *, timeout: _Seconds | None = None) -> Any:  # said precisely by the two below
@@ -484,6 +542,12 @@ def call_and_wait(
     on_response: Callable[[memoryview], Any] | None,
 ) -> Message | tuple[Any]:
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes."""
+
+def peer_is_gone(bus: RpcBus) -> bool:
+    """Is it known that a call would find nobody? Of a caller; does not wait. True of a closed bus."""
+
+def last_call(bus: RpcBus) -> int:
+    """Return the id of the last call that was sent; 0 before the first."""
 
 @final
 class Unfinished:

@@ -16,12 +16,12 @@ CORE = [
     *("error", "layout", "access", "hello", "futex", "wait"),
     *("frame", "copy", "producer", "consumer", "ring", "early_releases", "waiting", "outlet", "inlet"),
     *("descriptor", "event_queue", "memory", "sockets", "segment", "ring_segment"),
-    *("fork", "socket_file", "arrangement", "handshake", "listener"),
+    *("fork", "socket_file", "arrangement", "handshake", "listener", "meeting", "pair_end"),
     *("bus", "batch", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),
 ]
 # Headers that stand beside the sources, each a part of one in front of them.
-PRIVATE = {"greeting": "handshake", "clients": "listener"}
-PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "greeting"}
+PRIVATE = {"greeting": "handshake", "offer": "handshake", "clients": "listener"}
+PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "greeting", "offer"}
 SYSTEMS = {"events": "event_queue", "memory": "memory", "peer": "sockets", "sockets": "sockets"}
 PART = PRIVATE | dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"bus_wait": "bus"}
 PART |= {f"{subject}_{system}": part for subject, part in SYSTEMS.items() for system in ("linux", "macos")}
@@ -29,7 +29,8 @@ PACKAGE = [
     {"_errors", "_ids"},
     {"_core", "_dlpack"},
     {"_tachyon"},
-    {"_rpc", "_outbox"},
+    {"_client"},
+    {"_rpc", "_outbox", "_pipe"},
     {"_dispatcher", "aio"},
     {"_server"},
     {"__init__", "libtachyon"},
@@ -139,7 +140,7 @@ MODULES = [
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
     *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bell", "bus", "rpc"),
-    *("exchange", "loops", "listener", "wait_set"),
+    *("ends", "exchange", "loops", "listener", "wait_set"),
 ]
 
 

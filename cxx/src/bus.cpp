@@ -12,10 +12,19 @@ std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions&
     return adopt(tachyon::connect(path, options, interrupt));
 }
 
-std::unique_ptr<Bus> Bus::adopt(Established established) {
+std::unique_ptr<Bus> Bus::listen(Descriptor socket, const ListenOptions& options, const Interrupt& interrupt) {
+    return adopt(Meeting(std::move(socket), options).meet(options.deadline, interrupt));
+}
+
+std::unique_ptr<Bus> Bus::connect(Descriptor socket, const ConnectOptions& options, const Interrupt& interrupt) {
+    return adopt(
+        Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
+}
+
+std::unique_ptr<Bus> Bus::adopt(Established established, Side producer) {
     return set_up([&] {
-        return std::make_unique<Bus>(std::move(established.connection),
-                                     RingSegment(std::move(established.segments.front())));
+        return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)),
+                                     RingSegment(std::move(established.segments.front())), producer);
     });
 }
 

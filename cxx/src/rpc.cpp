@@ -29,6 +29,17 @@ RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Inte
     return adopt_rpc(connect(path, options, interrupt));
 }
 
+RpcRings listen_rpc(Descriptor socket, ListenOptions options, const Interrupt& interrupt) {
+    options.kind = Kind::rpc;
+    return adopt_rpc(Meeting(std::move(socket), options).meet(options.deadline, interrupt));
+}
+
+RpcRings connect_rpc(Descriptor socket, ConnectOptions options, const Interrupt& interrupt) {
+    options.kind = Kind::rpc;
+    return adopt_rpc(
+        Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
+}
+
 // ---- caller --------------------------------------------------------------------------------------------------------------
 
 void Caller::called(std::uint64_t id) noexcept {

@@ -20,6 +20,7 @@
 #include "tachyon/error.hpp"
 #include "tachyon/link/fork.hpp"
 #include "tachyon/link/handshake.hpp"
+#include "tachyon/link/meeting.hpp"
 #include "tachyon/port/inlet.hpp"
 #include "tachyon/port/outlet.hpp"
 #include "tachyon/port/waiting.hpp"
@@ -47,8 +48,13 @@ class Bus final : public Outlet, public Inlet {
                                        const Interrupt& interrupt = {});
     static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options,
                                         const Interrupt& interrupt = {});
-    // Of what a Listener of Kind::bus accepted.
-    static std::unique_ptr<Bus> adopt(Established established);
+    // Over a socket that is connected already: one of a pair, whoever made it. A deadline of 0 is none here.
+    static std::unique_ptr<Bus> listen(Descriptor socket, const ListenOptions& options,
+                                       const Interrupt& interrupt = {});
+    static std::unique_ptr<Bus> connect(Descriptor socket, const ConnectOptions& options = {},
+                                        const Interrupt& interrupt = {});
+    // Of what a Listener of Kind::bus accepted, or a Meeting brought about. `producer`: who sends, where that is fixed on both sides.
+    static std::unique_ptr<Bus> adopt(Established established, Side producer = Side::undecided);
 
     Bus(Connection connection, RingSegment segment)
         : Bus(std::make_shared<Connection>(std::move(connection)), std::move(segment)) {}

@@ -39,7 +39,9 @@ struct RpcRings {
 // As Bus::listen and Bus::connect; `capacities` are those of calls and replies.
 RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interrupt& interrupt = {});
 RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Interrupt& interrupt = {});
-// Of what a Listener of Kind::rpc accepted.
+RpcRings listen_rpc(Descriptor socket, ListenOptions options, const Interrupt& interrupt = {});
+RpcRings connect_rpc(Descriptor socket, ConnectOptions options = {}, const Interrupt& interrupt = {});
+// Of what a Listener of Kind::rpc accepted, or a Meeting brought about.
 RpcRings adopt_rpc(Established established);
 
 // What is known of each of the last kMostCallsInFlight ids. No allocation, no search.

@@ -10,7 +10,12 @@
 namespace tachyon {
 
 Connection::Connection(Descriptor socket, Side side) : socket_(std::move(socket)), side_(side) {
-    Peer peer = identify_peer(socket_.get());
+    know(identify_peer(socket_.get()));
+}
+
+void Connection::recognize(const Sender& sender) { know(identify_sender(socket_.get(), sender)); }
+
+void Connection::know(Peer&& peer) noexcept {
     peer_pid_ = peer.pid;
     peer_uid_ = peer.uid;
     process_ = std::move(peer.process);

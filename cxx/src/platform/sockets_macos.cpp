@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <array>
 #include <cerrno>
 
 #include "platform/macos.hpp"
@@ -34,6 +35,14 @@ Descriptor make_ours(int number) noexcept {
 Descriptor open_stream_socket() noexcept { return make_ours(::socket(AF_UNIX, SOCK_STREAM, 0)); }
 
 Descriptor accept_stream_socket(int listener) noexcept { return make_ours(::accept(listener, nullptr, nullptr)); }
+
+bool open_socket_pair(Descriptor& one, Descriptor& other) noexcept {
+    std::array<int, 2> numbers{};
+    if (::socketpair(AF_UNIX, SOCK_STREAM, 0, numbers.data()) != 0) return false;
+    one = make_ours(numbers[0]);
+    other = make_ours(numbers[1]);
+    return true;
+}
 
 int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) {
     // The umask is the whole process's, and there is no other way: what other threads make meanwhile has no more than this.

@@ -36,6 +36,9 @@
 
 namespace tachyon {
 
+struct Peer;
+struct Sender;
+
 // The open socket to a peer and what is known about it.
 class Connection {
   public:
@@ -64,6 +67,9 @@ class Connection {
     bool hush();
     [[nodiscard]] bool known_gone() const noexcept { return ended_; }
 
+    // Of a socket whose two ends a third process made: what is known of that one gives way to the peer. SetupError (handshake).
+    void recognize(const Sender& sender);
+
     // Tells the peer, and lets go. What happens to descriptors that a forked child inherited: nothing but close.
     void shut_down() noexcept;
     void abandon() noexcept;  // close without telling anybody; a forked child has done so before it knows
@@ -77,6 +83,8 @@ class Connection {
     void set_barrier(Barrier barrier) noexcept { barrier_ = barrier; }
 
   private:
+    void know(Peer&& peer) noexcept;
+
     Descriptor socket_;
     Descriptor process_;  // pidfd: a forked child of the peer may hold its socket open, but not its life
     Descriptor record_;   // where there is no pidfd: its entry in /proc

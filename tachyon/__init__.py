@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tachyon._dispatcher import RpcDispatcher
 from tachyon._errors import (
+    ArrayError,
     BusBusyError,
     BusClosedError,
     BusEmptyError,
@@ -29,6 +30,8 @@ from tachyon._server import RpcServer
 from tachyon._tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
+    ArrayGuard,
+    ArrayPayload,
     Bus,
     Listener,
     Message,
@@ -39,12 +42,16 @@ from tachyon._tachyon import (
     RxView,
     TxGuard,
     __version__,
+    as_array,
 )
 
 __all__ = [
     "MAX_CAPACITY",
     "MIN_CAPACITY",
     "MSG_TYPE_ERROR",
+    "ArrayError",
+    "ArrayGuard",
+    "ArrayPayload",
     "Bus",
     "BusBusyError",
     "BusClosedError",
@@ -70,6 +77,7 @@ __all__ = [
     "TachyonTimeoutError",
     "TxGuard",
     "__version__",
+    "as_array",
     "get_include",
     "get_libraries",
     "get_library_dirs",

@@ -1,10 +1,6 @@
 # Included by _tachyon.pyx: Bus, one direction.
 
 
-cdef inline core.BusHandle* handle_of(Bus self) noexcept nogil:
-    return <core.BusHandle*>self._handle
-
-
 cdef Bus new_bus(core.Established* established, object path):
     cdef core.BusHandle* handle = new_handle(established, path)
     cdef Bus bus
@@ -17,7 +13,7 @@ cdef Bus new_bus(core.Established* established, object path):
     return bus
 
 
-cdef class _Abortable:
+cdef class _Abortable(_BusArrays):
     """What Bus has under a name that its C methods have too."""
 
     def abort(self):

@@ -10,21 +10,36 @@ from typing import (
     Final,
     Literal,
     NoReturn,
+    Protocol,
     SupportsFloat,
     SupportsIndex,
     TypeAlias,
     TypedDict,
+    TypeVar,
     final,
     overload,
     type_check_only,
 )
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+from numpy import dtype, ndarray  # for type checkers: NumPy is imported when it is used, and not before
+from numpy.typing import DTypeLike
 from typing_extensions import Self, disjoint_base  # of the type checker; needs not be installed
 
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex
-_Item: TypeAlias = ReadableBuffer | tuple[ReadableBuffer, SupportsIndex] | Message
+_Data: TypeAlias = ReadableBuffer | ArrayPayload
+_Item: TypeAlias = _Data | tuple[_Data, SupportsIndex] | Message
+
+@type_check_only
+class _Tensor(Protocol):  # what speaks DLPack: torch's, jax's
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+
+_Array: TypeAlias = ReadableBuffer | _Tensor
+_NDArray: TypeAlias = ndarray[Any, dtype[Any]]
+_Out = TypeVar("_Out", bound=_NDArray)
+_Shape: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
 
 class _Stats(TypedDict):
     role: Literal["producer", "consumer"] | None
@@ -62,8 +77,24 @@ class Message:
     def __ge__(self, other: Message, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+class _BusArrays:
+    def send_array(self, array: _Array, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None: ...
+    def try_send_array(self, array: _Array, type_id: SupportsIndex = 0) -> bool: ...
+    def send_array_zero_copy(
+        self, shape: _Shape, dtype: DTypeLike, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
+    ) -> ArrayGuard: ...
+    @overload
+    def recv_array(self, out: None = None, *, timeout: _Seconds | None = None) -> _NDArray: ...
+    @overload
+    def recv_array(self, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
+    @overload
+    def try_recv_array(self, out: None = None) -> _NDArray | None: ...
+    @overload
+    def try_recv_array(self, out: _Out) -> _Out | None: ...
+    def recv_array_zero_copy(self, *, timeout: _Seconds | None = None) -> ArrayGuard: ...
+
 @disjoint_base
-class Bus:
+class Bus(_BusArrays):
     """One direction between two processes. Made by Bus.listen and Bus.connect; a context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
@@ -80,9 +111,9 @@ class Bus:
         max_capacity: SupportsIndex | None = 1073741824,
     ) -> Bus:
         """Attach to the bus that a listener offers at `socket_path`."""
-    def send(self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
+    def send(self, data: _Data, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
         """Send the bytes of any buffer (strided ones in C order); wait while the ring is full."""
-    def try_send(self, data: ReadableBuffer, type_id: SupportsIndex = 0) -> bool:
+    def try_send(self, data: _Data, type_id: SupportsIndex = 0) -> bool:
         """Send if there is room now. False if the ring is full. Otherwise as send."""
     def send_many(self, items: Iterable[_Item], type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> int:
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were
@@ -211,6 +242,7 @@ class RxGuard(_Window):
     """A received message in place, read-only. Leaving its block frees the frame."""
     def release(self) -> None:
         """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
+    def array(self) -> _NDArray: ...
     @property
     def correlation_id(self) -> int:
         """Which call this is, or which it answers; 0 on a plain bus."""
@@ -249,8 +281,74 @@ class RxBatchGuard:
     def __getitem__(self, index: slice, /) -> list[RxView]: ...
     def __iter__(self) -> Iterator[RxView]: ...
 
+@final
+class ArrayPayload:
+    def __init__(self, array: _Array) -> None: ...
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+
+def as_array(buffer: ReadableBuffer) -> _NDArray: ...
+
+@final
+class ArrayGuard(_Buffer):
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
+    def array(self) -> _NDArray: ...
+    def release(self) -> None: ...
+    @property
+    def released(self) -> bool: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> dtype[Any] | None: ...
+    @property
+    def type_id(self) -> int: ...
+    @property
+    def correlation_id(self) -> int: ...
+    def __enter__(self) -> _NDArray: ...  # the guard itself where NumPy cannot
+    def __exit__(self, exc_type: object, exc: object, traceback: object) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+
+class _RpcArrays:
+    def call_array(self, array: _Array, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int: ...
+    def call_array_zero_copy(
+        self, shape: _Shape, dtype: DTypeLike, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
+    ) -> ArrayGuard: ...
+    @overload
+    def wait_array(
+        self, correlation_id: SupportsIndex, out: None = None, *, timeout: _Seconds | None = None
+    ) -> _NDArray: ...
+    @overload
+    def wait_array(self, correlation_id: SupportsIndex, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
+    def reply_array(
+        self,
+        correlation_id: SupportsIndex,
+        array: _Array,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
+    ) -> None: ...
+    def reply_array_zero_copy(
+        self,
+        correlation_id: SupportsIndex,
+        shape: _Shape,
+        dtype: DTypeLike,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
+    ) -> ArrayGuard: ...
+
 @disjoint_base
-class RpcBus:
+class RpcBus(_RpcArrays):
     """Calls and replies between two processes. The listener serves, the connector calls. A context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
@@ -274,7 +372,7 @@ class RpcBus:
         max_capacity: SupportsIndex | None = 1073741824,
     ) -> RpcBus:
         """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
-    def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
+    def call(self, data: _Data, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
         """Send a request, the bytes of any buffer, and return its id, for wait()."""
     def call_zero_copy(
         self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
@@ -291,7 +389,7 @@ class RpcBus:
     def reply(
         self,
         correlation_id: SupportsIndex,
-        data: ReadableBuffer,
+        data: _Data,
         msg_type: SupportsIndex = 0,
         *,
         timeout: _Seconds | None = None,
@@ -444,14 +542,14 @@ class _Serving(_Loop):
 
 @overload
 def call_and_wait(
-    bus: RpcBus, data: ReadableBuffer, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
+    bus: RpcBus, data: _Data, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
 ) -> Message:
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes."""
 
 @overload
 def call_and_wait(
     bus: RpcBus,
-    data: ReadableBuffer,
+    data: _Data,
     msg_type: SupportsIndex,
     timeout: _Seconds | None,
     on_response: Callable[[memoryview], Any] | None,
@@ -468,7 +566,7 @@ class Unfinished:
     @property
     def failure(self) -> BaseException | None: ...
     @property
-    def answer(self) -> ReadableBuffer: ...
+    def answer(self) -> _Data: ...
     @property
     def answered(self) -> bool: ...
 

@@ -122,35 +122,59 @@ cdef object numpy_type(core.Array* array, bytes description):
 cdef object _GONE = None  # the dtype of an array whose block has been left
 
 
-# Empties an array that was handed out for a block, if nothing but variables of the code that leaves the block refers to it:
-# as with a memoryview, the name stays, and what it names is no window into the frame any more. Views of it keep what is under
-# it, which shows in the guard's count. So does the array itself where something else refers to it: a memoryview or a tensor
-# made of it looks at its memory, and at nothing else of it.
+# Empties an array that was handed out for a block, if nothing but variables of the code that leaves the block, and of what has
+# called that (a loop over a generator), refers to it: as with a memoryview, the name stays, and what it names is no window into
+# the frame any more. Views of it keep what is under it, which shows in the guard's count. So does the array itself where
+# something else refers to it: a memoryview or a tensor made of it looks at its memory, and at nothing else of it.
 cdef int take_away(object reference) except -1:
     global _GONE
     cdef Py_ssize_t names = 0
+    cdef list seen = []
+    cdef int depth
     array = reference()
     if array is None:
         return 0
     try:
         frame = sys._getframe()
     except ValueError:  # nobody's code: from C
-        return 0
-    local = frame.f_locals
-    for value in local.values():
-        names += value is array
-    value = None
-    if type(local) is dict and frame.f_code.co_flags & 1:  # before Python 3.13: a copy of a function's variables
-        if (<PyObject*>local).ob_refcnt <= 2:  # the frame's and ours: leave no more references than there were
-            local.clear()
-        else:
-            names *= 2
-    local = frame = None
+        frame = None
+    for depth in range(16):
+        if frame is None or (<PyObject*>array).ob_refcnt - 1 <= names:
+            break
+        names += names_in(frame, array, seen)
+        frame = frame.f_back
+    frame = None
     if (<PyObject*>array).ob_refcnt - 1 <= names:
         if _GONE is None:
             _GONE = _dtypes.numpy().dtype([("the block of this array has been left", "V1")])
         array.__setstate__((1, (0,), _GONE, False, b""))
     return 0
+
+
+# How many references to an array are variables of a frame. Each is counted once: what is the module's, or a class's, may be the
+# same for several frames, and a variable of an enclosing function is that function's.
+cdef Py_ssize_t names_in(object frame, object array, list seen) except -1:
+    cdef Py_ssize_t names = 0
+    code, local = frame.f_code, frame.f_locals
+    cdef bint own = code.co_flags & 1  # a function's: before Python 3.13 this is a copy of its variables
+    for each in seen:
+        if each is local:
+            return 0
+    for name, value in local.items():
+        if value is array and name not in code.co_freevars:
+            names += 1
+    value = each = None
+    if not own:
+        seen.append(local)
+    elif type(local) is dict:
+        if (<PyObject*>local).ob_refcnt <= 2:  # the frame's and ours: leave no more references than there were
+            local.clear()
+        else:
+            seen.append(local)
+            for value in local.values():
+                names += value is array
+            value = None
+    return names
 
 
 # What a consumer of DLPack asks for. True: of version 1 or later.
@@ -234,7 +258,8 @@ cdef class ArrayPayload:
         if has_pointers(self._view.format):
             raise refuse_pointers(self._view.format, "send_array")
         cdef int code = simple_code(self._view.format, &swapped)
-        if code < 0 or 8 * self._view.itemsize > 128:
+        # NumPy's dates that are scalars pass themselves off as bytes.
+        if code < 0 or (self._view.itemsize == 1 and getattr(getattr(array, "dtype", None), "itemsize", 1) != 1):
             self._exported = False
             PyBuffer_Release(&self._view)
             return self._take_numpy(said, array)

@@ -167,7 +167,6 @@ def test_the_data_of_every_received_array_is_aligned_wherever_in_the_ring_it_is(
         (ctypes.c_double(2.5), "f8", ()),
         (np.float32(1.5), "f4", ()),
         (np.datetime64("2020-01-01", "s"), "M8[s]", ()),
-        (np.matrix([[1, 2]], "i4"), "i4", (1, 2)),
         (np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), [("a", "i4"), ("b", "f8")], (1,)),
     ],
 )
@@ -232,7 +231,7 @@ def test_no_room_is_claimed_for_what_is_no_array(ends, shape, dtype, error, text
     ends[1].recv()
 
 
-def test_an_array_waits_for_room_and_says_how_large_it_is(pair):
+def test_an_array_waits_for_room_and_says_how_large_it_is(pair, run_thread):
     producer, consumer = pair(4096)
     producer.send_array(np.zeros(3000, "u1"))
     assert not producer.try_send_array(np.zeros(3000, "u1"))
@@ -244,8 +243,9 @@ def test_an_array_waits_for_room_and_says_how_large_it_is(pair):
     with pytest.raises(MessageTooLargeError, match="5048 bytes can never fit"):
         producer.send_array(np.zeros(10000, "u1")[::2])
     consumer.recv_array(timeout=30)
+    received = run_thread(consumer.recv_array, timeout=30)
     producer.send_array(np.zeros(4096 - 16 - 48, "u1"), timeout=30)  # all of the ring
-    assert consumer.recv_array(timeout=30).shape == (4032,)
+    assert received.result(30).shape == (4032,)
 
 
 def test_an_array_has_a_type_id_as_any_message(pair):

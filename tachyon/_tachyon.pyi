@@ -78,20 +78,33 @@ class Message:
     def __hash__(self) -> int: ...
 
 class _BusArrays:
-    def send_array(self, array: _Array, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None: ...
-    def try_send_array(self, array: _Array, type_id: SupportsIndex = 0) -> bool: ...
+    """What Bus has for arrays."""
+    def send_array(self, array: _Array, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
+        """Send an array, with its shape and type: NumPy's, any other buffer, or what speaks DLPack (torch, jax, on
+        the CPU).
+        """
+    def try_send_array(self, array: _Array, type_id: SupportsIndex = 0) -> bool:
+        """Send an array if there is room now. False if the ring is full. Otherwise as send_array."""
     def send_array_zero_copy(
         self, shape: _Shape, dtype: DTypeLike, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
-    ) -> ArrayGuard: ...
+    ) -> ArrayGuard:
+        """Claim room for an array, to be written in place: `with bus.send_array_zero_copy((480, 640), "f4") as a:
+        a[:] = 1`.
+        """
     @overload
-    def recv_array(self, out: None = None, *, timeout: _Seconds | None = None) -> _NDArray: ...
+    def recv_array(self, out: None = None, *, timeout: _Seconds | None = None) -> _NDArray:
+        """Wait for the next message, an array, and return a copy of it, aligned to 64 bytes; or copy it into `out`."""
     @overload
     def recv_array(self, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
     @overload
-    def try_recv_array(self, out: None = None) -> _NDArray | None: ...
+    def try_recv_array(self, out: None = None) -> _NDArray | None:
+        """Return the next array if there is a message now, else None. Otherwise as recv_array."""
     @overload
     def try_recv_array(self, out: _Out) -> _Out | None: ...
-    def recv_array_zero_copy(self, *, timeout: _Seconds | None = None) -> ArrayGuard: ...
+    def recv_array_zero_copy(self, *, timeout: _Seconds | None = None) -> ArrayGuard:
+        """Wait for the next array and return it in place, as an ArrayGuard: `with bus.recv_array_zero_copy() as a:
+        a.sum()`.
+        """
 
 @disjoint_base
 class Bus(_BusArrays):
@@ -242,7 +255,8 @@ class RxGuard(_Window):
     """A received message in place, read-only. Leaving its block frees the frame."""
     def release(self) -> None:
         """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
-    def array(self) -> _NDArray: ...
+    def array(self) -> _NDArray:
+        """The array that the message is, in place: NumPy's, read-only, its data aligned to 64 bytes."""
     @property
     def correlation_id(self) -> int:
         """Which call this is, or which it answers; 0 on a plain bus."""
@@ -283,28 +297,38 @@ class RxBatchGuard:
 
 @final
 class ArrayPayload:
+    """An array as a message: goes wherever bytes go, `send_many`, `call`, what a handler returns."""
     def __init__(self, array: _Array) -> None: ...
     def __len__(self) -> int: ...
     def __bytes__(self) -> bytes: ...
 
-def as_array(buffer: ReadableBuffer) -> _NDArray: ...
+def as_array(buffer: ReadableBuffer) -> _NDArray:
+    """The array that a message is, as a NumPy array over the same memory: of a guard, a memoryview of one, bytes."""
 
 @final
 class ArrayGuard(_Buffer):
+    """An array in place, received or to be sent, for a `with` block, which gets it as a NumPy array."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
-    def array(self) -> _NDArray: ...
-    def release(self) -> None: ...
+    def array(self) -> _NDArray:
+        """The array in place, NumPy's. What the block gets; it goes with the block."""
+    def release(self) -> None:
+        """Do what leaving the block does: free the frame, or send. Once is enough; a live view is a BufferError."""
     @property
-    def released(self) -> bool: ...
+    def released(self) -> bool:
+        """True once the frame has been sent, or given back: the block has been left and no view is alive."""
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """How many items in each dimension."""
     @property
-    def dtype(self) -> dtype[Any] | None: ...
+    def dtype(self) -> dtype[Any] | None:
+        """NumPy's type of the items; None where NumPy is not installed, or has none such."""
     @property
-    def type_id(self) -> int: ...
+    def type_id(self) -> int:
+        """The message's type_id (of a call or a reply: its msg_type)."""
     @property
-    def correlation_id(self) -> int: ...
-    def __enter__(self) -> _NDArray: ...  # the guard itself where NumPy cannot
+    def correlation_id(self) -> int:
+        """The id of the call that this is, or that it answers; 0 on a plain bus."""
+    def __enter__(self) -> _NDArray: ...  # type: ignore[override,unused-ignore]  # the guard itself without NumPy
     def __exit__(self, exc_type: object, exc: object, traceback: object) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
@@ -319,14 +343,18 @@ class ArrayGuard(_Buffer):
     ) -> Any: ...
 
 class _RpcArrays:
-    def call_array(self, array: _Array, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int: ...
+    """What RpcBus has for arrays."""
+    def call_array(self, array: _Array, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
+        """Send a request that is an array, and return its id. As call, and Bus.send_array."""
     def call_array_zero_copy(
         self, shape: _Shape, dtype: DTypeLike, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
-    ) -> ArrayGuard: ...
+    ) -> ArrayGuard:
+        """Claim room for an array as a request, to be written in place: an ArrayGuard with its `correlation_id`."""
     @overload
     def wait_array(
         self, correlation_id: SupportsIndex, out: None = None, *, timeout: _Seconds | None = None
-    ) -> _NDArray: ...
+    ) -> _NDArray:
+        """Wait for the reply to a call and return the array that it is, copied. As wait, and Bus.recv_array."""
     @overload
     def wait_array(self, correlation_id: SupportsIndex, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
     def reply_array(
@@ -336,7 +364,8 @@ class _RpcArrays:
         msg_type: SupportsIndex = 0,
         *,
         timeout: _Seconds | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Answer a call with an array. As reply, and Bus.send_array. The call's own array is serve().array()."""
     def reply_array_zero_copy(
         self,
         correlation_id: SupportsIndex,
@@ -345,7 +374,8 @@ class _RpcArrays:
         msg_type: SupportsIndex = 0,
         *,
         timeout: _Seconds | None = None,
-    ) -> ArrayGuard: ...
+    ) -> ArrayGuard:
+        """Claim room for an array as the answer to a call, to be written in place: an ArrayGuard."""
 
 @disjoint_base
 class RpcBus(_RpcArrays):

@@ -103,9 +103,11 @@ def test_a_loop_over_a_generator_needs_no_del(pair):
 
     numbers = np.arange(3)  # of which two fit
     producer.send_array(numbers)
-    for i, a in enumerate(arrays()):
+    left = 19
+    for a in arrays():
         assert a.tolist() == [0, 1, 2]
-        if i < 19:
+        if left:
+            left -= 1
             producer.send_array(numbers, timeout=30)
     assert a.size == 0
     producer.send_array(NUMBERS)
@@ -363,7 +365,7 @@ def test_a_guard_of_a_column_major_array_has_its_strides_and_no_other_form(pair)
     with memoryview(guard) as view:
         assert view.strides == (4, 12)
         assert view.tolist() == NUMBERS.tolist()
-    with pytest.raises(BufferError, match="ask for its strides"):
+    with pytest.raises(BufferError, match="not C-contiguous"):
         np.frombuffer(guard, "f4")
     guard.release()
 

@@ -1,5 +1,6 @@
-# Included by _tachyon.pyx: arrays in messages. What is sent of NumPy's, of any buffer, and of what speaks DLPack; NumPy's arrays
-# over a payload, and how they go with it. Header and checks are C++: tachyon/array.hpp. NumPy itself is used in _dtypes.py.
+# Included by _tachyon.pyx: arrays in messages. What is sent of NumPy's, of any buffer, and of what speaks DLPack;
+# NumPy's arrays over a payload, and how they go with it. Header and checks are C++: tachyon/array.hpp. NumPy itself is
+# used in _dtypes.py.
 
 from cpython.weakref cimport PyWeakref_NewRef
 
@@ -23,7 +24,8 @@ cdef extern from *:
     static int64_t* tachyon_shape(tachyon::Array& array) noexcept { return array.shape.data(); }
     static constexpr bool tachyon_little_endian = std::endian::native == std::endian::little;
     static int tachyon_item_code(const tachyon::Array& array) noexcept { return static_cast<int>(array.code); }
-    static void tachyon_describe_item(tachyon::Array& array, int code, uint64_t bytes, const char* text, size_t size) noexcept {
+    static void tachyon_describe_item(tachyon::Array& array, int code, uint64_t bytes, const char* text,
+                                      size_t size) noexcept {
         array.code = static_cast<tachyon::ArrayCode>(code);
         array.item_bytes = bytes;
         array.bits = static_cast<uint8_t>(array.described() ? 0 : 8 * bytes);
@@ -39,7 +41,7 @@ cdef extern from *:
     void tachyon_describe_item(core.Array& array, int code, uint64_t bytes, const char* text, size_t size) noexcept
 
 
-# ---- in ----------------------------------------------------------------------------------------------------------------
+# ---- in --------------------------------------------------------------------------------------------------------------
 
 
 cdef str fault_of(core.ArrayFault fault):
@@ -95,8 +97,8 @@ cdef object new_array(core.Array* array, object dtype, uint8_t** data):
 def as_array(buffer):
     """The array that a message is, as a NumPy array over the same memory: of a guard, a memoryview of one, bytes.
 
-    Read-only unless the buffer is writable. It is a view of the buffer as any other. Raises ArrayError, a ValueError, if the
-    message is no array, or a corrupt one; ModuleNotFoundError without NumPy.
+    Read-only unless the buffer is writable. It is a view of the buffer as any other. Raises ArrayError, a ValueError,
+    if the message is no array, or a corrupt one; ModuleNotFoundError without NumPy.
     """
     cdef Py_buffer view
     cdef core.Array array
@@ -116,16 +118,17 @@ cdef object numpy_type(core.Array* array, bytes description):
         raise ArrayError(str(error)) from None
 
 
-# ---- how an array goes with its block -----------------------------------------------------------------------------------
+# ---- how an array goes with its block --------------------------------------------------------------------------------
 
 
 cdef object _GONE = None  # the dtype of an array whose block has been left
 
 
-# Empties an array that was handed out for a block, if nothing but variables of the code that leaves the block, and of what has
-# called that (a loop over a generator), refers to it: as with a memoryview, the name stays, and what it names is no window into
-# the frame any more. Views of it keep what is under it, which shows in the guard's count. So does the array itself where
-# something else refers to it: a memoryview or a tensor made of it looks at its memory, and at nothing else of it.
+# Empties an array that was handed out for a block, if nothing but variables of the code that leaves the block, and of
+# what has called that (a loop over a generator), refers to it: as with a memoryview, the name stays, and what it names
+# is no window into the frame any more. Views of it keep what is under it, which shows in the guard's count. So does the
+# array itself where something else refers to it: a memoryview or a tensor made of it looks at its memory, and at
+# nothing else of it.
 cdef int take_away(object reference) except -1:
     global _GONE
     cdef Py_ssize_t names = 0
@@ -151,8 +154,8 @@ cdef int take_away(object reference) except -1:
     return 0
 
 
-# How many references to an array are variables of a frame. Each is counted once: what is the module's, or a class's, may be the
-# same for several frames, and a variable of an enclosing function is that function's.
+# How many references to an array are variables of a frame. Each is counted once: what is the module's, or a class's,
+# may be the same for several frames, and a variable of an enclosing function is that function's.
 cdef Py_ssize_t names_in(object frame, object array, list seen) except -1:
     cdef Py_ssize_t names = 0
     code, local = frame.f_code, frame.f_locals
@@ -188,12 +191,12 @@ cdef bint check_dlpack(object stream, object device, object copy, object max_ver
     return max_version is not None and max_version[0] >= 1
 
 
-# ---- out ----------------------------------------------------------------------------------------------------------------
+# ---- out -------------------------------------------------------------------------------------------------------------
 
 
 cdef object refuse_array(object data):
     return TypeError(
-        f"an array is a NumPy array, another buffer, or what speaks DLPack, not {type(data).__name__}; try numpy.asarray"
+        f"an array is NumPy's, another buffer, or what speaks DLPack, not {type(data).__name__}; try numpy.asarray"
     )
 
 
@@ -224,9 +227,9 @@ cdef inline bint is_column_major(Py_buffer* view) noexcept:
 cdef class ArrayPayload:
     """An array as a message: goes wherever bytes go, `send_many`, `call`, what a handler returns.
 
-    Of NumPy, any other buffer, or what speaks DLPack on the CPU (torch, jax). It keeps the array, whose items are copied once,
-    when they are sent; `as_array` makes an array of the message again. TypeError for items that are, or hold, objects;
-    ValueError for more than 8 dimensions, or a tensor that is not in the CPU's memory.
+    Of NumPy, any other buffer, or what speaks DLPack on the CPU (torch, jax). It keeps the array, whose items are
+    copied once, when they are sent; `as_array` makes an array of it again. TypeError for items that are, or hold,
+    objects; ValueError for more than 8 dimensions, or a tensor that is not in the CPU's memory.
     """
 
     cdef Py_buffer _view
@@ -236,7 +239,7 @@ cdef class ArrayPayload:
     cdef int64_t _strides[8]  # of a tensor, in bytes
 
     def __init__(self, array):
-        if self._head is not None:
+        if self._head is not None or self._exported or self._capsule is not None:
             raise TypeError("an ArrayPayload cannot be changed; make a new one")
         if hasattr(array, "filled") and hasattr(array, "mask"):
             raise TypeError("a masked array cannot be sent: its mask would be lost; send array.filled(value), or both")
@@ -291,8 +294,8 @@ cdef class ArrayPayload:
         given = tensor_in(self._capsule)
         if given.lanes != 1 or given.bits % 8 != 0 or given.bits == 0 or given.code == 3:
             raise TypeError(
-                f"this tensor's items (DLPack type {given.code}, {given.bits} bits, {given.lanes} lanes) are no whole bytes; "
-                "convert it first"
+                f"this tensor's items (DLPack type {given.code}, {given.bits} bits, {given.lanes} lanes) are no whole "
+                "bytes; convert it first"
             )
         if given.ndim > 8:
             raise too_many_dimensions(given.ndim)

@@ -40,7 +40,7 @@ cdef struct Unversioned:
     int64_t numbers[16]
 
 
-# A tensor on the CPU, of bytes until its owner says more. `shape` and `strides` are copied when a capsule is made of it.
+# A tensor on the CPU, of bytes until its owner says more. `shape` and `strides` are copied when a capsule is made.
 cdef inline void describe(DLTensor* tensor, void* data, int ndim, int64_t* shape, int64_t* strides) noexcept:
     tensor.data = data
     tensor.device_type = 1  # kDLCPU

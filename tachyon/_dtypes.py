@@ -56,8 +56,8 @@ def numpy() -> ModuleType:
         import numpy as np
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "this takes NumPy, which is not installed: pip install numpy. Without it recv_array_zero_copy gives a guard with "
-            "shape, memoryview and DLPack (torch.from_dlpack), and plain buffers and tensors can be sent",
+            "this takes NumPy, which is not installed: pip install numpy. Without it recv_array_zero_copy gives a "
+            "guard with shape, memoryview and DLPack (torch.from_dlpack), and plain buffers and tensors can be sent",
             name=error.name,
         ) from error
     return np

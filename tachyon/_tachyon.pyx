@@ -3,7 +3,8 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE,
+    PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_READ, PyBUF_STRIDES,
+    PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -32,8 +33,8 @@ import os
 import sys
 
 from tachyon._errors import (
-    ArrayError, BusBusyError, BusClosedError, BusEmptyError, BusFullError, CapacityError, HandshakeError, MessageTooLargeError,
-    PeerClosedError, PeerDeadError, RpcError, TachyonError, TachyonTimeoutError,
+    ArrayError, BusBusyError, BusClosedError, BusEmptyError, BusFullError, CapacityError, HandshakeError,
+    MessageTooLargeError, PeerClosedError, PeerDeadError, RpcError, TachyonError, TachyonTimeoutError,
 )
 
 cdef extern from *:
@@ -66,6 +67,7 @@ include "_guards.pxi"
 include "_sending.pxi"
 include "_receiving.pxi"
 include "_calls.pxi"
+include "_array_guard.pxi"
 include "_array_ends.pxi"
 include "_open.pxi"
 include "_bus.pxi"

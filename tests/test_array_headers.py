@@ -54,7 +54,9 @@ BAD = {
     "no fields": described(b"{}"),
     "null": described(b"null"),
     "a number": described(b"4"),
-    "a huge subarray": described(b'{"names":["a"],"formats":[["<f4",[2147483647,2147483647]]],"offsets":[0],"itemsize":4}'),
+    "a huge subarray": described(
+        b'{"names":["a"],"formats":[["<f4",[2147483647,2147483647]]],"offsets":[0],"itemsize":4}'
+    ),
     "lists without end": described(b"[" * 20000),
     "lists within each other": described(b"[" * 40 + b'"<f4"' + b",[1]]" * 40),
     "a structure of an unknown library": described(b'"ml_dtypes.bfloat16"', 2),

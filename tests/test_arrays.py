@@ -123,7 +123,10 @@ def arrays(draw):
 
 
 @settings(
-    max_examples=300, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=300,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(arrays())
 def test_whatever_array_is_sent_comes_out(ends, sent):
@@ -151,7 +154,7 @@ def test_the_data_of_every_received_array_is_aligned_wherever_in_the_ring_it_is(
         assert [as_array(each).ctypes.data % ALIGNMENT for each in batch] == [0, 0, 0]
 
 
-# ---- what else is an array ----------------------------------------------------------------------------------------------
+# ---- what else is an array -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -301,7 +304,7 @@ def test_an_array_comes_from_another_process(spawn, path):
     child.ends()
 
 
-# ---- into an array of one's own ------------------------------------------------------------------------------------------
+# ---- into an array of one's own --------------------------------------------------------------------------------------
 
 
 def test_out_may_be_strided_or_in_another_order(pair):

@@ -28,7 +28,9 @@ def run_both(tmp_path, producer, consumer, patience=100):
     for name, code in (("consumer", consumer), ("producer", producer)):
         program = tmp_path / f"{name}.py"
         program.write_text(code.replace("/tmp/camera.sock", path))
-        programs.append(subprocess.Popen([sys.executable, program, path], cwd=tmp_path, stdout=subprocess.PIPE, text=True))
+        programs.append(
+            subprocess.Popen([sys.executable, program, path], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        )
     try:
         said = programs[0].communicate(timeout=patience)[0]
         assert programs[1].wait(patience) == 0
@@ -58,7 +60,7 @@ def test_the_first_lines(pair):
     for name in ("recv_array", "recv_array_zero_copy"):
         setattr(bus, name, getattr(consumer, name))
     space = {"bus": bus, "a": a, "out": np.zeros((2, 3))}
-    send, receive, out, in_place, write = [each for each in re.split(r"\n(?=\S)", block("bus.recv_array(out)").strip())]
+    send, receive, out, in_place, write = list(re.split(r"\n(?=\S)", block("bus.recv_array(out)").strip()))
     for use in (receive, out, in_place):
         exec(send, space | {"a": a})
         exec(use, space)

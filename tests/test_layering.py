@@ -139,7 +139,7 @@ MODULES = [
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
     *("status", "arguments", "message", "waiting", "handle", "arrays", "guards", "sending", "receiving"),
-    *("calls", "array_ends", "open", "bus", "rpc", "exchange", "loops", "listener", "wait_set"),
+    *("calls", "array_guard", "array_ends", "open", "bus", "rpc", "exchange", "loops", "listener", "wait_set"),
 ]
 
 

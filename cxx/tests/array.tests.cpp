@@ -126,7 +126,8 @@ TEST_CASE("strides are those of the last index running fastest, or of the first"
 TEST_CASE("a message that is no array is none, and one of another version says so") {
     CHECK(fault_of({}) == ArrayFault::no_array);
     const std::vector<std::byte> message = message_of(array_of({2}));
-    for (std::size_t size = 0; size < 48; ++size) CHECK(fault_of(std::span(message).first(size)) == ArrayFault::no_array);
+    for (std::size_t size = 0; size < 48; ++size)
+        CHECK(fault_of(std::span(message).first(size)) == ArrayFault::no_array);
     CHECK(changed(array_of({2}), [](auto& header, auto&) { header.magic ^= 1; }) == ArrayFault::no_array);
     CHECK(changed(array_of({2}), [](auto& header, auto&) { ++header.version; }) == ArrayFault::version);
 }
@@ -148,10 +149,10 @@ TEST_CASE("a header that contradicts itself is corrupt") {
     for (const auto change : std::vector<void (*)(ArrayHeader&, ArrayExtension&)>{
              [](auto& header, auto&) { header.dimensions = 9; },
              [](auto& header, auto&) { header.dimensions = 255; },
-             [](auto& header, auto&) { header.dimensions = 1; },   // shape[1] is 3
-             [](auto& header, auto&) { header.dimensions = 5; },   // and no line for it
-             [](auto& header, auto&) { header.code = 3; },         // a pointer
-             [](auto& header, auto&) { header.code = 255; },       // described by nothing
+             [](auto& header, auto&) { header.dimensions = 1; },  // shape[1] is 3
+             [](auto& header, auto&) { header.dimensions = 5; },  // and no line for it
+             [](auto& header, auto&) { header.code = 3; },        // a pointer
+             [](auto& header, auto&) { header.code = 255; },      // described by nothing
              [](auto& header, auto&) { header.bits = 0; },
              [](auto& header, auto&) { header.bits = 4; },
              [](auto& header, auto&) { header.bits = 33; },
@@ -195,7 +196,8 @@ TEST_CASE("a dimension of 0 does not make the others possible") {
     CHECK(with(-1) == ArrayFault::corrupt);
 }
 
-TEST_CASE("whatever stands in a header, nothing outside the message is read, and an array that is found lies within it") {
+TEST_CASE(
+    "whatever stands in a header, nothing outside the message is read, and an array that is found lies within it") {
     constexpr std::size_t kMost = 600;
     Fenced memory(kMost);
     Random random(20);
@@ -207,7 +209,8 @@ TEST_CASE("whatever stands in a header, nothing outside the message is read, and
         if (random.below(4) == 0) seed.resize(random.below(kMost));
         for (std::uint64_t i = random.below(4); i > 0 && !seed.empty(); --i) {
             // Mostly within what is looked at, mostly with a value that is near a bound.
-            std::byte& byte = seed[random.below(random.below(8) == 0 ? seed.size() : std::min<std::size_t>(seed.size(), 112))];
+            std::byte& byte =
+                seed[random.below(random.below(8) == 0 ? seed.size() : std::min<std::size_t>(seed.size(), 112))];
             constexpr std::uint8_t kEdges[] = {0, 1, 2, 4, 5, 8, 9, 63, 64, 127, 128, 254, 255};
             byte = static_cast<std::byte>(random.below(2) == 0 ? random.below(256) : kEdges[random.below(13)]);
         }

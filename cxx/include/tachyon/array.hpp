@@ -51,7 +51,7 @@ struct ArrayHeader {
     std::uint8_t version;
     std::uint8_t dimensions;
     std::uint8_t code;
-    std::uint8_t bits;  // of an item; 0 if it is described
+    std::uint8_t bits;    // of an item; 0 if it is described
     std::uint16_t lanes;  // 1
     std::uint16_t flags;
     std::uint16_t more_lines;  // of 64 bytes, between this and the data: none, or ArrayExtension and a description

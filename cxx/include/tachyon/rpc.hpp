@@ -175,7 +175,8 @@ class Caller : public Outlet {
     class Copy {
       public:
         explicit Copy(const Frame& frame)
-            : lines_(static_cast<std::uint8_t*>(::operator new(kFrameHeader + frame.size, kAligned))), size_(frame.size) {
+            : lines_(static_cast<std::uint8_t*>(::operator new(kFrameHeader + frame.size, kAligned))),
+              size_(frame.size) {
             std::memcpy(lines_.get() + kFrameHeader, frame.payload, size_);
         }
         [[nodiscard]] const std::uint8_t* data() const noexcept { return lines_.get() + kFrameHeader; }

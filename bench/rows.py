@@ -156,6 +156,14 @@ ROWS = [
         0.8,
     ),
     Row(
+        "19",
+        "  both copied, by recv_array ÷ in place",
+        py_way("bus-array-copies", FRAME, FRAME_RING),
+        py_way("bus-arrays", FRAME, FRAME_RING),
+        ">=",
+        0.5,
+    ),
+    Row(
         "",
         "  send and recv of 6 MiB of bytes ÷ plain copies",
         py_way("bus", FRAME, FRAME_RING),

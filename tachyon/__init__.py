@@ -10,6 +10,7 @@ from pathlib import Path
 from tachyon._client import RpcClient
 from tachyon._dispatcher import RpcDispatcher
 from tachyon._errors import (
+    ArrayError,
     BusBusyError,
     BusClosedError,
     BusEmptyError,
@@ -31,6 +32,8 @@ from tachyon._server import RpcServer
 from tachyon._tachyon import (
     MAX_CAPACITY,
     MIN_CAPACITY,
+    ArrayGuard,
+    ArrayPayload,
     Bus,
     BusEnd,
     Listener,
@@ -44,6 +47,7 @@ from tachyon._tachyon import (
     TxGuard,
     WaitSet,
     __version__,
+    as_array,
     pair,
     rpc_pair,
 )
@@ -52,6 +56,9 @@ __all__ = [
     "MAX_CAPACITY",
     "MIN_CAPACITY",
     "MSG_TYPE_ERROR",
+    "ArrayError",
+    "ArrayGuard",
+    "ArrayPayload",
     "Bus",
     "BusBusyError",
     "BusClosedError",
@@ -82,6 +89,7 @@ __all__ = [
     "TxGuard",
     "WaitSet",
     "__version__",
+    "as_array",
     "get_include",
     "get_libraries",
     "get_library_dirs",

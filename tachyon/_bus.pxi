@@ -1,10 +1,6 @@
 # Included by _tachyon.pyx: Bus, one direction.
 
 
-cdef inline core.BusHandle* handle_of(Bus self) noexcept nogil:
-    return <core.BusHandle*>self._handle
-
-
 cdef inline Bus new_bus(core.Established* established, object path):
     return new_bus_with_role(established, path, Side.undecided)
 
@@ -21,7 +17,7 @@ cdef Bus new_bus_with_role(core.Established* established, object path, Side prod
     return bus
 
 
-cdef class _Abortable:
+cdef class _Abortable(_BusArrays):
     """What Bus has under a name that its C methods have too."""
 
     def abort(self):

@@ -73,6 +73,15 @@ class BusBusyError(TachyonError, RuntimeError):
     """Used from two threads at once, against its direction, or while a claim is open."""
 
 
+class ArrayError(TachyonError, ValueError):
+    """A message is no array, a corrupt one, or not the one that was expected.
+
+    Where it has been taken for that, `message` is all of it, as a Message; what comes after it is received as ever.
+    """
+
+    message: Any = None
+
+
 class RpcError(TachyonError):
     """A remote call failed. `msg_type` is that of the call; `detail` is what the callee chose to tell, or None."""
 

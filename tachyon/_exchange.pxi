@@ -4,8 +4,6 @@
 
 from cpython.memoryview cimport PyMemoryView_FromObject
 
-from tachyon._errors import RpcError
-
 
 def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None):
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes.

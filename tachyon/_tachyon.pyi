@@ -15,17 +15,31 @@ from typing import (
     SupportsIndex,
     TypeAlias,
     TypedDict,
+    TypeVar,
     final,
     overload,
     type_check_only,
 )
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+from numpy import dtype, ndarray  # for type checkers: NumPy is imported when it is used, and not before
+from numpy.typing import DTypeLike
 from typing_extensions import Self, disjoint_base  # of the type checker; needs not be installed
 
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex
-_Item: TypeAlias = ReadableBuffer | tuple[ReadableBuffer, SupportsIndex] | Message
+_Data: TypeAlias = ReadableBuffer | ArrayPayload
+_Item: TypeAlias = _Data | tuple[_Data, SupportsIndex] | Message
+
+@type_check_only
+class _Tensor(Protocol):  # what speaks DLPack: torch's, jax's
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+
+_Array: TypeAlias = ReadableBuffer | _Tensor
+_NDArray: TypeAlias = ndarray[Any, dtype[Any]]
+_Out = TypeVar("_Out", bound=_NDArray)
+_Shape: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
 
 @type_check_only
 class _HasFileno(Protocol):
@@ -67,8 +81,37 @@ class Message:
     def __ge__(self, other: Message, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+class _BusArrays:
+    """What Bus has for arrays."""
+    def send_array(self, array: _Array, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
+        """Send an array, with its shape and type: NumPy's, any other buffer, or what speaks DLPack (torch, jax, on
+        the CPU).
+        """
+    def try_send_array(self, array: _Array, type_id: SupportsIndex = 0) -> bool:
+        """Send an array if there is room now. False if the ring is full. Otherwise as send_array."""
+    def send_array_zero_copy(
+        self, shape: _Shape, dtype: DTypeLike, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
+    ) -> ArrayGuard:
+        """Claim room for an array, to be written in place: `with bus.send_array_zero_copy((480, 640), "f4") as a:
+        a[:] = 1`.
+        """
+    @overload
+    def recv_array(self, out: None = None, *, timeout: _Seconds | None = None) -> _NDArray:
+        """Wait for the next message, an array, and return a copy of it, aligned to 64 bytes; or copy it into `out`."""
+    @overload
+    def recv_array(self, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
+    @overload
+    def try_recv_array(self, out: None = None) -> _NDArray | None:
+        """Return the next array if there is a message now, else None. Otherwise as recv_array."""
+    @overload
+    def try_recv_array(self, out: _Out) -> _Out | None: ...
+    def recv_array_zero_copy(self, *, timeout: _Seconds | None = None) -> ArrayGuard:
+        """Wait for the next array and return it in place, as an ArrayGuard: `with bus.recv_array_zero_copy() as a:
+        a.sum()`.
+        """
+
 @disjoint_base
-class Bus:
+class Bus(_BusArrays):
     """One direction between two processes. Made by Bus.listen and Bus.connect; a context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
@@ -85,9 +128,9 @@ class Bus:
         max_capacity: SupportsIndex | None = 1073741824,
     ) -> Bus:
         """Attach to the bus that a listener offers at `socket_path`."""
-    def send(self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
+    def send(self, data: _Data, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
         """Send the bytes of any buffer (strided ones in C order); wait while the ring is full."""
-    def try_send(self, data: ReadableBuffer, type_id: SupportsIndex = 0) -> bool:
+    def try_send(self, data: _Data, type_id: SupportsIndex = 0) -> bool:
         """Send if there is room now. False if the ring is full. Otherwise as send."""
     def send_many(self, items: Iterable[_Item], type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> int:
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were
@@ -222,6 +265,8 @@ class RxGuard(_Window):
     """A received message in place, read-only. Leaving its block frees the frame."""
     def release(self) -> None:
         """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
+    def array(self) -> _NDArray:
+        """The array that the message is, in place: NumPy's, read-only, its data aligned to 64 bytes."""
     @property
     def correlation_id(self) -> int:
         """Which call this is, or which it answers; 0 on a plain bus."""
@@ -260,8 +305,90 @@ class RxBatchGuard:
     def __getitem__(self, index: slice, /) -> list[RxView]: ...
     def __iter__(self) -> Iterator[RxView]: ...
 
+@final
+class ArrayPayload:
+    """An array as a message: goes wherever bytes go, `send_many`, `call`, what a handler returns."""
+    def __init__(self, array: _Array) -> None: ...
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+
+def as_array(buffer: ReadableBuffer) -> _NDArray:
+    """The array that a message is, as a NumPy array over the same memory: of a guard, a memoryview of one, bytes."""
+
+@final
+class ArrayGuard(_Buffer):
+    """An array in place, received or to be sent, for a `with` block, which gets it as a NumPy array."""
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
+    def array(self) -> _NDArray:
+        """The array in place, NumPy's. What the block gets; it goes with the block."""
+    def release(self) -> None:
+        """Do what leaving the block does: free the frame, or send. Once is enough; a live view is a BufferError."""
+    @property
+    def released(self) -> bool:
+        """True once the frame has been sent, or given back: the block has been left and no view is alive."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many items in each dimension."""
+    @property
+    def dtype(self) -> dtype[Any] | None:
+        """NumPy's type of the items; None where NumPy is not installed, or has none such."""
+    @property
+    def type_id(self) -> int:
+        """The message's type_id (of a call or a reply: its msg_type)."""
+    @property
+    def correlation_id(self) -> int:
+        """The id of the call that this is, or that it answers; 0 on a plain bus."""
+    def __enter__(self) -> _NDArray: ...  # type: ignore[override,unused-ignore]  # the guard itself without NumPy
+    def __exit__(self, exc_type: object, exc: object, traceback: object) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+
+class _RpcArrays:
+    """What RpcBus has for arrays."""
+    def call_array(self, array: _Array, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
+        """Send a request that is an array, and return its id. As call, and Bus.send_array."""
+    def call_array_zero_copy(
+        self, shape: _Shape, dtype: DTypeLike, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
+    ) -> ArrayGuard:
+        """Claim room for an array as a request, to be written in place: an ArrayGuard with its `correlation_id`."""
+    @overload
+    def wait_array(
+        self, correlation_id: SupportsIndex, out: None = None, *, timeout: _Seconds | None = None
+    ) -> _NDArray:
+        """Wait for the reply to a call and return the array that it is, copied. As wait, and Bus.recv_array."""
+    @overload
+    def wait_array(self, correlation_id: SupportsIndex, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
+    def reply_array(
+        self,
+        correlation_id: SupportsIndex,
+        array: _Array,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
+    ) -> None:
+        """Answer a call with an array. As reply, and Bus.send_array. The call's own array is serve().array()."""
+    def reply_array_zero_copy(
+        self,
+        correlation_id: SupportsIndex,
+        shape: _Shape,
+        dtype: DTypeLike,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
+    ) -> ArrayGuard:
+        """Claim room for an array as the answer to a call, to be written in place: an ArrayGuard."""
+
 @disjoint_base
-class RpcBus:
+class RpcBus(_RpcArrays):
     """Calls and replies between two processes. The listener serves, the connector calls. A context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
@@ -285,7 +412,7 @@ class RpcBus:
         max_capacity: SupportsIndex | None = 1073741824,
     ) -> RpcBus:
         """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
-    def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
+    def call(self, data: _Data, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
         """Send a request, the bytes of any buffer, and return its id, for wait()."""
     def call_zero_copy(
         self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
@@ -302,7 +429,7 @@ class RpcBus:
     def reply(
         self,
         correlation_id: SupportsIndex,
-        data: ReadableBuffer,
+        data: _Data,
         msg_type: SupportsIndex = 0,
         *,
         timeout: _Seconds | None = None,
@@ -529,14 +656,14 @@ class _Serving(_Loop):
 
 @overload
 def call_and_wait(
-    bus: RpcBus, data: ReadableBuffer, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
+    bus: RpcBus, data: _Data, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
 ) -> Message:
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes."""
 
 @overload
 def call_and_wait(
     bus: RpcBus,
-    data: ReadableBuffer,
+    data: _Data,
     msg_type: SupportsIndex,
     timeout: _Seconds | None,
     on_response: Callable[[memoryview], Any] | None,
@@ -559,7 +686,7 @@ class Unfinished:
     @property
     def failure(self) -> BaseException | None: ...
     @property
-    def answer(self) -> ReadableBuffer: ...
+    def answer(self) -> _Data: ...
     @property
     def answered(self) -> bool: ...
 

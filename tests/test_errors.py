@@ -20,6 +20,7 @@ TREE = {
     tachyon.MessageTooLargeError: (tachyon.TachyonError, ValueError),
     tachyon.CapacityError: (tachyon.TachyonError, ValueError),
     tachyon.BusBusyError: (tachyon.TachyonError, RuntimeError),
+    tachyon.ArrayError: (tachyon.TachyonError, ValueError),
     tachyon.RpcError: (tachyon.TachyonError,),
 }
 EVERY = pytest.mark.parametrize("error_class", TREE, ids=lambda each: each.__name__)

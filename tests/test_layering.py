@@ -14,7 +14,7 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = [
     *("error", "layout", "access", "hello", "futex", "wait"),
-    *("frame", "copy", "producer", "consumer", "ring", "early_releases", "waiting", "outlet", "inlet"),
+    *("frame", "copy", "producer", "consumer", "ring", "early_releases", "waiting", "outlet", "inlet", "array"),
     *("descriptor", "event_queue", "memory", "sockets", "segment", "ring_segment"),
     *("fork", "socket_file", "arrangement", "handshake", "listener", "meeting", "pair_end"),
     *("bus", "batch", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),
@@ -26,7 +26,7 @@ SYSTEMS = {"events": "event_queue", "memory": "memory", "peer": "sockets", "sock
 PART = PRIVATE | dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"bus_wait": "bus"}
 PART |= {f"{subject}_{system}": part for subject, part in SYSTEMS.items() for system in ("linux", "macos")}
 PACKAGE = [
-    {"_errors", "_ids"},
+    {"_errors", "_ids", "_dtypes"},
     {"_core", "_dlpack"},
     {"_tachyon"},
     {"_client"},
@@ -139,8 +139,9 @@ MODULES = [
 ]
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
-    *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bell", "bus", "rpc"),
-    *("ends", "exchange", "loops", "listener", "wait_set"),
+    *("status", "arguments", "message", "waiting", "handle", "arrays", "guards", "sending", "receiving"),
+    *("calls", "array_guard", "array_ends", "open", "bell", "bus", "rpc", "ends", "exchange", "loops", "listener"),
+    "wait_set",
 ]
 
 
@@ -179,6 +180,8 @@ def test_the_parts_are_included_in_their_order():
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_uses_only_those_before_it(part):
     used = set(re.findall(r"(?<![.:\w])([A-Za-z_]\w*)", code_of_part(part)))
+    # The classes of the public pxd are declared before all parts.
+    used -= set(re.findall(r"^cdef class (\w+)", (ROOT / "tachyon" / "_tachyon.pxd").read_text(), re.MULTILINE))
     assert defined_in_part(part), "nothing found: has the way of writing changed?"
     for later in PARTS[PARTS.index(part) + 1 :]:
         assert not used & (defined_in_part(later) - defined_in_part(part)), f"_{part}.pxi uses _{later}.pxi"
@@ -207,8 +210,8 @@ def test_a_module_imports_only_what_stands_to_its_left(path):
 
 
 @needs_sources
-@pytest.mark.parametrize("name", ["_errors", "_ids"])
-def test_errors_and_ids_import_nothing_of_ours(name):
+@pytest.mark.parametrize("name", ["_errors", "_ids", "_dtypes"])
+def test_errors_ids_and_dtypes_import_nothing_of_ours(name):
     assert imports_of_python(ROOT / "tachyon" / f"{name}.py") == set()
 
 

@@ -77,7 +77,7 @@ void Caller::keep_or_drop(const Frame& reply) noexcept {
         forget(oldest);
     }
     try {
-        aside_.insert_or_assign(id, Aside{{reply.payload, reply.payload + reply.size}, reply.type_id, false});
+        aside_.insert_or_assign(id, Aside{Copy(reply), reply.type_id, false});
     } catch (const std::bad_alloc&) {
         ++dropped_;
         return;
@@ -99,8 +99,7 @@ Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
         case CallWindow::State::none: return Status::unknown_call;
         case CallWindow::State::set_aside: {
             Aside& aside = aside_.find(id)->second;
-            reply = {aside.payload.data(), kNotInRing, id, static_cast<std::uint32_t>(aside.payload.size()),
-                     aside.type_id};
+            reply = {aside.payload.data(), kNotInRing, id, aside.payload.size(), aside.type_id};
             aside.held = true;
             window_.set(id, CallWindow::State::none);
             return Status::ok;

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SMALL = 32
 SIZES = (SMALL, 1 << 10, 64 << 10, 1 << 20)
 CAPACITIES = (64 << 10, 1 << 20, 16 << 20)  # for small messages
-NO_LATENCY = {"bus-batches", "bus-into", "bus-in-place", "bus-arrays"}
-NO_SMALL = {"bus-arrays"}
+NO_LATENCY = {"bus-batches", "bus-into", "bus-in-place", "bus-arrays", "bus-array-copies"}
+NO_SMALL = {"bus-arrays", "bus-array-copies"}
 
 
 def capacity_for(size: int) -> int:

@@ -14,6 +14,7 @@ from tachyon._errors import (
     BusEmptyError,
     BusFullError,
     CapacityError,
+    CodecError,
     HandshakeError,
     MessageTooLargeError,
     PeerClosedError,
@@ -23,7 +24,8 @@ from tachyon._errors import (
     TachyonTimeoutError,
 )
 from tachyon._ids import make_type_id, msg_type, route_id
-from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, tachyon_rpc
+from tachyon._objects import Codec, decode_obj, encode_obj
+from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, TypedEndpoint, tachyon_rpc
 from tachyon._rpc import _decode_error as _decode_error
 from tachyon._server import RpcServer
 from tachyon._tachyon import (
@@ -52,6 +54,8 @@ __all__ = [
     "BusEmptyError",
     "BusFullError",
     "CapacityError",
+    "Codec",
+    "CodecError",
     "HandshakeError",
     "Listener",
     "Message",
@@ -70,8 +74,11 @@ __all__ = [
     "TachyonError",
     "TachyonTimeoutError",
     "TxGuard",
+    "TypedEndpoint",
     "WaitSet",
     "__version__",
+    "decode_obj",
+    "encode_obj",
     "get_include",
     "get_libraries",
     "get_library_dirs",

@@ -17,7 +17,7 @@ cdef Bus new_bus(core.Established* established, object path):
     return bus
 
 
-cdef class _Abortable:
+cdef class _Abortable(_BusObjects):
     """What Bus has under a name that its C methods have too."""
 
     def abort(self):

@@ -29,8 +29,13 @@ cdef struct Frame:
     unsigned int type_id
 
 
+# Where Python finds Bus.send_obj and its like.
+cdef class _BusObjects:
+    pass
+
+
 # Where Python finds Bus.abort(), which ends the conversation: `abort` of a typed Bus is the C method below.
-cdef class _Abortable:
+cdef class _Abortable(_BusObjects):
     pass
 
 

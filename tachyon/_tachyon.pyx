@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_WRITABLE,
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_SIMPLE, PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -60,6 +60,7 @@ include "_sending.pxi"
 include "_receiving.pxi"
 include "_open.pxi"
 include "_bell.pxi"
+include "_objects.pxi"
 include "_bus.pxi"
 include "_rpc.pxi"
 include "_exchange.pxi"

@@ -14,6 +14,7 @@ from pathlib import Path
 import cython_loops
 
 from tachyon.cli.bench import calls, pairs, percentiles
+from tachyon.cli.bench.objects import OBJECTS
 from tachyon.cli.bench.ours import OURS
 from tachyon.cli.bench.peers import PEERS
 from tachyon.cli.bench.results import Key, Sample
@@ -21,7 +22,7 @@ from tachyon.cli.bench.results import Key, Sample
 WATCHDOG = 150  # seconds for one call of the C++ program
 SECONDS = 0.3  # of a Python measurement
 MILLISECONDS = 30  # of a C++ one
-CHANNELS = {each.name: each for each in [*OURS, *PEERS]}
+CHANNELS = {each.name: each for each in [*OURS, *PEERS, *OBJECTS]}
 
 
 class Cxx:

@@ -16,6 +16,7 @@ from tachyon._errors import (
     BusEmptyError,
     BusFullError,
     CapacityError,
+    CodecError,
     HandshakeError,
     MessageTooLargeError,
     PeerClosedError,
@@ -25,8 +26,9 @@ from tachyon._errors import (
     TachyonTimeoutError,
 )
 from tachyon._ids import make_type_id, msg_type, route_id
+from tachyon._objects import Codec, decode_obj, encode_obj
 from tachyon._pipe import PipeEnd, pipe, take
-from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, tachyon_rpc
+from tachyon._rpc import MSG_TYPE_ERROR, RpcEndpoint, TypedEndpoint, tachyon_rpc
 from tachyon._rpc import _decode_error as _decode_error
 from tachyon._server import RpcServer
 from tachyon._tachyon import (
@@ -66,6 +68,8 @@ __all__ = [
     "BusEnd",
     "BusFullError",
     "CapacityError",
+    "Codec",
+    "CodecError",
     "HandshakeError",
     "Listener",
     "Message",
@@ -87,9 +91,12 @@ __all__ = [
     "TachyonError",
     "TachyonTimeoutError",
     "TxGuard",
+    "TypedEndpoint",
     "WaitSet",
     "__version__",
     "as_array",
+    "decode_obj",
+    "encode_obj",
     "get_include",
     "get_libraries",
     "get_library_dirs",

@@ -17,7 +17,7 @@ cdef Bus new_bus_with_role(core.Established* established, object path, Side prod
     return bus
 
 
-cdef class _Abortable(_BusArrays):
+cdef class _Abortable(_BusObjects):
     """What Bus has under a name that its C methods have too."""
 
     def abort(self):

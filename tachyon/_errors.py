@@ -80,6 +80,24 @@ class ArrayError(TachyonError, ValueError):
     """
 
     message: Any = None
+class CodecError(TachyonError, ValueError):
+    """A message is no object of the codec that reads it, or cannot be decoded. What decoding raised is its `__cause__`.
+
+    `codec` is the name of the codec that reads, `found` that of the one that wrote (None: the message is no object).
+    `message` is the Message as it came, which has been taken from the bus; None where no bus is involved.
+    """
+
+    def __init__(self, text: str = "", codec: str | None = None, found: str | None = None) -> None:
+        """Keep both names."""
+        super().__init__(text)
+        self.codec = codec
+        self.found = found
+        self.message: Any = None
+        self.in_request = False  # of a call, before its handler ran
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the attributes."""
+        return type(self), (str(self), self.codec, self.found), {"message": self.message}
 
 
 class RpcError(TachyonError):

@@ -29,8 +29,12 @@ cdef struct Frame:
     unsigned int type_id
 
 
-# What Python finds in them besides: sending and receiving arrays.
+# What Python finds in them besides: sending and receiving arrays, and objects.
 cdef class _BusArrays:
+    pass
+
+
+cdef class _BusObjects(_BusArrays):
     pass
 
 
@@ -39,7 +43,7 @@ cdef class _RpcArrays:
 
 
 # Where Python finds Bus.abort(), which ends the conversation: `abort` of a typed Bus is the C method below.
-cdef class _Abortable(_BusArrays):
+cdef class _Abortable(_BusObjects):
     pass
 
 

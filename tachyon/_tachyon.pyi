@@ -26,6 +26,8 @@ from numpy import dtype, ndarray  # for type checkers: NumPy is imported when it
 from numpy.typing import DTypeLike
 from typing_extensions import Self, disjoint_base  # of the type checker; needs not be installed
 
+from tachyon._objects import AnyCodec
+
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex
 _Data: TypeAlias = ReadableBuffer | ArrayPayload
@@ -40,6 +42,7 @@ _Array: TypeAlias = ReadableBuffer | _Tensor
 _NDArray: TypeAlias = ndarray[Any, dtype[Any]]
 _Out = TypeVar("_Out", bound=_NDArray)
 _Shape: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
+_T = TypeVar("_T")
 
 @type_check_only
 class _HasFileno(Protocol):
@@ -140,6 +143,50 @@ class Bus(_BusArrays):
         self, size: SupportsIndex, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
     ) -> TxGuard:
         """Claim room for `size` bytes, to be written in place within a `with` block."""
+    def send_obj(
+        self,
+        o: object,
+        type_id: SupportsIndex = 0,
+        *,
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: _Seconds | None = None,
+    ) -> None:
+        """Encode an object and send it; wait while the ring is full."""
+    def try_send_obj(
+        self, o: object, type_id: SupportsIndex = 0, *, codec: AnyCodec | None = None, allow_pickle: bool = False
+    ) -> bool:
+        """Send an object if there is room now. False if the ring is full. Otherwise as send_obj."""
+    @overload
+    def recv_obj(
+        self,
+        *,
+        type: type[_T],
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: _Seconds | None = None,
+    ) -> _T:
+        """Wait for the next message and return the object in it, which has memory of its own."""
+    @overload
+    def recv_obj(
+        self,
+        *,
+        type: Any = ...,
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: _Seconds | None = None,
+    ) -> Any:
+        """Wait for the next message and return the object in it, which has memory of its own."""
+    def try_recv_obj(
+        self, default: Any = None, *, type: Any = ..., codec: AnyCodec | None = None, allow_pickle: bool = False
+    ) -> Any:
+        """Return the object in the next message if there is one now, else `default`. Otherwise as recv_obj."""
+    @overload
+    def objects(self, *, type: type[_T], codec: AnyCodec | None = None, allow_pickle: bool = False) -> Iterator[_T]:
+        """Iterate over the objects that come: `for o in bus.objects()`. Ends when the producer closes."""
+    @overload
+    def objects(self, *, type: Any = ..., codec: AnyCodec | None = None, allow_pickle: bool = False) -> Iterator[Any]:
+        """Iterate over the objects that come: `for o in bus.objects()`. Ends when the producer closes."""
     def wait_read(self, *, timeout: _Seconds | None = None) -> None:
         """Wait until the consumer has let go of everything sent so far: copied it, or left its guards."""
     def finish(self, *, timeout: _Seconds | None = None) -> None:

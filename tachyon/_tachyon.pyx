@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_READ, PyBUF_STRIDES,
+    PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_READ, PyBUF_SIMPLE, PyBUF_STRIDES,
     PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
     PyObject_CheckBuffer, PyObject_GetBuffer,
@@ -71,6 +71,7 @@ include "_array_guard.pxi"
 include "_array_ends.pxi"
 include "_open.pxi"
 include "_bell.pxi"
+include "_objects.pxi"
 include "_bus.pxi"
 include "_rpc.pxi"
 include "_ends.pxi"

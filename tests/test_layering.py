@@ -27,7 +27,7 @@ PART = PRIVATE | dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"bus_wait
 PART |= {f"{subject}_{system}": part for subject, part in SYSTEMS.items() for system in ("linux", "macos")}
 PACKAGE = [
     {"_errors", "_ids", "_dtypes"},
-    {"_core", "_dlpack"},
+    {"_core", "_dlpack", "_objects"},
     {"_tachyon"},
     {"_client"},
     {"_rpc", "_outbox", "_pipe"},
@@ -140,8 +140,8 @@ MODULES = [
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
     *("status", "arguments", "message", "waiting", "handle", "arrays", "guards", "sending", "receiving"),
-    *("calls", "array_guard", "array_ends", "open", "bell", "bus", "rpc", "ends", "exchange", "loops", "listener"),
-    "wait_set",
+    *("calls", "array_guard", "array_ends", "open", "bell", "objects", "bus", "rpc", "ends", "exchange", "loops"),
+    *("listener", "wait_set"),
 ]
 
 

@@ -59,7 +59,7 @@ class Connector {
           address_(make_address(path)) {}
 
     Established run() {
-        std::uint64_t pause = kMillisecond;
+        std::uint64_t pause = kMillisecond / 16;  // both sides are often started at once
         for (;;) {
             try {
                 return attempt();

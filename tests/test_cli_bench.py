@@ -121,7 +121,7 @@ class Hanging(PEERS[0]):
     name = "hanging"
 
     def open_sender(self):
-        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         time.sleep(1000)
 
 
@@ -138,7 +138,7 @@ def test_nothing_is_left_of_a_measurement_that_hung(monkeypatch, tmp_path):
     monkeypatch.setattr(pairs, "WATCHDOG", 1.0)
 
     def hang():
-        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         (tmp_path / str(os.getpid())).touch()
         time.sleep(1000)
 

@@ -54,7 +54,6 @@ def test_the_source_distribution_holds_everything_and_nothing_that_was_built(sou
         "tachyon/lib/libtachyon.a",
         "tachyon/include/tachyon/ring/ring.hpp",
         "tachyon/_bench.x.so",
-        "tachyon/_bench.cpp",
         "tachyon/_tachyon.x.so",
         "build/x",
     ):

@@ -51,7 +51,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--program", type=Path, default=PROGRAM, help="the C++ program")
     parser.add_argument("--json", type=Path, default=ROOT / "build/bench.json", help="every sample goes there")
-    parser.add_argument("--add", action="store_true", help="keep what FILE has of other rows, measured on the same build")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what FILE has of other rows, measured on the same build"
+    )
     parser.add_argument("--anyway", action="store_true", help="measure where ratios mislead: under load")
     options = parser.parse_args()
     options.only = options.only.split(",")

@@ -10,7 +10,13 @@ from rows import MI, trip, way
 
 from tachyon.cli.bench.results import Results
 
-WAYS = {"bus": "tachyon", "index": "ring with an index", "boost": "Boost.Lockfree", "unix": "UNIX socket", "zmq": "ZeroMQ"}
+WAYS = {
+    "bus": "tachyon",
+    "index": "ring with an index",
+    "boost": "Boost.Lockfree",
+    "unix": "UNIX socket",
+    "zmq": "ZeroMQ",
+}
 TRIPS = WAYS | {"bus-blocking": "tachyon, calls that wait", "pipe": "pipe", "nng": "nng"}
 
 

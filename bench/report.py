@@ -67,10 +67,17 @@ def ratios(results: Results) -> Iterator[str]:
     yield ""
     yield from facts_of(results)
     yield f'`make bench BENCH_ARGS="--only {RATIOS}"` prints them for yours.'
-    lost = [f"{grid.short(size)}B in {grid.short(capacity)}B, {way} ({name} {1 / ratio:.2g} times faster)"
-            for way in grid.OURS for size, capacity, (ratio, name, good) in grid.cells(results, way) if not good]  # fmt: skip
+    lost, cells = [], 0
+    for way in grid.OURS:
+        for size, capacity, (ratio, name, good) in grid.cells(results, way):
+            cells += 1
+            if not good:
+                where = f"{grid.short(size)}B in {grid.short(capacity)}B, {way}"
+                lost.append(f"{where} ({name} {1 / ratio:.2g} times faster)")
+    if cells:
+        yield f"Of {cells} cells of size, capacity and way of waiting a peer is faster in {len(lost)}."
     if lost:
-        yield f"Where a peer is faster, of {len(grid.SIZES)} sizes and {len(grid.CAPACITIES)} capacities: {'; '.join(lost)}."
+        yield f"Those: {'; '.join(lost)}."
 
 
 def put(page: Path, name: str, lines: Iterator[str]) -> bool:

@@ -1,6 +1,6 @@
 # cython: language_level=3
 # distutils: language = c++
-"""What `python -m tachyon bench` measures in C++: the commands of cxx/bench, without peers that have to be installed."""
+"""What `python -m tachyon bench` measures in C++: the commands of cxx/bench, without peers that are not here."""
 
 from libcpp.string cimport string
 from libcpp.vector cimport vector

@@ -111,7 +111,7 @@ def test_a_second_process_that_fails_is_told_and_ends_nothing_else(monkeypatch):
     with pytest.raises(RuntimeError, match="no more"):
         pairs.one_way(Failing, None, 32, 1 << 20, 0.001)
     made = Results({})
-    command.measure_all(made, [Failing], False, None, 1, 0.001)
+    command.measure_all(made, [Failing], None, 1, 0.001)
     assert any("no more" in why for why in made.absent.values())
 
 
@@ -128,7 +128,7 @@ class Hanging(PEERS[0]):
 def test_a_peer_that_hangs_is_given_up_and_named_and_the_run_goes_on(monkeypatch):
     monkeypatch.setattr(pairs, "WATCHDOG", 1.0)
     made = Results({})
-    command.measure_all(made, [Hanging, PEERS[0]], False, None, 2, 0.001)
+    command.measure_all(made, [Hanging, PEERS[0]], None, 2, 0.001)
     assert set(made.absent) == {"hanging"}  # once: it is not tried again
     assert made.absent["hanging"].startswith("32 B: given up after 1")
     assert {key[0] for key in made.measured()} == {"py:one_way:pipe", "py:round_trip:pipe"}
@@ -159,7 +159,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
     made = Results(
         {"cpu": "", "kernel": "", "python": "", "version": "", "commit": "", "cores": [], "shared_cache": ""}
     )
-    command.measure_all(made, [PEERS[3]], False, None, 1, 0.001)
+    command.measure_all(made, [PEERS[3]], None, 1, 0.001)
     assert made.absent == {"pyzmq": "not installed: pip install pyzmq"}
     assert "not measured: pyzmq: not installed: pip install pyzmq" in list(report.lines(made))
 
@@ -376,7 +376,7 @@ def test_a_build_without_it_says_so(monkeypatch):
     monkeypatch.setattr(native, "MODULE", "tachyon._no_such")
     made = Results({"cpu": "", "kernel": "", "python": "", "version": "", "commit": "", "cores": []})
     made.machine["shared_cache"] = ""
-    command.measure_all(made, [PEERS[0]], True, (0, 1), 1, 0.001)
+    command.measure_all(made, [PEERS[0]], (0, 1), 1, 0.001, cxx=True)
     said = "\n".join(report.lines(made))
     assert "placement unknown (this build has no compiled probe)" in said
     assert "not measured: c++: this build of tachyon has no tachyon._bench" in said

@@ -52,7 +52,10 @@ def test_parts_of_a_run_are_one_and_what_was_measured_again_replaces_what_was(pr
     first.absent["nng"] = "absent"
     second = results({"round_trip:lines": 3.0}, (*rows[0], "NOT MET"))
     whole = program.merge(first, second)
-    assert [(sample.what, sample.value) for sample in whole.samples] == [("round_trip:ring", 1), ("round_trip:lines", 3)]
+    assert [(sample.what, sample.value) for sample in whole.samples] == [
+        ("round_trip:ring", 1),
+        ("round_trip:lines", 3),
+    ]
     assert [(row["row"], row["verdict"]) for row in whole.rows] == [("1", "NOT MET"), ("5", "met")]
     assert whole.absent == {"nng": "absent"}
     again = program.merge(whole, results({}, (*rows[1], "NOT MET")))
@@ -102,9 +105,7 @@ def test_what_stands_around_the_figures_stays(bench, tmp_path):
     report, page = bench("report"), tmp_path / "page.md"
     page.write_text("before\n<!-- figures: bench/report.py -->\nold\n<!-- end of figures -->\nafter\n")
     assert report.put(page, "figures", iter(["new"]))
-    assert page.read_text() == (
-        "before\n<!-- figures: bench/report.py -->\n\nnew\n\n<!-- end of figures -->\nafter\n"
-    )
+    assert page.read_text() == ("before\n<!-- figures: bench/report.py -->\n\nnew\n\n<!-- end of figures -->\nafter\n")
     assert not report.put(page, "ratios", iter(["new"]))
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tachyon.cli.bench.pairs import Channel, Cores
 
-    Taker = Callable[[], list[Sample]]
-
 SMALL = 32
 SIZES = (SMALL, 1 << 10, 64 << 10, 1 << 20)
 CAPACITIES = (64 << 10, 1 << 20, 16 << 20)  # for small messages
@@ -66,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         )
     results = Results(machine.facts(cores))
     results.machine["unfit"] = reasons
-    measure_all(results, chosen, cxx, cores, options.repetitions, options.seconds)
+    measure_all(results, chosen, cores, options.repetitions, options.seconds, cxx=cxx)
     print("\n".join(lines(results)))
     if not percentiles.have_hdr():
         say(percentiles.MISSING_HDR)
@@ -125,7 +123,7 @@ def plan_cxx() -> Iterator[tuple[str, tuple[object, ...]]]:
 
 
 def measure_all(
-    results: Results, chosen: list[type[Channel]], cxx: bool, cores: Cores, repetitions: int, seconds: float
+    results: Results, chosen: list[type[Channel]], cores: Cores, repetitions: int, seconds: float, *, cxx: bool = False
 ) -> None:
     """Take every measurement once, then again: what is compared has been measured side by side."""
     for kind in chosen:
@@ -139,7 +137,7 @@ def measure_all(
     def place() -> str:
         return UNKNOWN if why or cores is None else programs.placement()
 
-    def in_python(measure: Callable[[], Sample]) -> Taker:
+    def in_python(measure: Callable[[], Sample]) -> Callable[[], list[Sample]]:
         def take() -> list[Sample]:
             before = place()
             sample = pairs.bounded(measure, seconds)
@@ -148,7 +146,7 @@ def measure_all(
 
         return take
 
-    def in_cxx(command: tuple[object, ...]) -> Taker:
+    def in_cxx(command: tuple[object, ...]) -> Callable[[], list[Sample]]:
         return lambda: programs.take(*command)
 
     work = [(CXX, what, in_cxx(command)) for what, command in plan_cxx()] if cxx and cores else []

@@ -26,7 +26,7 @@ def absent() -> str:
 
 
 class Native:
-    """Runs the commands of the module, each in a process of its own. Once near has not come twice, none waits for it."""
+    """Runs commands of the module, each in a process of its own. Once near has not come twice, none waits for it."""
 
     def __init__(self, cores: tuple[int, int] | None) -> None:
         """Remember where they shall run."""
@@ -52,7 +52,7 @@ class Native:
         return found
 
     def start(self, words: list[str], environment: dict[str, str], out: IO[bytes], err: IO[bytes]) -> int | None:
-        """Run one; its exit code. Not Python's subprocess: an interpreter takes longer to start than most take to run."""
+        """Run one; its exit code. By a fork: an interpreter takes longer to start than most take to run."""
 
         def child() -> None:
             os.environ.update(environment)

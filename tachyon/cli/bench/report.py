@@ -118,7 +118,11 @@ CXX_RATIOS: tuple[tuple[str, Key, Key], ...] = (
     ("C++ one way 64 KiB: Bus ÷ plain copies", ("one_way:bus", 65536, MI), ("one_way:copy", 65536, MI)),
     ("C++ round trip: bare lines ÷ Bus", ("round_trip:lines", 32, MI), ("round_trip:bus", 32, MI)),
     ("C++ round trip: UNIX socket ÷ Bus, blocking", ("round_trip:unix", 32, MI), ("round_trip:bus-blocking", 32, MI)),
-    ("C++ frames of 6 MB: Bus ÷ by hand", ("camera:bus", 6_220_800, 32 * MI), ("camera:by-hand", 6_220_800, 31_104_000)),
+    (
+        "C++ frames of 6 MB: Bus ÷ by hand",
+        ("camera:bus", 6_220_800, 32 * MI),
+        ("camera:by-hand", 6_220_800, 31_104_000),
+    ),
     ("round trip: C++ ÷ Python", ("round_trip:bus", 32, MI), ("py:round_trip:bus", 32, MI)),
 )
 

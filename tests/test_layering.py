@@ -140,20 +140,7 @@ MODULES = [
 ]
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
-    *(
-        "status",
-        "arguments",
-        "message",
-        "waiting",
-        "handle",
-        "guards",
-        "sending",
-        "receiving",
-        "open",
-        "bell",
-        "bus",
-        "rpc",
-    ),
+    *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bell", "bus", "rpc"),
     *("exchange", "loops", "listener", "wait_set"),
 ]
 

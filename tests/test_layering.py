@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ PART |= {f"{subject}_{system}": part for subject, part in SYSTEMS.items() for sy
 PACKAGE = [
     {"_errors", "_ids", "_dtypes"},
     {"_core", "_dlpack", "_objects"},
-    {"_tachyon"},
+    {"_tachyon", "_bench"},
     {"_client"},
     {"_rpc", "_outbox", "_pipe"},
     {"_dispatcher", "aio"},
@@ -213,6 +215,13 @@ def test_a_module_imports_only_what_stands_to_its_left(path):
 @pytest.mark.parametrize("name", ["_errors", "_ids", "_dtypes"])
 def test_errors_ids_and_dtypes_import_nothing_of_ours(name):
     assert imports_of_python(ROOT / "tachyon" / f"{name}.py") == set()
+
+
+def test_the_measurements_in_cxx_are_for_the_command_that_prints_them():
+    users = {path for path in MODULES if "_bench" in re.findall(r"tachyon\.(_bench)\b", path.read_text())}
+    assert {path.parent for path in users} == {ROOT / "tachyon" / "cli" / "bench"}
+    code = "import sys, tachyon; sys.exit('tachyon._bench' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 @needs_sources

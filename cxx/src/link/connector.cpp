@@ -57,7 +57,7 @@ class Connector {
           offer_("the listener at " + path, "listens at " + path, options) {}
 
     Established run() {
-        std::uint64_t pause = kMillisecond;
+        std::uint64_t pause = kMillisecond / 16;  // both sides are often started at once
         for (;;) {
             try {
                 return attempt();

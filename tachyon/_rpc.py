@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 from tachyon._errors import CodecError, RpcError
 from tachyon._objects import codec_of
-from tachyon._tachyon import call_and_wait
+from tachyon._tachyon import RpcBus, call_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from tachyon._client import RpcClient
     from tachyon._objects import AnyCodec
-    from tachyon._tachyon import RpcBus
 
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""

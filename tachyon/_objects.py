@@ -78,9 +78,9 @@ class Codec:
         """Does it know of types?"""
         return self._for_type is not None
 
-    def decoder(self, type: Any = object) -> Decode:
-        """Return what decodes to `type`; object: anything. TypeError if this codec knows of no types."""
-        if type is object or type is Any:
+    def decoder(self, type: Any = None) -> Decode:
+        """Return what decodes to `type`; None: anything. TypeError if this codec knows of no types."""
+        if type is None or type is object or type is Any:
             return self.decode
         if self._for_type is None:
             raise TypeError(f"codec {self.name!r} takes no type=; make one whose decode knows it, or pass for_type=")

@@ -125,16 +125,25 @@ class RpcEndpoint:
         Raises RpcError if the handler failed or there is none; BusFullError, BusEmptyError, PeerDeadError and so on as
         RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
         """
-        if isinstance(bus, RpcBus):
-            answer = call_and_wait(bus, payload, self.msg_type, timeout, on_response)
-        else:
-            answer = bus._call_and_wait(payload, self.msg_type, timeout, on_response)
+        answer = self._ask(bus, payload, on_response, timeout)
         if isinstance(answer, tuple):
             result: T = answer[0]
             return result
         if answer.type_id == MSG_TYPE_ERROR:
             raise self._failure(answer.data)
         return answer.data
+
+    # A Message, or a tuple of what on_response returned.
+    def _ask(
+        self,
+        bus: RpcBus | RpcClient,
+        payload: Any,
+        on_response: Callable[[memoryview], Any] | None,
+        timeout: float | None,
+    ) -> Any:
+        if isinstance(bus, RpcBus):
+            return call_and_wait(bus, payload, self.msg_type, timeout, on_response)
+        return bus._call_and_wait(payload, self.msg_type, timeout, on_response)
 
     def _failure(self, answer: bytes | memoryview) -> RpcError:
         detail = _decode_detail(answer)
@@ -207,7 +216,7 @@ class TypedEndpoint(RpcEndpoint, Generic[A, R]):
 
     def call(  # type: ignore[override]
         self,
-        bus: RpcBus,
+        bus: RpcBus | RpcClient,
         payload: A,
         on_response: Callable[[R], T] | None = None,
         *,
@@ -218,7 +227,7 @@ class TypedEndpoint(RpcEndpoint, Generic[A, R]):
         on_response: gets that, and its result is returned. Raises CodecError for an answer that cannot be decoded;
         otherwise as RpcEndpoint.call.
         """
-        answer = call_and_wait(bus, self.encode(payload), self.msg_type, timeout)
+        answer = self._ask(bus, self.encode(payload), None, timeout)
         if answer.type_id == MSG_TYPE_ERROR:
             raise self._failure(answer.data)
         result = self.decode_result(answer.data)

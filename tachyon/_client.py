@@ -30,7 +30,9 @@ Way = TypeVar("Way", bound=_Closable)
 
 
 @dataclass(frozen=True)
-class _Link(Generic[Way]):
+class Link(Generic[Way]):
+    """One connection."""
+
     way: Way  # what calls go by
     bus: RpcBus  # the same, or what it is made of
     base: int  # ids of a connection go on behind those of the one before
@@ -43,19 +45,19 @@ class Links(Generic[Way]):
         """None yet."""
         self.path = path
         self.closed = False
-        self._now: _Link[Way] | None = None
-        self._former: _Link[Way] | None = None
+        self._now: Link[Way] | None = None
+        self._former: Link[Way] | None = None
         self._base = 0
         self._pause = 0.0
 
-    def get(self) -> _Link[Way] | None:
+    def get(self) -> Link[Way] | None:
         """Return the connection, if its server is there as far as is known."""
         self.check_open()
         return self._now if self._now is not None and not peer_is_gone(self._now.bus) else None
 
-    def add(self, way: Way, bus: RpcBus) -> _Link[Way]:
+    def add(self, way: Way, bus: RpcBus) -> Link[Way]:
         """Have a new one, in the place of the one that retire() put aside."""
-        self._now = _Link(way, bus, self._base)
+        self._now = Link(way, bus, self._base)
         self._pause = min(_MOST_PAUSE, max(_LEAST_PAUSE, 2 * self._pause))  # unless an answer comes
         if self.closed:
             way.close()
@@ -160,7 +162,7 @@ class RpcClient:
         """Is there a server at the other end, as far as is known?"""
         return not self.closed and self._pid == os.getpid() and self._links.get() is not None
 
-    def _connected(self, end: float | None) -> _Link[RpcBus]:
+    def _connected(self, end: float | None) -> Link[RpcBus]:
         if self._pid != os.getpid():  # another thread of the parent may have held it
             self._own()
         left = left_until(end)

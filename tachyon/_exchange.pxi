@@ -52,7 +52,8 @@ def peer_is_gone(RpcBus bus not None):
     cdef core.BusHandle* calls = &rpc_of(bus).calls()
     if calls.state() != Status.ok:
         return True
-    enter(calls)
+    if not calls.enter():  # another thread is in there, and will find out
+        return False
     cdef Status status = calls.bus().check()
     calls.leave()
     return status != Status.ok

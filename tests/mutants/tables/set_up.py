@@ -123,17 +123,16 @@ TABLE = {
       "if other is not None and other._box != NULL:",
       "test_pair_waiting.py::test_timeouts_are_kept_and_one_may_go_on"),
     M("a call of a lost connection is sent again", "tachyon/_client.py",
-      "            answer = call_and_wait(bus, data, msg_type, left, on_response)\n",
-      "            try:\n                answer = call_and_wait(bus, data, msg_type, left, on_response)\n"
-      "            except PeerDeadError:\n"
-      "                bus = self._connected(until)\n"
-      "                answer = call_and_wait(bus, data, msg_type, left, on_response)\n",
+      "        answer = call_and_wait(link.way, data, msg_type, left_until(end), on_response)\n",
+      "        try:\n            answer = call_and_wait(link.way, data, msg_type, left_until(end), on_response)\n"
+      "        except PeerDeadError:\n"
+      "            link = self._connected(end)\n"
+      "            answer = call_and_wait(link.way, data, msg_type, left_until(end), on_response)\n",
       "test_client.py::test_calls_are_served_at_most_once_by_servers_that_are_killed_again_and_again"),
     M("connections that bring no answer follow at once", "tachyon/_client.py",
-      "            self._rest(until)\n", "", "test_client.py::test_connections_that_bring_no_answer_come_ever_more_slowly"),
+      "        time.sleep(pause)\n", "", "test_client.py::test_connections_that_bring_no_answer_come_ever_more_slowly"),
     M("answers of a lost connection are lost", "tachyon/_client.py",
-      "if correlation_id > self._former_base and self._former is not None",
-      "if False and self._former is not None",
+      "if self._former is not None and correlation_id > self._former.base", "if self._former is not None and False",
       "test_client.py::test_a_call_in_flight_raises_and_is_not_repeated"),
     M("an end is pickled anywhere", "tachyon/_ends.pxi",
       "        if spawning_popen() is None:\n", "        if False:\n",

@@ -46,9 +46,7 @@ cdef class ArrayGuard:
         if self._dtype is None:
             _dtypes.numpy()
             raise ArrayError("NumPy has no type for these items; take the guard by DLPack, or as a buffer")
-        array = array_over(window, &self._said, self._dtype, self._said.header_bytes())
-        window._handed = PyWeakref_NewRef(array, None)
-        return array
+        return window._hand_out(array_over(window, &self._said, self._dtype, self._said.header_bytes()))
 
     def __enter__(self):
         self._open()

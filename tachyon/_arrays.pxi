@@ -6,6 +6,9 @@ from cpython.weakref cimport PyWeakref_NewRef
 
 from tachyon import _dtypes
 
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object)
+
 cdef extern from *:
     """
     #include <algorithm>
@@ -142,12 +145,12 @@ cdef int take_away(object reference) except -1:
     except ValueError:  # nobody's code: from C
         frame = None
     for depth in range(16):
-        if frame is None or (<PyObject*>array).ob_refcnt - 1 <= names:
+        if frame is None or Py_REFCNT(array) - 1 <= names:
             break
         names += names_in(frame, array, seen)
         frame = frame.f_back
     frame = None
-    if (<PyObject*>array).ob_refcnt - 1 <= names:
+    if Py_REFCNT(array) - 1 <= names:
         if _GONE is None:
             _GONE = _dtypes.numpy().dtype([("the block of this array has been left", "V1")])
         array.__setstate__((1, (0,), _GONE, False, b""))
@@ -170,7 +173,7 @@ cdef Py_ssize_t names_in(object frame, object array, list seen) except -1:
     if not own:
         seen.append(local)
     elif type(local) is dict:
-        if (<PyObject*>local).ob_refcnt <= 2:  # the frame's and ours: leave no more references than there were
+        if Py_REFCNT(local) <= 2:  # the frame's and ours: leave no more references than there were
             local.clear()
         else:
             seen.append(local)

@@ -80,6 +80,8 @@ class ArrayError(TachyonError, ValueError):
     """
 
     message: Any = None
+
+
 class CodecError(TachyonError, ValueError):
     """A message is no object of the codec that reads it, or cannot be decoded. What decoding raised is its `__cause__`.
 

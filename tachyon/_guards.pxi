@@ -94,7 +94,7 @@ cdef class _Window(_Held):
     cdef core.RpcHandle* _rpc     # NULL on a plain bus
     cdef uint8_t* _payload
     cdef Py_ssize_t _size
-    cdef object _handed           # a weak reference to the array that goes when the block is left, or None
+    cdef list _handed             # weak references to arrays that go when the block is left, or None
 
     cdef void start(self, uint8_t* payload, Py_ssize_t size, bint readonly) noexcept:
         self._payload = payload
@@ -149,10 +149,16 @@ cdef class _Window(_Held):
         self._view_made()
         return capsule
 
+    # An array over this frame, which goes when the block is left.
+    cdef object _hand_out(self, object array):
+        if self._handed is None:
+            self._handed = []
+        self._handed.append(PyWeakref_NewRef(array, None))
+        return array
+
     cdef int _leave(self, bint send) except -1:
-        if self._handed is not None:
-            handed, self._handed = self._handed, None
-            take_away(handed)
+        while self._handed:
+            take_away(self._handed.pop())
         return _Held._leave(self, send)
 
 
@@ -272,9 +278,7 @@ cdef class RxGuard(_Window):
         It goes with the block, as in `with bus.recv_array_zero_copy() as a`; what else of it is alive then is a
         BufferError. Raises ArrayError if the message is no array, which it stays; ModuleNotFoundError without NumPy.
         """
-        array = as_array(self)
-        self._handed = PyWeakref_NewRef(array, None)
-        return array
+        return self._hand_out(as_array(self))
 
     @property
     def actual_size(self):

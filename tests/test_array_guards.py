@@ -43,6 +43,15 @@ def test_an_array_without_a_block_is_a_view_as_any(one):
     assert not full(producer)
 
 
+def test_every_array_of_a_guard_goes_with_its_block(one):
+    producer, consumer = one
+    with consumer.recv_zero_copy() as rx:
+        a, b = rx.array(), rx.array()
+        assert (a == b).all()
+    assert (a.size, b.size) == (0, 0)
+    assert not full(producer)
+
+
 def test_a_message_that_may_be_an_array_is_asked(one):
     producer, consumer = one
     with consumer.recv_zero_copy() as rx:

@@ -240,7 +240,8 @@ inline void write_array_header(std::uint8_t* to, const Array& array) noexcept {
     std::uint8_t* const behind = to + sizeof header;
     std::memset(behind, 0, kLine * std::size_t{header.more_lines});
     std::memcpy(behind, &extension, sizeof extension);
-    std::memcpy(behind + sizeof extension, array.description.data(), array.description.size());
+    if (array.described())  // else there is no text to point to
+        std::memcpy(behind + sizeof extension, array.description.data(), array.description.size());
 }
 
 // ---- items of a type ---------------------------------------------------------------------------------------------------------

@@ -99,10 +99,10 @@ cdef class _BusObjects(_BusArrays):
         """Send an object if there is room now. False if the ring is full. Otherwise as send_obj."""
         return send_packed(self, codec_of(codec, allow_pickle).pack(o), as_type_id(type_id), 0)
 
-    def recv_obj(self, *, type=object, codec=None, allow_pickle=False, timeout=None):
+    def recv_obj(self, *, type=None, codec=None, allow_pickle=False, timeout=None):
         """Wait for the next message and return the object in it, which has memory of its own.
 
-        type: what it has to be, for codecs that know types: a msgspec.Struct, a dataclass, list[int], object (anything);
+        type: what it has to be, for codecs that know types: a msgspec.Struct, a dataclass, list[int]; None: anything;
         msgspec checks it and makes it. codec, allow_pickle: as send_obj. Unpickling runs whatever code the sender put
         there: allow_pickle only for a sender that you trust like yourself.
         Raises CodecError if the message is no object, was written by another codec, or cannot be decoded to `type`;
@@ -111,7 +111,7 @@ cdef class _BusObjects(_BusArrays):
         chosen = codec_of(codec, allow_pickle)
         return receive_object(self, chosen, chosen.decoder(type), bool(allow_pickle), deadline_after(timeout))
 
-    def try_recv_obj(self, default=None, *, type=object, codec=None, allow_pickle=False):
+    def try_recv_obj(self, default=None, *, type=None, codec=None, allow_pickle=False):
         """Return the object in the next message if there is one now, else `default`. Otherwise as recv_obj."""
         chosen = codec_of(codec, allow_pickle)
         decode = chosen.decoder(type)
@@ -120,7 +120,7 @@ cdef class _BusObjects(_BusArrays):
         except BusEmptyError:
             return default
 
-    def objects(self, *, type=object, codec=None, allow_pickle=False):
+    def objects(self, *, type=None, codec=None, allow_pickle=False):
         """Iterate over the objects that come: `for o in bus.objects()`. Ends when the producer closes.
 
         Arguments and errors as recv_obj; after a CodecError the same iterator goes on with the next message.

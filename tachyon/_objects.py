@@ -78,9 +78,9 @@ class Codec:
         """Does it know of types?"""
         return self._for_type is not None
 
-    def decoder(self, type: Any = object) -> Decode:
-        """Return what decodes to `type`; object: anything. TypeError if this codec knows of no types."""
-        if type is object or type is Any:
+    def decoder(self, type: Any = None) -> Decode:
+        """Return what decodes to `type`; None: to anything. TypeError if this codec knows of no types."""
+        if type is None or type is Any:
             return self.decode
         if self._for_type is None:
             raise TypeError(f"codec {self.name!r} takes no type=; make one whose decode knows it, or pass for_type=")
@@ -305,7 +305,7 @@ def encode_obj(o: Any, *, codec: AnyCodec | None = None, allow_pickle: bool = Fa
     return codec_of(codec, allow_pickle).pack_whole(o)
 
 
-def decode_obj(data: Any, *, type: Any = object, codec: AnyCodec | None = None, allow_pickle: bool = False) -> Any:
+def decode_obj(data: Any, *, type: Any = None, codec: AnyCodec | None = None, allow_pickle: bool = False) -> Any:
     """Return the object in a Message, or in the bytes of any buffer, which are copied first unless they are `bytes`.
 
     type, codec, allow_pickle: as Bus.recv_obj. Raises CodecError.

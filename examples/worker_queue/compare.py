@@ -99,9 +99,9 @@ class ZeroMq(Way):
     name = "pyzmq"
 
     def __init__(self, workers: int, rows: int, folder: str) -> None:
-        """What PUSH does not have: an end."""
+        """What PUSH and PULL do not have: an end, before which nothing may be closed, or batches are lost."""
         super().__init__(workers, rows, folder)
-        self.over = spawn.Event()
+        self.put, self.taken = spawn.Value("q", -1), spawn.Value("q", 0)
         self.barrier = spawn.Barrier(workers + 1)
 
     def _socket(self, kind: int) -> Any:
@@ -119,11 +119,14 @@ class ZeroMq(Way):
         socket.bind(f"ipc://{self.folder}/zmq")
         self.barrier.wait(PATIENCE)
         begin()
+        count = 0
         for batch in given:
             socket.send(batch, copy=False)
-        socket.close(linger=int(PATIENCE * 1000))
-        zmq.Context.instance().term()
-        self.over.set()
+            count += 1
+        self.put.value = count
+        while self.taken.value < count:
+            time.sleep(0.01)
+        socket.close()
 
     def take(self) -> Iterator[Batch]:
         """Views of the frames."""
@@ -133,10 +136,11 @@ class ZeroMq(Way):
         socket.connect(f"ipc://{self.folder}/zmq")
         self.barrier.wait(PATIENCE)
         while True:
-            over = self.over.is_set()  # asked first: what came in between is still taken
             if socket.poll(50):
                 yield np.frombuffer(socket.recv(copy=False), np.float32).reshape(-1, COLUMNS)
-            elif over:
+                with self.taken.get_lock():
+                    self.taken.value += 1
+            elif self.taken.value == self.put.value:
                 socket.close()
                 return
 

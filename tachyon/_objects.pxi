@@ -102,7 +102,7 @@ cdef class _BusObjects(_BusArrays):
     def recv_obj(self, *, type=None, codec=None, allow_pickle=False, timeout=None):
         """Wait for the next message and return the object in it, which has memory of its own.
 
-        type: what it has to be, for codecs that know types: a msgspec.Struct, a dataclass, list[int]; None is anything;
+        type: what it has to be, for codecs that know types: a msgspec.Struct, a dataclass, list[int]; None: anything;
         msgspec checks it and makes it. codec, allow_pickle: as send_obj. Unpickling runs whatever code the sender put
         there: allow_pickle only for a sender that you trust like yourself.
         Raises CodecError if the message is no object, was written by another codec, or cannot be decoded to `type`;

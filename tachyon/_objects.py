@@ -305,7 +305,7 @@ def encode_obj(o: Any, *, codec: AnyCodec | None = None, allow_pickle: bool = Fa
     return codec_of(codec, allow_pickle).pack_whole(o)
 
 
-def decode_obj(data: Any, *, type: Any = object, codec: AnyCodec | None = None, allow_pickle: bool = False) -> Any:
+def decode_obj(data: Any, *, type: Any = None, codec: AnyCodec | None = None, allow_pickle: bool = False) -> Any:
     """Return the object in a Message, or in the bytes of any buffer, which are copied first unless they are `bytes`.
 
     type, codec, allow_pickle: as Bus.recv_obj. Raises CodecError.

@@ -171,7 +171,7 @@ class TypedEndpoint(RpcEndpoint, Generic[A, R]):
         """Bind `handler` to `msg_type`, 0 … 65534; without it, TypedEndpoint(msg_type=1, …), it is a client's stub.
 
         codec, allow_pickle: as Bus.send_obj, for both ways. request, result: the types that the two are decoded to, by
-        codecs that know types; taken from the handler's annotations unless told, and anything where there are none.
+        codecs that know types; taken from the handler's annotations unless told; None, or no annotation: anything.
         """
         super().__init__(handler, msg_type)  # type: ignore[arg-type]
         self.codec = codec_of(codec, allow_pickle)

@@ -171,21 +171,21 @@ class Bus(_BusArrays):
     def recv_obj(
         self,
         *,
-        type: Any = ...,
+        type: Any = None,
         codec: AnyCodec | None = None,
         allow_pickle: bool = False,
         timeout: _Seconds | None = None,
     ) -> Any:
         """Wait for the next message and return the object in it, which has memory of its own."""
     def try_recv_obj(
-        self, default: Any = None, *, type: Any = ..., codec: AnyCodec | None = None, allow_pickle: bool = False
+        self, default: Any = None, *, type: Any = None, codec: AnyCodec | None = None, allow_pickle: bool = False
     ) -> Any:
         """Return the object in the next message if there is one now, else `default`. Otherwise as recv_obj."""
     @overload
     def objects(self, *, type: type[_T], codec: AnyCodec | None = None, allow_pickle: bool = False) -> Iterator[_T]:
         """Iterate over the objects that come: `for o in bus.objects()`. Ends when the producer closes."""
     @overload
-    def objects(self, *, type: Any = ..., codec: AnyCodec | None = None, allow_pickle: bool = False) -> Iterator[Any]:
+    def objects(self, *, type: Any = None, codec: AnyCodec | None = None, allow_pickle: bool = False) -> Iterator[Any]:
         """Iterate over the objects that come: `for o in bus.objects()`. Ends when the producer closes."""
     def wait_read(self, *, timeout: _Seconds | None = None) -> None:
         """Wait until the consumer has let go of everything sent so far: copied it, or left its guards."""
@@ -496,8 +496,8 @@ class RpcBus(_RpcArrays):
     def fileno(self) -> int:
         """As Bus.fileno. One descriptor for both rings."""
     def arm(self, for_writing: object = False) -> bool:
-        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply with
-        timeout=0 that found none.
+        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply
+        with timeout=0 that found none.
         """
     def disarm(self) -> bool:
         """As Bus.disarm."""
@@ -650,12 +650,12 @@ class RpcListener(_Listener):
 
 @final
 class WaitSet:
-    """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for the
-    clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
+    """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for
+    the clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
     """
     def add(self, member: _HasFileno) -> None:
-        """Wait for a message on a Bus, a call or a reply on an RpcBus, a client of a listener, or until the fileno() of
-        another object is readable. ValueError if it is a member already.
+        """Wait for a message on a Bus, a call or a reply on an RpcBus, a client of a listener, or until the fileno()
+        of another object is readable. ValueError if it is a member already.
         """
     def remove(self, member: object) -> None:
         """Forget a member. No effect if it is none."""

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from types import NoneType
 
 import pytest
 
@@ -203,7 +204,7 @@ def test_arguments_are_checked_before_anything_is_sent_or_taken(pair):
 
 def test_an_object_is_of_the_type_that_was_asked_for(pair):
     producer, consumer = pair()
-    for value, type in ((Order("A", 1.5), Order), (Point(1, 2), Point), ([1, 2], list[int]), (None, None)):
+    for value, type in ((Order("A", 1.5), Order), (Point(1, 2), Point), ([1, 2], list[int]), (None, NoneType)):
         producer.send_obj(value)
         assert consumer.recv_obj(type=type) == value
     producer.send_obj([1, 2])

@@ -115,5 +115,5 @@ check-macos:
 
 clean:
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info tachyon/_tachyon.cpp tachyon/_tachyon.html
-	rm -rf tachyon/_tachyon.*.so tachyon/include tachyon/lib
+	rm -rf tachyon/_bench.cpp tachyon/_*.so tachyon/include tachyon/lib
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

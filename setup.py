@@ -1,8 +1,9 @@
-"""Builds the C++ core with CMake as a static library, then links the one extension module to it."""
+"""Builds the C++ core with CMake as a static library, then links the extension module to it, and that of the bench."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parent.resolve()
 WERROR = os.environ.get("TACHYON_WERROR") == "1"
 # Made beforehand by scripts/wheels: what the extension links to, and what is installed for C++ users. docs/adr/0004
 LIBRARY, PREFIX = os.environ.get("TACHYON_LIBRARY"), os.environ.get("TACHYON_PREFIX")
+LINUX = sys.platform.startswith("linux")
 
 if sysconfig.get_config_var("Py_GIL_DISABLED") and os.environ.get("TACHYON_FREE_THREADED") != "1":
     sys.exit(
@@ -41,6 +43,7 @@ class BuildExt(build_ext):
             extension.extra_objects = [library]
             extension.depends = [library]
             extension.define_macros = [("TACHYON_VERSION", f'"{self.distribution.get_version()}"')]
+        self.parallel = self.parallel or len(self.extensions)
         super().run()
         for old in ("include", "lib"):
             shutil.rmtree(package / old, ignore_errors=True)
@@ -48,6 +51,19 @@ class BuildExt(build_ext):
             shutil.copytree(PREFIX, package, dirs_exist_ok=True)
         else:
             subprocess.run(["cmake", "--install", str(core), "--prefix", str(package)], check=True)
+
+    def build_extensions(self) -> None:
+        """Tell the bench with what all is built: in a header of its own, so that a commit makes nothing else anew."""
+        words = [*getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so), *ARGUMENTS]
+        flags = " ".join(word for word in words if re.fullmatch(r"-(?!I)[^/]+", word))  # no folders of this machine
+        folder = Path(self.build_temp).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tachyon_build.hpp").write_text(
+            f'#define TACHYON_BUILD_FLAGS "{flags}"\n#define TACHYON_BUILD_COMMIT "{commit()}"\n', encoding="utf-8"
+        )
+        for extension in self.extensions:
+            extension.include_dirs.append(str(folder))
+        super().build_extensions()
 
     def build_core(self, folder: Path) -> None:
         """Configure and build there."""
@@ -61,18 +77,34 @@ class BuildExt(build_ext):
         subprocess.run(["cmake", "--build", str(folder), "--target", "tachyon_core", "-j", jobs], check=True)
 
 
-extension = Extension(
-    "tachyon._tachyon",
-    ["tachyon/_tachyon.pyx"],
-    language="c++",
-    include_dirs=["cxx/include"],
-    extra_compile_args=["-std=c++20", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"] + ["-Werror"] * WERROR,
-    extra_link_args=["-Wl,--version-script=tachyon/_tachyon.map"] * sys.platform.startswith("linux"),
-)
+def commit() -> str:
+    """What is built: of this repository, or what scripts/wheels says of its source distribution."""
+    if not (ROOT / ".git").exists():
+        return os.environ.get("TACHYON_COMMIT", "")
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+ARGUMENTS = ["-std=c++20", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"] + ["-Werror"] * WERROR
+HOW = {
+    "language": "c++",
+    "extra_compile_args": ARGUMENTS,
+    "extra_link_args": ["-Wl,--version-script=tachyon/modules.map"] * LINUX,
+}
+# What is measured in C++ by `python -m tachyon bench`. It does without where it cannot be built.
+MEASURED = [f"cxx/bench/{name}.cpp" for name in ("commands", "channels", "boost", "frames", "growth")]
+extensions = [Extension("tachyon._tachyon", ["tachyon/_tachyon.pyx"], include_dirs=["cxx/include"], **HOW)]
+if LINUX and os.environ.get("TACHYON_BENCH") != "0":
+    folders = ["cxx/include", "cxx/bench"]
+    sources = ["tachyon/_bench.pyx", *MEASURED]
+    extensions += [Extension("tachyon._bench", sources, include_dirs=folders, optional=not WERROR, **HOW)]
 
 setup(
     ext_modules=cythonize(
-        [extension],
+        extensions,
         language_level=3,
         compiler_directives={
             "binding": False,

@@ -1,6 +1,6 @@
 """`make bench`: every target as a ratio in one run, with its verdict.
 
-    python bench [--only ROWS] [--repetitions N] [--json FILE] [--anyway]
+    python bench [--only ROWS] [--repetitions N] [--json FILE] [--add] [--anyway]
 
 C++ figures come from build/release/cxx/bench/tachyon_bench, the others from two processes of this interpreter. What
 is compared is measured in turns. Each repetition is bracketed by a raw ping-pong that tells where the two cores were
@@ -51,6 +51,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--program", type=Path, default=PROGRAM, help="the C++ program")
     parser.add_argument("--json", type=Path, default=ROOT / "build/bench.json", help="every sample goes there")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what FILE has of other rows, measured on the same build"
+    )
     parser.add_argument("--anyway", action="store_true", help="measure where ratios mislead: under load")
     options = parser.parse_args()
     options.only = options.only.split(",")
@@ -114,6 +117,7 @@ def show(results: Results, rows: list[Row]) -> None:
         results.rows.append(
             {"row": row.number, "text": row.text, "value": outcome.value, "least": outcome.least}
             | {"greatest": outcome.greatest, "target": target, "verdict": outcome.verdict, "detail": outcome.detail}
+            | {"placement": results.placement()}
         )
 
 
@@ -132,6 +136,24 @@ def show_grid(results: Results) -> None:
         results.rows.append({"row": "16", "text": text, "verdict": verdict})
 
 
+def differences(before: Results, after: Results) -> str:
+    """Tell what keeps the two from being parts of one run."""
+    names = ("cpu", "cores", "kernel", "python", "version", "commit", "cxx_compiler", "cxx_flags")
+    pairs = ((name, before.machine.get(name), after.machine.get(name)) for name in names)
+    return ", ".join(f"{name} {old}, not {new}" for name, old, new in pairs if old != new)
+
+
+def merge(earlier: Results, now: Results) -> Results:
+    """Return both in one: what was measured again, and the rows that were judged again, are those of now."""
+    again, judged = set(now.measured()), {(row["row"], row["text"]) for row in now.rows}
+    whole = Results(now.machine, [sample for sample in earlier.samples if sample.key not in again] + now.samples)
+    whole.absent = earlier.absent | now.absent
+    whole.rows = [row for row in earlier.rows if (row["row"], row["text"]) not in judged] + now.rows
+    order = [*dict.fromkeys((row.number, row.text) for row in ROWS)]
+    whole.rows.sort(key=lambda row: order.index(key) if (key := (row["row"], row["text"])) in order else len(order))
+    return whole
+
+
 def main() -> int:
     """Measure, print, save."""
     options = parse()
@@ -146,9 +168,14 @@ def main() -> int:
         return 1
     cxx = Cxx(options.program, cores)
     info = cxx.run("info")[0]
-    results = Results(machine.facts(cores))
-    results.machine |= {"cxx_compiler": info["compiler"], "cxx_flags": info["flags"], "peers": info["peers"]}
-    results.machine["unfit"] = reasons
+    facts = machine.facts(cores)
+    facts |= {"cxx_compiler": info["compiler"], "cxx_flags": info["flags"], "peers": info["peers"], "unfit": reasons}
+    results, earlier = Results(facts), Results(facts)
+    if options.add and options.json.exists():
+        earlier = Results.load(options.json)
+        if why := differences(earlier, results):
+            print(f"{options.json} is of another build or machine: {why}; name another --json", file=sys.stderr)
+            return 1
     rows = wanted(options.only)
     measure(results, rows, cxx, cores, options.repetitions)
     few = max(3, options.repetitions // 2 + 1)
@@ -157,7 +184,6 @@ def main() -> int:
     if "growth" in options.only:
         growth.take(results, cxx, few, Progress())
     print(file=sys.stderr)
-    facts = results.machine
     print(f"{facts['cpu']}, {facts['kernel']}, Python {facts['python']}, {facts['cxx_compiler']} {facts['cxx_flags']}")
     print(f"commit {facts['commit']}; placement {results.placement()}; load {facts['load']:.2f}")
     for reason in reasons:
@@ -171,7 +197,7 @@ def main() -> int:
     if "growth" in options.only:
         print("\n".join(growth.table(results)))
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    results.save(options.json)
+    merge(earlier, results).save(options.json)
     print(f"every sample: {options.json}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Write what a run of `make bench` measured into docs/performance.md, and its plots into docs/plots.
+"""Write what a run of `make bench` measured into docs/performance.md and README.md, and its plots into docs/plots.
 
 python bench/report.py [build/bench.json]
 """
@@ -14,29 +14,38 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import grid
 import growth
+import overview
 
 from tachyon.cli.bench import plots
 from tachyon.cli.bench.results import Results
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/performance.md"
-BEGIN, END = "<!-- figures: bench/report.py -->", "<!-- end of figures -->"
+PLOTS = ROOT / "docs/plots"
+RATIOS = "2,5,7,camera"  # of the README
 
 
-def figures(results: Results) -> Iterator[str]:
-    """Yield the generated part."""
+def facts_of(results: Results) -> Iterator[str]:
+    """Yield what the figures are of."""
     facts = results.machine
     yield f"{facts['cpu']}, {facts['kernel']}, {facts.get('cxx_compiler')} `{str(facts.get('cxx_flags')).strip()}`,"
     yield f"Python {facts['python']}, commit {facts['commit']}, placement {results.placement()}."
+
+
+def figures(results: Results) -> Iterator[str]:
+    """Yield the generated part of docs/performance.md."""
+    yield from facts_of(results)
     yield ""
     yield "| row | | ratio | least … greatest | target | |"
     yield "|---|---|---|---|---|---|"
     for row in results.rows:
+        verdict = row["verdict"]
+        if row.get("placement", results.placement()) != results.placement():
+            verdict += f" ({row['placement']})"
         if "value" in row:
             span = f"{row['least']:.3g} … {row['greatest']:.3g}"
-            yield f"| {row['row']} | {row['text']} | {row['value']:.3g} | {span} | {row['target']} | {row['verdict']} |"
+            yield f"| {row['row']} | {row['text']} | {row['value']:.3g} | {span} | {row['target']} | {verdict} |"
         else:
-            yield f"| {row['row']} | {row['text']} | | | | {row['verdict']} |"
+            yield f"| {row['row']} | {row['text']} | | | | {verdict} |"
     for way in grid.OURS:
         yield ""
         yield from grid.table(results, way)
@@ -46,23 +55,56 @@ def figures(results: Results) -> Iterator[str]:
         yield f"\nNot measured: {name}: {why}."
 
 
+def ratios(results: Results) -> Iterator[str]:
+    """Yield the generated part of README.md."""
+    yield "![One way and there and back, beside what else there is](docs/plots/overview.svg)"
+    yield ""
+    yield "| in one run | ratio | least … greatest |"
+    yield "|---|---|---|"
+    for row in results.rows:
+        if row["row"] in RATIOS.split(",") and "value" in row:
+            yield f"| {row['text']} | {row['value']:.3g} | {row['least']:.3g} … {row['greatest']:.3g} |"
+    yield ""
+    yield from facts_of(results)
+    yield f'`make bench BENCH_ARGS="--only {RATIOS}"` prints them for yours.'
+    lost, cells = [], 0
+    for way in grid.OURS:
+        for size, capacity, (ratio, name, good) in grid.cells(results, way):
+            cells += 1
+            if not good:
+                where = f"{grid.short(size)}B in {grid.short(capacity)}B, {way}"
+                lost.append(f"{where} ({name} {1 / ratio:.2g} times faster)")
+    if cells:
+        yield f"Of {cells} cells of size, capacity and way of waiting a peer is faster in {len(lost)}."
+    if lost:
+        yield f"Those: {'; '.join(lost)}."
+
+
+def put(page: Path, name: str, lines: Iterator[str]) -> bool:
+    """Put lines between the marks of a page."""
+    begin, end = f"<!-- {name}: bench/report.py -->", f"<!-- end of {name} -->"
+    text = page.read_text(encoding="utf-8")
+    part = "\n".join([begin, "", *lines, "", end])
+    new, count = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: part, text, flags=re.DOTALL)
+    if count != 1:
+        print(f"{page}: no place between {begin} and {end}", file=sys.stderr)
+        return False
+    page.write_text(new, encoding="utf-8")
+    print(f"wrote {page}")
+    return True
+
+
 def main() -> int:
     """Put the figures between the marks, draw the plots."""
     results = Results.load(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build/bench.json")
-    text = PAGE.read_text(encoding="utf-8")
-    part = "\n".join([BEGIN, "", *figures(results), "", END])
-    new, count = re.subn(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: part, text, flags=re.DOTALL)
-    if count != 1:
-        print(f"{PAGE}: no place for figures between {BEGIN} and {END}", file=sys.stderr)
-        return 1
-    PAGE.write_text(new, encoding="utf-8")
-    print(f"wrote {PAGE}")
+    done = put(ROOT / "docs/performance.md", "figures", figures(results))
+    done = put(ROOT / "README.md", "ratios", ratios(results)) and done
     if not plots.have_matplotlib():
         print(plots.MISSING, file=sys.stderr)
         return 1
-    for path in plots.draw(results, ROOT / "docs/plots"):
-        print(f"wrote {path}")
-    return 0
+    for path in [*plots.draw(results, PLOTS), overview.draw(results, PLOTS / "overview.svg")]:
+        print(f"wrote {path} ({path.stat().st_size >> 10} KiB)")
+    return 0 if done else 1
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tachyon.cli.bench.objects import SIZE
 from tachyon.cli.bench.results import Key, Results
 
 KI, MI = 1 << 10, 1 << 20
@@ -83,6 +84,7 @@ PY_TRIP: Key = ("py:round_trip:bus", 32, MI)
 PY_WAY = py_way("bus")
 LOOP: Key = ("py:loop", 32, 0)
 FRAME, FRAME_RING = 6 * MI, 64 * MI
+BY_OBJECT = py_way("bus-floats", SIZE), py_way("queue-floats", SIZE)
 CAMERA, BY_HAND = ("camera:bus", 6_220_800, 32 * MI), ("camera:by-hand", 6_220_800, 31_104_000)
 
 ROWS = [
@@ -156,11 +158,28 @@ ROWS = [
         0.8,
     ),
     Row(
+        "19",
+        "  both copied, by recv_array ÷ in place",
+        py_way("bus-array-copies", FRAME, FRAME_RING),
+        py_way("bus-arrays", FRAME, FRAME_RING),
+        ">=",
+        0.5,
+    ),
+    Row(
         "",
         "  send and recv of 6 MiB of bytes ÷ plain copies",
         py_way("bus", FRAME, FRAME_RING),
         way("copy", FRAME, FRAME_RING),
     ),
+    Row(
+        "objects",
+        "dict of 1,000 dataclasses ÷ multiprocessing.Queue",
+        py_way("bus-records", SIZE),
+        py_way("queue-records", SIZE),
+        ">=",
+        2,
+    ),
+    Row("objects", "dict of 1,000 floats ÷ multiprocessing.Queue", *BY_OBJECT, ">=", 1),
     Row(
         "release",
         "leaving a guard: 6 MB ÷ 6 kB, Python",

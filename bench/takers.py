@@ -5,54 +5,20 @@ A key is (what, size, capacity). `py:` and `cy:` are Python and Cython; all othe
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import cython_loops
 
 from tachyon.cli.bench import calls, pairs, percentiles
+from tachyon.cli.bench.native import Program as Cxx
+from tachyon.cli.bench.objects import OBJECTS
 from tachyon.cli.bench.ours import OURS
 from tachyon.cli.bench.peers import PEERS
 from tachyon.cli.bench.results import Key, Sample
 
-WATCHDOG = 150  # seconds for one call of the C++ program
 SECONDS = 0.3  # of a Python measurement
 MILLISECONDS = 30  # of a C++ one
-CHANNELS = {each.name: each for each in [*OURS, *PEERS]}
-
-
-class Cxx:
-    """The C++ program. Once near has not come twice it is told not to wait for it."""
-
-    def __init__(self, program: Path, cores: tuple[int, int]) -> None:
-        """Remember where it is, and where it shall run."""
-        self.program = program
-        self.cores = {"TACHYON_BENCH_CORE_0": str(cores[0]), "TACHYON_BENCH_CORE_1": str(cores[1])}
-        self.in_vain = 0
-
-    def run(self, *arguments: object) -> list[dict]:
-        """Return the lines that it prints."""
-        command = [str(self.program), *map(str, arguments)]
-        environment = os.environ | self.cores | ({"TACHYON_BENCH_TRIES": "1"} if self.in_vain >= 2 else {})
-        done = subprocess.run(command, capture_output=True, text=True, timeout=WATCHDOG, env=environment, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-        found = [json.loads(line) for line in done.stdout.splitlines()]
-        for line in found:
-            if "placement" in line:
-                self.in_vain = 0 if line["placement"] == "near" else self.in_vain + 1
-        return found
-
-    def take(self, *arguments: object) -> list[Sample]:
-        """Return the samples of one command."""
-        return [Sample(**line) for line in self.run(*arguments)]
-
-    def placement(self) -> str:
-        """Tell where the two cores are now."""
-        return str(self.run("probe")[0]["placement"])
+CHANNELS = {each.name: each for each in [*OURS, *PEERS, *OBJECTS]}
 
 
 def cxx_command(key: Key) -> list[object]:
@@ -113,6 +79,6 @@ def take(key: Key, cxx: Cxx, cores: tuple[int, int]) -> list[Sample]:
     if what.startswith("cy:"):
         value, quantiles = cython_loops.one_way(what.removeprefix("cy:"), cores, capacity), []
     else:
-        value, quantiles = python_value(key, cores)
+        value, quantiles = pairs.bounded(lambda: python_value(key, cores), SECONDS)
     after = cxx.placement()
     return [Sample(what, size, capacity, value, before if before == after else "changed", quantiles)]

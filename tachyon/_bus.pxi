@@ -1,12 +1,12 @@
 # Included by _tachyon.pyx: Bus, one direction.
 
 
-cdef inline core.BusHandle* handle_of(Bus self) noexcept nogil:
-    return <core.BusHandle*>self._handle
+cdef inline Bus new_bus(core.Established* established, object path):
+    return new_bus_with_role(established, path, Side.undecided)
 
 
-cdef Bus new_bus(core.Established* established, object path):
-    cdef core.BusHandle* handle = new_handle(established, path)
+cdef Bus new_bus_with_role(core.Established* established, object path, Side producer):
+    cdef core.BusHandle* handle = new_handle(established, path, producer)
     cdef Bus bus
     try:
         bus = Bus.__new__(Bus)
@@ -17,7 +17,7 @@ cdef Bus new_bus(core.Established* established, object path):
     return bus
 
 
-cdef class _Abortable:
+cdef class _Abortable(_BusObjects):
     """What Bus has under a name that its C methods have too."""
 
     def abort(self):
@@ -258,6 +258,34 @@ cdef class Bus(_Abortable):
         if looks < 0:
             raise ValueError(f"spin_threshold must not be negative: {looks}")
         return drain(self, handle_of(self), min(most, MAX_CAPACITY // 64), min(looks, 1 << 20), deadline_after(timeout))
+
+    # -- in a loop that waits for other things too --
+
+    def fileno(self):
+        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm().
+
+        It is the same until the bus is closed; take it out of the loop before that. Never read from it.
+        """
+        return descriptor_of(handle_of(self))
+
+    def arm(self, for_writing=False):
+        """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already.
+
+        One round is: try (try_recv); if there was nothing, arm; if that is True, wait until fileno() is readable, and
+        disarm; try again. for_writing: of the side that sends, after a try_send that found no room, or a wait_read or
+        finish that ran out of time: it rings once there may be what that lacked. It may ring for nothing. It rings at
+        the peer's end too, and from then on arm() is False: the next try says how it ended. Between two rings neither
+        side makes a system call for a message.
+        Raises BusBusyError, BusClosedError, HandshakeError (no free descriptor).
+        """
+        return arm(handle_of(self), bool(for_writing))
+
+    def disarm(self):
+        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try.
+
+        False: the peer is gone, and the descriptor will be readable for ever: take it out of the loop.
+        """
+        return disarm(handle_of(self))
 
     # -- the rest --
 

@@ -1,6 +1,6 @@
 # cython: language_level=3
 # The C++ core as _tachyon.pyx sees it. Private: nothing here is for other projects.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cpp_bool
 from libcpp.memory cimport unique_ptr
 from libcpp.optional cimport optional
@@ -84,6 +84,20 @@ cdef extern from "tachyon/port/waiting.hpp" namespace "tachyon" nogil:
         uint32_t unlocked_looks
 
 
+cdef extern from * nogil:
+    """
+    #include <span>
+    using TachyonBytes = std::span<const std::byte>;
+    static TachyonBytes tachyon_bytes(const void* data, size_t size) noexcept {
+        return {static_cast<const std::byte*>(data), size};
+    }
+    """
+    cdef cppclass Bytes "TachyonBytes":
+        size_t size() noexcept
+
+    Bytes bytes_at "tachyon_bytes"(const void* data, size_t size) noexcept
+
+
 # Not noexcept in C++: see Host. What comes through is no exception of C++, and of Python's only INTERRUPTED tells.
 cdef extern from "tachyon/port/inlet.hpp" namespace "tachyon" nogil:
     const uint64_t kLargeCopy
@@ -91,6 +105,7 @@ cdef extern from "tachyon/port/inlet.hpp" namespace "tachyon" nogil:
     cdef cppclass Outlet:
         Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
         Status send(const void* data, uint64_t size, uint32_t type_id, const Waiting& waiting) noexcept
+        Status send(const Bytes& head, const Bytes& data, uint32_t type_id, const Waiting& waiting) noexcept
         Status claim(uint64_t size, uint8_t*& payload, const Waiting& waiting) noexcept
         Status commit(uint32_t size, uint32_t type_id) noexcept
         Status abort() noexcept
@@ -104,10 +119,40 @@ cdef extern from "tachyon/port/inlet.hpp" namespace "tachyon" nogil:
         void copy_out(void* to, const Frame& frame, const Host& host) noexcept
 
 
+cdef extern from "tachyon/array.hpp" namespace "tachyon" nogil:
+    const size_t kArrayAlignment
+    const size_t kMostDimensions
+
+    cdef enum class ArrayFault(uint8_t):
+        none
+
+    const char* text_of(ArrayFault fault) noexcept
+
+    cdef cppclass Text "std::string_view":
+        const char* data() noexcept
+        size_t size() noexcept
+
+    cdef cppclass Array:
+        uint8_t bits
+        cpp_bool column_major
+        cpp_bool swapped
+        size_t dimensions
+        int64_t shape[8]
+        uint64_t item_bytes
+        Text description
+        Bytes data
+        cpp_bool described() noexcept
+        uint64_t header_bytes() noexcept
+
+    void write_array_header(uint8_t* to, const Array& array) noexcept
+
+
 cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
     cdef enum class Kind(uint16_t):
         bus
         rpc
+
+    const uint64_t kDefaultMaxLarge
 
     cdef cppclass ListenOptions:
         Kind kind
@@ -122,6 +167,15 @@ cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
         optional[uid_t] uid
         uint64_t max_capacity
         uint64_t max_large
+
+
+cdef extern from "tachyon/link/pair_end.hpp" namespace "tachyon" nogil:
+    cdef cppclass Meeting:
+        int descriptor() noexcept
+        cpp_bool forked() noexcept
+
+    cdef cppclass PairEnd:
+        int descriptor() noexcept
 
 
 cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
@@ -146,6 +200,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         Status wait_read(const Waiting& waiting) noexcept
         Status finish() noexcept
         Status wait_left(const Waiting& waiting) noexcept
+        Status check() noexcept
         Status release(const Frame& frame) noexcept
         cpp_bool expect_held(size_t count) noexcept
         void put_back(const Frame& frame) noexcept
@@ -154,6 +209,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         int set_numa_node(unsigned int node) noexcept
         int trouble() noexcept
         Stats stats() noexcept
+        cpp_bool disarm() noexcept
 
 
 cdef extern from "tachyon/batch.hpp" namespace "tachyon" nogil:

@@ -6,14 +6,15 @@ import gc
 import logging
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from tachyon._errors import BusClosedError, BusEmptyError, BusFullError, PeerClosedError, PeerDeadError
+from tachyon._errors import BusClosedError, BusEmptyError, BusFullError, CodecError, PeerClosedError, PeerDeadError
 from tachyon._outbox import Outbox
-from tachyon._rpc import MSG_TYPE_ERROR, Handler, RpcEndpoint, _encode_error, tachyon_rpc
+from tachyon._rpc import MSG_TYPE_ERROR, A, Handler, R, RpcEndpoint, TypedEndpoint, _encode_error, tachyon_rpc
 from tachyon._tachyon import _Dispatching, answer_one
 
 if TYPE_CHECKING:
+    from tachyon._objects import AnyCodec
     from tachyon._tachyon import RpcBus, RxGuard, Unfinished
 
 log = logging.getLogger("tachyon")
@@ -27,7 +28,8 @@ class RpcDispatcher(_Dispatching):
     """Hands each call to the handler of its msg_type and sends the answer back. The caller always gets one.
 
     send_details: put the type and text of a handler's exception behind the two bytes of an error reply, where
-    RpcError.detail shows them. Off by default: a caller need not learn what went wrong inside.
+    RpcError.detail shows them. Off by default: a caller need not learn what went wrong inside. Why its own request
+    could not be decoded (CodecError) it learns always.
     """
 
     def __init__(self, *, send_details: bool = False) -> None:
@@ -47,11 +49,24 @@ class RpcDispatcher(_Dispatching):
             raise ValueError(f"msg_type {endpoint.msg_type} is served by {taken!r} already")
         return endpoint
 
-    def handler(self, msg_type: int) -> Callable[[Handler], RpcEndpoint]:
-        """Decorate a function into an endpoint for `msg_type`, and register it."""
+    @overload
+    def handler(self, msg_type: int) -> Callable[[Handler], RpcEndpoint]: ...
 
-        def decorate(function: Handler) -> RpcEndpoint:
-            return self.register(tachyon_rpc(msg_type)(function))
+    @overload
+    def handler(
+        self, msg_type: int, *, codec: AnyCodec, request: Any = ..., result: Any = ...
+    ) -> Callable[[Callable[[A], R]], TypedEndpoint[A, R]]: ...
+
+    @overload
+    def handler(
+        self, msg_type: int, *, allow_pickle: Literal[True]
+    ) -> Callable[[Callable[[A], R]], TypedEndpoint[A, R]]: ...
+
+    def handler(self, msg_type: int, **options: Any) -> Any:
+        """Decorate a function into an endpoint for `msg_type`, and register it. Options as tachyon_rpc."""
+
+        def decorate(function: Any) -> RpcEndpoint:
+            return self.register(tachyon_rpc(msg_type, **options)(function))
 
         return decorate
 
@@ -118,7 +133,8 @@ class RpcDispatcher(_Dispatching):
         return failure
 
     def _answer_failure(self, bus: RpcBus, guard: RxGuard, failure: BaseException, keep: Keep | None) -> None:
-        detail = describe(failure) if self.send_details else None
+        told = self.send_details or (isinstance(failure, CodecError) and failure.in_request)
+        detail = describe(failure) if told else None
         answer = _encode_error(guard.type_id, detail, bus.max_reply_size)
         try:
             bus.reply(guard.correlation_id, answer, MSG_TYPE_ERROR, timeout=None if keep is None else 0)

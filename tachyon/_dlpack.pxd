@@ -1,5 +1,5 @@
 # cython: language_level=3
-# The DLPack exchange protocol (version 1.0 and the older unversioned form), for one-dimensional bytes on the CPU.
+# The DLPack exchange protocol (version 1.0 and the older unversioned form), for tensors on the CPU.
 # Structures as published at https://dmlc.github.io/dlpack/latest/c_api.html.
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
@@ -30,31 +30,38 @@ cdef struct DLManagedTensorVersioned:
     uint64_t flags
     DLTensor tensor
 
-# One allocation: whichever form is asked for, and the shape it points to.
+# One allocation: whichever form is asked for, and the shape and strides it points to.
 cdef struct Versioned:
     DLManagedTensorVersioned managed
-    int64_t shape
-    int64_t stride
+    int64_t numbers[16]
 
 cdef struct Unversioned:
     DLManagedTensor managed
-    int64_t shape
-    int64_t stride
+    int64_t numbers[16]
 
 
-cdef inline void fill(DLTensor* tensor, void* data, int64_t size, int64_t* shape, int64_t* stride) noexcept:
-    shape[0] = size
-    stride[0] = 1
+# A tensor on the CPU, of bytes until its owner says more. `shape` and `strides` are copied when a capsule is made.
+cdef inline void describe(DLTensor* tensor, void* data, int ndim, int64_t* shape, int64_t* strides) noexcept:
     tensor.data = data
     tensor.device_type = 1  # kDLCPU
     tensor.device_id = 0
-    tensor.ndim = 1
+    tensor.ndim = ndim
     tensor.code = 1  # kDLUInt
     tensor.bits = 8
     tensor.lanes = 1
     tensor.shape = shape
-    tensor.strides = stride
+    tensor.strides = strides
     tensor.byte_offset = 0
+
+
+cdef inline void copy_tensor(DLTensor* to, const DLTensor* tensor, int64_t* numbers) noexcept:
+    cdef int i
+    to[0] = tensor[0]
+    to.shape = numbers
+    to.strides = numbers + 8
+    for i in range(tensor.ndim):  # at most 8
+        to.shape[i] = tensor.shape[i]
+        to.strides[i] = tensor.strides[i]
 
 
 cdef inline void destroy_versioned(object capsule) noexcept:
@@ -72,7 +79,7 @@ cdef inline void destroy_unversioned(object capsule) noexcept:
 
 # `context` is handed to the deleter, which has to free the tensor with PyMem_RawFree.
 cdef inline object versioned_capsule(
-    void* data, int64_t size, bint readonly, void* context, void (*deleter)(DLManagedTensorVersioned*) noexcept
+    const DLTensor* tensor, bint readonly, void* context, void (*deleter)(DLManagedTensorVersioned*) noexcept
 ):
     cdef Versioned* made = <Versioned*>PyMem_RawMalloc(sizeof(Versioned))
     if made == NULL:
@@ -82,7 +89,7 @@ cdef inline object versioned_capsule(
     made.managed.context = context
     made.managed.deleter = deleter
     made.managed.flags = 1 if readonly else 0
-    fill(&made.managed.tensor, data, size, &made.shape, &made.stride)
+    copy_tensor(&made.managed.tensor, tensor, made.numbers)
     try:
         return PyCapsule_New(made, "dltensor_versioned", <void (*)(object) noexcept>destroy_versioned)
     except BaseException:
@@ -91,14 +98,14 @@ cdef inline object versioned_capsule(
 
 
 cdef inline object unversioned_capsule(
-    void* data, int64_t size, void* context, void (*deleter)(DLManagedTensor*) noexcept
+    const DLTensor* tensor, void* context, void (*deleter)(DLManagedTensor*) noexcept
 ):
     cdef Unversioned* made = <Unversioned*>PyMem_RawMalloc(sizeof(Unversioned))
     if made == NULL:
         raise MemoryError
     made.managed.context = context
     made.managed.deleter = deleter
-    fill(&made.managed.tensor, data, size, &made.shape, &made.stride)
+    copy_tensor(&made.managed.tensor, tensor, made.numbers)
     try:
         return PyCapsule_New(made, "dltensor", <void (*)(object) noexcept>destroy_unversioned)
     except BaseException:

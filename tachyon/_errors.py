@@ -73,6 +73,35 @@ class BusBusyError(TachyonError, RuntimeError):
     """Used from two threads at once, against its direction, or while a claim is open."""
 
 
+class ArrayError(TachyonError, ValueError):
+    """A message is no array, a corrupt one, or not the one that was expected.
+
+    Where it has been taken for that, `message` is all of it, as a Message; what comes after it is received as ever.
+    """
+
+    message: Any = None
+
+
+class CodecError(TachyonError, ValueError):
+    """A message is no object of the codec that reads it, or cannot be decoded. What decoding raised is its `__cause__`.
+
+    `codec` is the name of the codec that reads, `found` that of the one that wrote (None: the message is no object).
+    `message` is the Message as it came, which has been taken from the bus; None where no bus is involved.
+    """
+
+    def __init__(self, text: str = "", codec: str | None = None, found: str | None = None) -> None:
+        """Keep both names."""
+        super().__init__(text)
+        self.codec = codec
+        self.found = found
+        self.message: Any = None
+        self.in_request = False  # of a call, before its handler ran
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the attributes."""
+        return type(self), (str(self), self.codec, self.found), {"message": self.message}
+
+
 class RpcError(TachyonError):
     """A remote call failed. `msg_type` is that of the call; `detail` is what the callee chose to tell, or None."""
 

@@ -4,8 +4,6 @@
 
 from cpython.memoryview cimport PyMemoryView_FromObject
 
-from tachyon._errors import RpcError
-
 
 def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None):
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes.
@@ -47,6 +45,23 @@ def call_and_wait(RpcBus bus not None, data, msg_type, timeout, on_response=None
             rpc.caller().cancel(id)
         raise
     return new_message(frame.type_id, answer)
+
+
+def peer_is_gone(RpcBus bus not None):
+    """Is it known that a call would find nobody? Of a caller; does not wait. True of a closed bus."""
+    cdef core.BusHandle* calls = &rpc_of(bus).calls()
+    if calls.state() != Status.ok:
+        return True
+    if not calls.enter():  # another thread is in there, and will find out
+        return False
+    cdef Status status = calls.bus().check()
+    calls.leave()
+    return status != Status.ok
+
+
+def last_call(RpcBus bus not None):
+    """Return the id of the last call that was sent; 0 before the first."""
+    return rpc_of(bus).caller().last_id()
 
 
 @cython.final

@@ -94,6 +94,7 @@ cdef class _Window(_Held):
     cdef core.RpcHandle* _rpc     # NULL on a plain bus
     cdef uint8_t* _payload
     cdef Py_ssize_t _size
+    cdef list _handed             # weak references to arrays that go when the block is left, or None
 
     cdef void start(self, uint8_t* payload, Py_ssize_t size, bint readonly) noexcept:
         self._payload = payload
@@ -129,25 +130,36 @@ cdef class _Window(_Held):
 
         Read-only frames need a consumer that asks for DLPack 1.0 or later, which can say so; BufferError otherwise.
         """
-        if stream is not None:
-            raise BufferError("a CPU tensor has no stream; pass stream=None")
-        if dl_device is not None and tuple(dl_device) != (1, 0):
-            raise BufferError(f"these bytes live on the CPU (1, 0), not on {dl_device}")
-        if copy:
-            raise BufferError("no copy is made here; copy the tensor after taking it")
-        cdef bint versioned = max_version is not None and max_version[0] >= 1
-        self._usable()  # last: the arguments may run code that leaves the block
+        cdef int64_t size = self._size, stride = 1
+        cdef DLTensor tensor
+        describe(&tensor, self._payload, 1, &size, &stride)
+        return self._capsule(&tensor, check_dlpack(stream, dl_device, copy, max_version))
+
+    cdef object _capsule(self, DLTensor* tensor, bint versioned):
+        self._usable()  # last: arguments may run code that leaves the block
         if versioned:
-            capsule = versioned_capsule(self._payload, self._size, self._readonly, <void*>self, drop_versioned)
+            capsule = versioned_capsule(tensor, self._readonly, <void*>self, drop_versioned)
         elif self._readonly:
             raise BufferError(
                 "received bytes are read-only, which DLPack before 1.0 cannot say; use memoryview, or a newer consumer"
             )
         else:
-            capsule = unversioned_capsule(self._payload, self._size, <void*>self, drop_unversioned)
+            capsule = unversioned_capsule(tensor, <void*>self, drop_unversioned)
         Py_INCREF(self)
         self._view_made()
         return capsule
+
+    # An array over this frame, which goes when the block is left.
+    cdef object _hand_out(self, object array):
+        if self._handed is None:
+            self._handed = []
+        self._handed.append(PyWeakref_NewRef(array, None))
+        return array
+
+    cdef int _leave(self, bint send) except -1:
+        while self._handed:
+            take_away(self._handed.pop())
+        return _Held._leave(self, send)
 
 
 cdef inline TxGuard new_tx_guard(object owner, core.BusHandle* handle, uint32_t type_id):
@@ -262,6 +274,14 @@ cdef class RxGuard(_Window):
     def release(self):
         """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
         self._leave(True)
+
+    def array(self):
+        """The array that the message is, in place: NumPy's, read-only, its data aligned to 64 bytes.
+
+        It goes with the block, as in `with bus.recv_array_zero_copy() as a`; what else of it is alive then is a
+        BufferError. Raises ArrayError if the message is no array, which it stays; ModuleNotFoundError without NumPy.
+        """
+        return self._hand_out(as_array(self))
 
     @property
     def actual_size(self):

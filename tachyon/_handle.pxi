@@ -2,6 +2,14 @@
 # gate itself is C++: tachyon/host/gate.hpp.
 
 
+cdef inline core.BusHandle* handle_of(Bus self) noexcept nogil:
+    return <core.BusHandle*>self._handle
+
+
+cdef inline core.RpcHandle* rpc_of(RpcBus self) noexcept nogil:
+    return <core.RpcHandle*>self._handle
+
+
 cdef int check_open(core.BusHandle* handle) except -1:
     cdef Status status = handle.state()
     if status != Status.ok:

@@ -2,6 +2,8 @@
 
 cdef extern from *:
     """
+    #include <poll.h>
+
     static tachyon::Listener* tachyon_new_listener(SetupOutcome& outcome, const std::string& path,
                                                    const tachyon::ListenOptions& options,
                                                    const tachyon::Interrupt& interrupt) {
@@ -17,11 +19,17 @@ cdef extern from *:
             return established ? new tachyon::Established(std::move(*established)) : nullptr;
         });
     }
+
+    static bool tachyon_is_quiet(int descriptor) {
+        pollfd entry{descriptor, POLLIN, 0};
+        return ::poll(&entry, 1, 0) == 0;
+    }
     """
     core.Listener* tachyon_new_listener(SetupOutcome& outcome, const string& path, const core.ListenOptions& options,
                                         const core.Interrupt& interrupt) noexcept nogil
     core.Established* tachyon_accept(SetupOutcome& outcome, core.Listener& listener, uint64_t until,
                                      const core.Interrupt& interrupt) noexcept nogil
+    cpp_bool tachyon_is_quiet(int descriptor) noexcept
 
 
 # ---- listeners -------------------------------------------------------------------------------------------------------
@@ -107,6 +115,18 @@ cdef class _Listener:
         """Return a descriptor for select, poll and their like: readable when try_accept() may get further."""
         self._check()
         return self._core.descriptor()
+
+    def arm(self, for_writing=False):
+        """As Bus.arm, before one waits for fileno(). False: try_accept() may get further now."""
+        if for_writing:
+            raise ValueError("a listener has nothing to write; arm it without for_writing")
+        self._check()
+        return tachyon_is_quiet(self._core.descriptor())
+
+    def disarm(self):
+        """As Bus.disarm; try_accept() is what silences a listener. True."""
+        self._check()
+        return True
 
     def __iter__(self):
         self._check()

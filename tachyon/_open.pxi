@@ -31,10 +31,10 @@ cdef extern from *:
     }
     // These two take `established` over.
     static tachyon::BusHandle* tachyon_adopt(SetupOutcome& outcome, tachyon::Established* established,
-                                             const std::string& path) {
+                                             const std::string& path, tachyon::Side producer) {
         const std::unique_ptr<tachyon::Established> owned(established);
         return tachyon_set_up(
-            outcome, [&] { return new tachyon::BusHandle(tachyon::Bus::adopt(std::move(*owned)), path); });
+            outcome, [&] { return new tachyon::BusHandle(tachyon::Bus::adopt(std::move(*owned), producer), path); });
     }
     static tachyon::RpcHandle* tachyon_adopt_rpc(SetupOutcome& outcome, tachyon::Established* established,
                                                  const std::string& path, bool calls) {
@@ -54,7 +54,9 @@ cdef extern from *:
                                      const core.Interrupt& interrupt) noexcept nogil
     core.Established* tachyon_connect(SetupOutcome& outcome, const string& path, const core.ConnectOptions& options,
                                       const core.Interrupt& interrupt) noexcept nogil
-    core.BusHandle* tachyon_adopt(SetupOutcome& outcome, core.Established* established, const string& path) noexcept
+    core.BusHandle* tachyon_adopt(
+        SetupOutcome& outcome, core.Established* established, const string& path, Side producer
+    ) noexcept
     core.RpcHandle* tachyon_adopt_rpc(
         SetupOutcome& outcome, core.Established* established, const string& path, cpp_bool calls
     ) noexcept
@@ -144,10 +146,10 @@ cdef core.Established* connect_to(object path, const core.ConnectOptions& option
     return established
 
 
-# Takes `established` over, whatever happens.
-cdef core.BusHandle* new_handle(core.Established* established, object path) except NULL:
+# Takes `established` over, whatever happens. `producer`: who sends; undecided: whoever does so first.
+cdef core.BusHandle* new_handle(core.Established* established, object path, Side producer) except NULL:
     cdef SetupOutcome outcome
-    cdef core.BusHandle* handle = tachyon_adopt(outcome, established, as_path(path))
+    cdef core.BusHandle* handle = tachyon_adopt(outcome, established, as_path(path), producer)
     if handle == NULL:
         raise_setup_failure(&outcome, path)
     return handle

@@ -6,6 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from tachyon._tachyon import ArrayPayload
+
 if TYPE_CHECKING:
     from tachyon._tachyon import RpcBus
 
@@ -22,8 +24,11 @@ class Outbox:
 
     def keep(self, bus: RpcBus, correlation_id: int, answer: Any, msg_type: int) -> int:
         """Keep a copy of an answer's bytes. Returns how many they are."""
-        with memoryview(answer) as view:  # what its buffer holds, as when there is room
-            data = view.tobytes()
+        if isinstance(answer, ArrayPayload):
+            data = bytes(answer)
+        else:
+            with memoryview(answer) as view:  # what its buffer holds, as when there is room
+                data = view.tobytes()
         self._unsent[bus] = correlation_id, data, msg_type
         return len(data)
 

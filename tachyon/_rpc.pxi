@@ -1,10 +1,6 @@
 # Included by _tachyon.pyx: RpcBus, two rings that answer each other.
 
 
-cdef inline core.RpcHandle* rpc_of(RpcBus self) noexcept nogil:
-    return <core.RpcHandle*>self._handle
-
-
 cdef RpcBus new_rpc_bus(core.Established* established, object path, bint calls):
     cdef core.RpcHandle* handle = new_rpc_handle(established, path, calls)
     cdef RpcBus bus
@@ -17,67 +13,7 @@ cdef RpcBus new_rpc_bus(core.Established* established, object path, bint calls):
     return bus
 
 
-cdef int check_opened(core.RpcHandle* rpc) except -1:
-    if rpc == core.RpcHandle.never_opened():
-        raise BusClosedError("this RpcBus was never opened; use RpcBus.listen or RpcBus.connect")
-    return check_open(&rpc.calls())
-
-
-cdef int need_caller(core.RpcHandle* rpc, str verb) except -1:
-    check_opened(rpc)
-    if rpc.caller() == NULL:
-        raise BusBusyError(f"{verb} is for the side that connected; this one listened: it serves and replies")
-    return 0
-
-
-cdef int need_callee(core.RpcHandle* rpc, str verb) except -1:
-    check_opened(rpc)
-    if rpc.callee() == NULL:
-        raise BusBusyError(f"{verb} is for the side that listened; this one connected: it calls and waits")
-    return 0
-
-
-# What is known of each call is theirs then, GIL or not.
-cdef bint in_use_by_nogil(core.RpcHandle* rpc) noexcept:
-    return rpc.calls().gate().is_inside(core.User.free) or rpc.replies().gate().is_inside(core.User.free)
-
-
-cdef object nothing_to_answer(object correlation_id):
-    return ValueError(
-        f"there is no call {correlation_id} to reply to: it was never served, is answered already, "
-        f"or more than {core.kMostCallsInFlight} calls old"
-    )
-
-
-cdef uint64_t send_call(core.RpcHandle* rpc, object data, uint32_t msg_type, uint64_t deadline) except 0:
-    """Send a call. Returns its id."""
-    cdef Way way
-    to_bus(&way, &rpc.calls())
-    way.rpc = rpc
-    send_object(&way, data, msg_type, deadline)
-    return way.id
-
-
-cdef bint send_answer(core.RpcHandle* rpc, uint64_t id, object data, uint32_t msg_type, uint64_t deadline) except -1:
-    """Answer a call. False: no room, and deadline is 0."""
-    cdef Way way
-    if not rpc.callee().can_reply(id):
-        raise nothing_to_answer(id)
-    to_bus(&way, &rpc.replies())
-    way.rpc = rpc
-    way.id = id
-    return send_object(&way, data, msg_type, deadline)
-
-
-cdef RxGuard receive_call(RpcBus self, uint64_t deadline):
-    cdef core.RpcHandle* rpc = rpc_of(self)
-    cdef RxGuard guard = new_rx_guard(self, &rpc.calls())
-    guard._rpc = rpc
-    enter(guard._handle)
-    return receive_into(guard, rpc.callee(), deadline)
-
-
-cdef class RpcBus:
+cdef class RpcBus(_RpcArrays):
     """Calls and replies between two processes. The listener serves, the connector calls. A context manager.
 
     Any number of calls (up to 65,536) may be in flight, and be waited for in any order. A reply that comes before it
@@ -138,16 +74,7 @@ cdef class RpcBus:
         cdef uint32_t kind = as_call_type(msg_type)
         cdef core.RpcHandle* rpc = rpc_of(self)
         need_caller(rpc, "call_zero_copy")
-        cdef uint64_t wanted = as_size(&rpc.calls(), size), deadline = deadline_after(timeout)
-        cdef TxGuard guard = new_tx_guard(self, &rpc.calls(), kind)
-        enter(guard._handle)
-        try:
-            claim_for(guard, rpc.caller(), wanted, deadline)
-            guard._correlation_id = rpc.caller().next_id()
-            guard._rpc = rpc
-        finally:
-            guard._handle.leave()
-        return guard
+        return claim_request(self, as_size(&rpc.calls(), size), kind, deadline_after(timeout))
 
     def wait(self, correlation_id, *, timeout=None):
         """Wait for the reply to a call and return it in place, as an RxGuard for a `with` block.
@@ -194,9 +121,7 @@ cdef class RpcBus:
         """
         cdef uint32_t kind = as_msg_type(msg_type)
         need_callee(rpc_of(self), "reply")
-        cdef uint64_t id = as_correlation_id(correlation_id)
-        if id == 0:
-            raise nothing_to_answer(correlation_id)
+        cdef uint64_t id = answerable(rpc_of(self), correlation_id)
         send_answer(rpc_of(self), id, data, kind, deadline_after(timeout))
 
     def reply_zero_copy(self, correlation_id, size, msg_type=0, *, timeout=None):
@@ -204,21 +129,32 @@ cdef class RpcBus:
         cdef uint32_t kind = as_msg_type(msg_type)
         cdef core.RpcHandle* rpc = rpc_of(self)
         need_callee(rpc, "reply_zero_copy")
-        cdef uint64_t id = as_correlation_id(correlation_id)
         cdef uint64_t wanted = as_size(&rpc.replies(), size), deadline = deadline_after(timeout)
-        if not rpc.callee().can_reply(id):
-            raise nothing_to_answer(correlation_id)
-        cdef TxGuard guard = new_tx_guard(self, &rpc.replies(), kind)
-        enter(guard._handle)
-        try:
-            claim_for(guard, rpc.answer(id), wanted, deadline)
-            guard._correlation_id = id
-            guard._rpc = rpc
-        finally:
-            guard._handle.leave()
-        return guard
+        return claim_answer(self, answerable(rpc, correlation_id), wanted, kind, deadline)
 
     # -- either --
+
+    def fileno(self):
+        """As Bus.fileno. One descriptor for both rings."""
+        return descriptor_of(&rpc_of(self).calls())
+
+    def arm(self, for_writing=False):
+        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply with
+        timeout=0 that found none.
+
+        Both may be armed at once: then look for both after it has rung. A caller that waits for room arms for replies
+        too, and takes them (wait), because its callee may be waiting for room for them.
+        """
+        check_opened(rpc_of(self))
+        cdef bint for_room = bool(for_writing)
+        cdef bint calls = for_room == (rpc_of(self).caller() != NULL)
+        return arm(&rpc_of(self).calls() if calls else &rpc_of(self).replies(), for_room)
+
+    def disarm(self):
+        """As Bus.disarm."""
+        check_opened(rpc_of(self))
+        disarm(&rpc_of(self).calls())
+        return disarm(&rpc_of(self).replies())
 
     def set_polling_mode(self, pure_spin):
         """As Bus.set_polling_mode, for both rings."""

@@ -1,24 +1,33 @@
-"""The caller's and the handler's side of an RPC in one object: RpcEndpoint, made by @tachyon_rpc."""
+"""The caller's and the handler's side of an RPC in one object: RpcEndpoint or TypedEndpoint, made by @tachyon_rpc."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import struct
 from collections.abc import Callable
 from operator import index
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints, overload
 
-from tachyon._errors import RpcError
-from tachyon._tachyon import call_and_wait
+from tachyon._errors import CodecError, RpcError
+from tachyon._objects import codec_of
+from tachyon._tachyon import RpcBus, call_and_wait
 
 if TYPE_CHECKING:
-    from tachyon._tachyon import RpcBus
+    from collections.abc import Awaitable
+
+    from tachyon._client import RpcClient
+    from tachyon._objects import AnyCodec
 
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""
 
 Handler = Callable[[memoryview], Any]
 T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
+
+_ANNOTATED: Any = object()  # a type that has not been told
 
 
 def _encode_error(msg_type: int, detail: str | None, limit: int) -> bytes:
@@ -38,8 +47,8 @@ def _decode_detail(payload: bytes | memoryview) -> str | None:
 class RpcEndpoint:
     """A handler bound to a msg_type.
 
-    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus. Without a
-    handler, RpcEndpoint(msg_type), it is a client's stub: `call` is all it does.
+    Calling the endpoint calls the handler, here and now: for unit tests. `call` calls it over an RpcBus or RpcClient.
+    Without a handler, RpcEndpoint(msg_type), it is a client's stub: `call` is all it does.
     """
 
     @overload
@@ -80,20 +89,28 @@ class RpcEndpoint:
     def __repr__(self) -> str:
         """Name the handler and its msg_type."""
         if self.handler is None:
-            return f"<RpcEndpoint msg_type={self.msg_type}>"
-        return f"<RpcEndpoint {getattr(self.handler, '__qualname__', self.handler)!s} msg_type={self.msg_type}>"
-
-    @overload
-    def call(self, bus: RpcBus, payload: Any, on_response: None = None, *, timeout: float | None = None) -> bytes: ...
+            return f"<{type(self).__name__} msg_type={self.msg_type}>"
+        function = getattr(self, "__wrapped__", self.handler)
+        return f"<{type(self).__name__} {getattr(function, '__qualname__', function)!s} msg_type={self.msg_type}>"
 
     @overload
     def call(
-        self, bus: RpcBus, payload: Any, on_response: Callable[[memoryview], T], *, timeout: float | None = None
+        self, bus: RpcBus | RpcClient, payload: Any, on_response: None = None, *, timeout: float | None = None
+    ) -> bytes: ...
+
+    @overload
+    def call(
+        self,
+        bus: RpcBus | RpcClient,
+        payload: Any,
+        on_response: Callable[[memoryview], T],
+        *,
+        timeout: float | None = None,
     ) -> T: ...
 
     def call(
         self,
-        bus: RpcBus,
+        bus: RpcBus | RpcClient,
         payload: Any,
         on_response: Callable[[memoryview], T] | None = None,
         *,
@@ -104,10 +121,11 @@ class RpcEndpoint:
         on_response: gets the answer in place, as a memoryview that is valid until it returns; its result is returned.
         Without it the answer is returned as bytes.
         timeout: seconds for all of it; None waits as long as the callee lives. When it runs out the call is cancelled.
+        bus: an RpcBus, or an RpcClient, which connects first where it has to.
         Raises RpcError if the handler failed or there is none; BusFullError, BusEmptyError, PeerDeadError and so on as
         RpcBus.call and RpcBus.wait. One thread at a time, as the bus.
         """
-        answer = call_and_wait(bus, payload, self.msg_type, timeout, on_response)
+        answer = self._ask(bus, payload, on_response, timeout)
         if isinstance(answer, tuple):
             result: T = answer[0]
             return result
@@ -115,16 +133,152 @@ class RpcEndpoint:
             raise self._failure(answer.data)
         return answer.data
 
+    # A Message, or a tuple of what on_response returned.
+    def _ask(
+        self,
+        bus: RpcBus | RpcClient,
+        payload: Any,
+        on_response: Callable[[memoryview], Any] | None,
+        timeout: float | None,
+    ) -> Any:
+        if isinstance(bus, RpcBus):
+            return call_and_wait(bus, payload, self.msg_type, timeout, on_response)
+        return bus._call_and_wait(payload, self.msg_type, timeout, on_response)
+
     def _failure(self, answer: bytes | memoryview) -> RpcError:
         detail = _decode_detail(answer)
         text = f"the callee failed on msg_type {self.msg_type}" + (f": {detail}" if detail else "")
         return RpcError(text, self.msg_type, detail)
 
 
-def tachyon_rpc(msg_type: int) -> Callable[[Handler], RpcEndpoint]:
-    """Decorate a `memoryview -> buffer` function into an RpcEndpoint for `msg_type`, 0 … 65534."""
+class TypedEndpoint(RpcEndpoint, Generic[A, R]):
+    """An RpcEndpoint whose handler takes an object and returns one.
 
-    def decorate(handler: Handler) -> RpcEndpoint:
-        return RpcEndpoint(handler, msg_type)
+    A request or a result that cannot be decoded, or that another codec wrote, is a CodecError: where the handler should
+    run an error reply comes of it, whose RpcError.detail says why, where the result was wanted it is raised.
+    """
 
-    return decorate
+    def __init__(
+        self,
+        handler: Callable[[A], R] | None = None,
+        msg_type: Any = None,
+        *,
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        request: Any = _ANNOTATED,
+        result: Any = _ANNOTATED,
+    ) -> None:
+        """Bind `handler` to `msg_type`, 0 … 65534; without it, TypedEndpoint(msg_type=1, …), it is a client's stub.
+
+        codec, allow_pickle: as Bus.send_obj, for both ways. request, result: the types that the two are decoded to, by
+        codecs that know types; taken from the handler's annotations unless told; None, or no annotation: anything.
+        """
+        super().__init__(handler, msg_type)  # type: ignore[arg-type]
+        self.codec = codec_of(codec, allow_pickle)
+        function = self.handler
+        hints: tuple[Any, Any] = (Any, Any)  # for a codec that knows no types annotations are for people alone
+        if self.codec.typed and function is not None and (request is _ANNOTATED or result is _ANNOTATED):
+            hints = _annotations(function)
+        self._decode_request = self.codec.decoder(hints[0] if request is _ANNOTATED else request)
+        self._decode_result = self.codec.decoder(hints[1] if result is _ANNOTATED else result)
+        self.handler = None if function is None else self._handle
+
+    def __call__(self, request: A) -> R:
+        """Call the handler locally, with an object."""
+        if self.handler is None:
+            return super().__call__(request)  # type: ignore[no-any-return]
+        return self.__wrapped__(request)  # type: ignore[attr-defined,no-any-return]
+
+    def encode(self, o: Any) -> bytes:
+        """Return a request or a result as bytes."""
+        return self.codec.pack_whole(o)
+
+    def decode_request(self, data: bytes | memoryview) -> A:
+        """Return a request from its bytes, which are copied first. Raises CodecError."""
+        return self.codec.unpack(bytes(data), self._decode_request)  # type: ignore[no-any-return]
+
+    def decode_result(self, data: bytes | memoryview) -> R:
+        """Return a result from its bytes, which are copied first. Raises CodecError."""
+        return self.codec.unpack(bytes(data), self._decode_result)  # type: ignore[no-any-return]
+
+    def _handle(self, payload: memoryview) -> bytes | Awaitable[bytes]:
+        """What a dispatcher calls."""
+        try:
+            request = self.decode_request(payload)
+        except CodecError as error:
+            error.in_request = True
+            raise
+        result: Any = self(request)
+        return self._encode_later(result) if inspect.isawaitable(result) else self.encode(result)
+
+    async def _encode_later(self, result: Awaitable[Any]) -> bytes:
+        return self.encode(await result)
+
+    def call(  # type: ignore[override]
+        self,
+        bus: RpcBus | RpcClient,
+        payload: A,
+        on_response: Callable[[R], T] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> R | T:
+        """Call the other side's handler with an object, and return the one that it returned.
+
+        on_response: gets that, and its result is returned. Raises CodecError for an answer that cannot be decoded;
+        otherwise as RpcEndpoint.call.
+        """
+        answer = self._ask(bus, self.encode(payload), None, timeout)
+        if answer.type_id == MSG_TYPE_ERROR:
+            raise self._failure(answer.data)
+        result = self.decode_result(answer.data)
+        return result if on_response is None else on_response(result)
+
+
+def _annotations(handler: Handler) -> tuple[Any, Any]:
+    """Return what a handler's annotations say of its argument and its result."""
+    try:
+        hints = get_type_hints(handler, include_extras=True)
+        names = list(inspect.signature(handler).parameters)
+    except NameError as error:
+        raise TypeError(
+            f"an annotation of {handler!r} cannot be resolved ({error}); pass request= and result="
+        ) from error
+    except (TypeError, ValueError):  # nothing written in Python
+        return Any, Any
+    return hints.get(names[0], Any) if names else Any, hints.get("return", Any)
+
+
+@overload
+def tachyon_rpc(msg_type: int) -> Callable[[Handler], RpcEndpoint]: ...
+
+
+@overload
+def tachyon_rpc(
+    msg_type: int, *, codec: AnyCodec, request: Any = ..., result: Any = ...
+) -> Callable[[Callable[[A], R]], TypedEndpoint[A, R]]: ...
+
+
+@overload
+def tachyon_rpc(msg_type: int, *, allow_pickle: Literal[True]) -> Callable[[Callable[[A], R]], TypedEndpoint[A, R]]: ...
+
+
+def tachyon_rpc(
+    msg_type: int,
+    *,
+    codec: AnyCodec | None = None,
+    allow_pickle: bool = False,
+    request: Any = _ANNOTATED,
+    result: Any = _ANNOTATED,
+) -> Any:
+    """Decorate a `memoryview -> buffer` function into an RpcEndpoint for `msg_type`, 0 … 65534.
+
+    With a codec ("msgpack", a Codec, a pair), or allow_pickle, the function takes an object and returns one, and what
+    becomes of it is a TypedEndpoint; its annotations, or request= and result=, say what types they have.
+    """
+    if codec is None and not allow_pickle:
+        if request is not _ANNOTATED or result is not _ANNOTATED:
+            raise TypeError('request= and result= are for objects, which need a codec: codec="msgpack"')
+        return functools.partial(RpcEndpoint, msg_type=msg_type)
+    return functools.partial(
+        TypedEndpoint, msg_type=msg_type, codec=codec, allow_pickle=allow_pickle, request=request, result=result
+    )

@@ -4,16 +4,25 @@
 # The bytes of any object that has some.
 cdef struct Payload:
     Py_buffer view
-    bint borrowed    # of a buffer, to be released
+    bint borrowed      # of a buffer, to be released
     bint contiguous
+    const char* head   # of an array: what stands before its items
+    Py_ssize_t head_size
 
 
 cdef int get_payload(object data, Payload* payload) except -1:
     payload.borrowed = False
     payload.contiguous = True
+    payload.head_size = 0
     if PyBytes_CheckExact(data):  # whoever has passed it keeps it
         payload.view.buf = PyBytes_AS_STRING(data)
         payload.view.len = PyBytes_GET_SIZE(data)
+        return 0
+    if type(data) is ArrayPayload:  # it keeps its array's
+        (<ArrayPayload>data)._lend(&payload.view)
+        payload.contiguous = PyBuffer_IsContiguous(&payload.view, b"A")
+        payload.head = PyBytes_AS_STRING((<ArrayPayload>data)._head)
+        payload.head_size = PyBytes_GET_SIZE((<ArrayPayload>data)._head)
         return 0
     if not PyObject_CheckBuffer(data):
         raise refuse_payload(data, "send")
@@ -32,10 +41,14 @@ cdef inline void drop_payload(Payload* payload) noexcept:
         PyBuffer_Release(&payload.view)
 
 
+cdef inline Py_ssize_t payload_size(Payload* payload) noexcept:
+    return payload.head_size + payload.view.len
+
+
 # Between enter and leave: ok, full when the time is over, or why not.
 cdef inline int send_payload(core.Outlet* outlet, Payload* payload, uint32_t type_id, uint64_t deadline) except -1:
     cdef Status status
-    if payload.contiguous and payload.view.len < <Py_ssize_t>core.kLargeCopy:
+    if payload.contiguous and payload.head_size == 0 and payload.view.len < <Py_ssize_t>core.kLargeCopy:
         status = outlet.try_send(payload.view.buf, payload.view.len, type_id)
         if status != Status.full or deadline == 0:
             return <int>status
@@ -47,17 +60,23 @@ cdef int send_waiting(core.Outlet* outlet, Payload* payload, uint32_t type_id, u
     cdef uint8_t* room = NULL
     cdef Status status
     waiting.deadline = deadline
-    if payload.contiguous:
+    if payload.contiguous and payload.head_size == 0:
         return <int>outlet.send(payload.view.buf, payload.view.len, type_id, waiting)
-    status = outlet.claim(payload.view.len, room, waiting)
+    if payload.contiguous:
+        return <int>outlet.send(
+            core.bytes_at(payload.head, payload.head_size), core.bytes_at(payload.view.buf, payload.view.len),
+            type_id, waiting
+        )
+    status = outlet.claim(payload_size(payload), room, waiting)
     if status != Status.ok:
         return <int>status
     try:
-        PyBuffer_ToContiguous(room, &payload.view, payload.view.len, b"C")
+        memcpy(room, payload.head, payload.head_size)
+        PyBuffer_ToContiguous(room + payload.head_size, &payload.view, payload.view.len, b"C")
     except BaseException:
         outlet.abort()
         raise
-    status = outlet.commit(<uint32_t>payload.view.len, type_id)
+    status = outlet.commit(<uint32_t>payload_size(payload), type_id)
     if status == Status.full or status == Status.no_memory:  # what does not fit the ring; the claim is still open
         outlet.abort()
     return <int>status
@@ -100,7 +119,7 @@ cdef bint send_object(Way* way, object data, uint32_t type_id, uint64_t deadline
         finally:
             way.handle.leave()
         if status != Status.ok and (status != Status.full or deadline != 0):
-            raise_status(way.handle, status, payload.view.len)
+            raise_status(way.handle, status, payload_size(&payload))
     finally:
         drop_payload(&payload)
     return status == Status.ok

@@ -129,7 +129,7 @@ class RpcServer(_Serving):
         try:
             if bus in self._outbox:
                 self._outbox.deliver(bus, 0)
-                self._waiting.await_call(bus)
+                self._waiting.await_message(bus)
             elif (left := self._answer(bus)) is not None:
                 failure = self.dispatcher._finish(bus, left, self._keep)
         except (BusEmptyError, BusFullError):

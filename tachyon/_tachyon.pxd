@@ -29,8 +29,21 @@ cdef struct Frame:
     unsigned int type_id
 
 
+# What Python finds in them besides: sending and receiving arrays, and objects.
+cdef class _BusArrays:
+    pass
+
+
+cdef class _BusObjects(_BusArrays):
+    pass
+
+
+cdef class _RpcArrays:
+    pass
+
+
 # Where Python finds Bus.abort(), which ends the conversation: `abort` of a typed Bus is the C method below.
-cdef class _Abortable:
+cdef class _Abortable(_BusObjects):
     pass
 
 
@@ -96,7 +109,7 @@ cdef class Bus(_Abortable):
 
 # Calls one way, replies the other. Got from tachyon.RpcBus.listen (the callee) or .connect (the caller). WRONG_SIDE:
 # the method is the other one's. UNKNOWN_CALL: there is no such correlation_id.
-cdef class RpcBus:
+cdef class RpcBus(_RpcArrays):
     cdef void* _handle
     cdef object __weakref__
 

@@ -10,21 +10,43 @@ from typing import (
     Final,
     Literal,
     NoReturn,
+    Protocol,
     SupportsFloat,
     SupportsIndex,
     TypeAlias,
     TypedDict,
+    TypeVar,
     final,
     overload,
     type_check_only,
 )
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+from numpy import dtype, ndarray  # for type checkers: NumPy is imported when it is used, and not before
+from numpy.typing import DTypeLike
 from typing_extensions import Self, disjoint_base  # of the type checker; needs not be installed
+
+from tachyon._objects import AnyCodec
 
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex
-_Item: TypeAlias = ReadableBuffer | tuple[ReadableBuffer, SupportsIndex] | Message
+_Data: TypeAlias = ReadableBuffer | ArrayPayload
+_Item: TypeAlias = _Data | tuple[_Data, SupportsIndex] | Message
+
+@type_check_only
+class _Tensor(Protocol):  # what speaks DLPack: torch's, jax's
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+
+_Array: TypeAlias = ReadableBuffer | _Tensor
+_NDArray: TypeAlias = ndarray[Any, dtype[Any]]
+_Out = TypeVar("_Out", bound=_NDArray)
+_Shape: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
+_T = TypeVar("_T")
+
+@type_check_only
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 class _Stats(TypedDict):
     role: Literal["producer", "consumer"] | None
@@ -62,8 +84,37 @@ class Message:
     def __ge__(self, other: Message, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+class _BusArrays:
+    """What Bus has for arrays."""
+    def send_array(self, array: _Array, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
+        """Send an array, with its shape and type: NumPy's, any other buffer, or what speaks DLPack (torch, jax, on
+        the CPU).
+        """
+    def try_send_array(self, array: _Array, type_id: SupportsIndex = 0) -> bool:
+        """Send an array if there is room now. False if the ring is full. Otherwise as send_array."""
+    def send_array_zero_copy(
+        self, shape: _Shape, dtype: DTypeLike, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
+    ) -> ArrayGuard:
+        """Claim room for an array, to be written in place: `with bus.send_array_zero_copy((480, 640), "f4") as a:
+        a[:] = 1`.
+        """
+    @overload
+    def recv_array(self, out: None = None, *, timeout: _Seconds | None = None) -> _NDArray:
+        """Wait for the next message, an array, and return a copy of it, aligned to 64 bytes; or copy it into `out`."""
+    @overload
+    def recv_array(self, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
+    @overload
+    def try_recv_array(self, out: None = None) -> _NDArray | None:
+        """Return the next array if there is a message now, else None. Otherwise as recv_array."""
+    @overload
+    def try_recv_array(self, out: _Out) -> _Out | None: ...
+    def recv_array_zero_copy(self, *, timeout: _Seconds | None = None) -> ArrayGuard:
+        """Wait for the next array and return it in place, as an ArrayGuard: `with bus.recv_array_zero_copy() as a:
+        a.sum()`.
+        """
+
 @disjoint_base
-class Bus:
+class Bus(_BusArrays):
     """One direction between two processes. Made by Bus.listen and Bus.connect; a context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
@@ -86,9 +137,9 @@ class Bus:
         max_large: SupportsIndex = 1073741824,
     ) -> Bus:
         """Attach to the bus that a listener offers at `socket_path`."""
-    def send(self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
+    def send(self, data: _Data, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
         """Send the bytes of any buffer (strided ones in C order); wait while the ring is full."""
-    def try_send(self, data: ReadableBuffer, type_id: SupportsIndex = 0) -> bool:
+    def try_send(self, data: _Data, type_id: SupportsIndex = 0) -> bool:
         """Send if there is room now. False if the ring is full. Otherwise as send."""
     def send_many(self, items: Iterable[_Item], type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> int:
         """Send each item of an iterable: a buffer, a (buffer, type_id) pair, or a Message. Returns how many were
@@ -98,6 +149,50 @@ class Bus:
         self, size: SupportsIndex, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
     ) -> TxGuard:
         """Claim room for `size` bytes, to be written in place within a `with` block."""
+    def send_obj(
+        self,
+        o: object,
+        type_id: SupportsIndex = 0,
+        *,
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: _Seconds | None = None,
+    ) -> None:
+        """Encode an object and send it; wait while the ring is full."""
+    def try_send_obj(
+        self, o: object, type_id: SupportsIndex = 0, *, codec: AnyCodec | None = None, allow_pickle: bool = False
+    ) -> bool:
+        """Send an object if there is room now. False if the ring is full. Otherwise as send_obj."""
+    @overload
+    def recv_obj(
+        self,
+        *,
+        type: type[_T],
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: _Seconds | None = None,
+    ) -> _T:
+        """Wait for the next message and return the object in it, which has memory of its own."""
+    @overload
+    def recv_obj(
+        self,
+        *,
+        type: Any = None,
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: _Seconds | None = None,
+    ) -> Any:
+        """Wait for the next message and return the object in it, which has memory of its own."""
+    def try_recv_obj(
+        self, default: Any = None, *, type: Any = None, codec: AnyCodec | None = None, allow_pickle: bool = False
+    ) -> Any:
+        """Return the object in the next message if there is one now, else `default`. Otherwise as recv_obj."""
+    @overload
+    def objects(self, *, type: type[_T], codec: AnyCodec | None = None, allow_pickle: bool = False) -> Iterator[_T]:
+        """Iterate over the objects that come: `for o in bus.objects()`. Ends when the producer closes."""
+    @overload
+    def objects(self, *, type: Any = None, codec: AnyCodec | None = None, allow_pickle: bool = False) -> Iterator[Any]:
+        """Iterate over the objects that come: `for o in bus.objects()`. Ends when the producer closes."""
     def wait_read(self, *, timeout: _Seconds | None = None) -> None:
         """Wait until the consumer has let go of everything sent so far: copied it, or left its guards."""
     def finish(self, *, timeout: _Seconds | None = None) -> None:
@@ -118,6 +213,12 @@ class Bus:
         self, max_msgs: SupportsIndex = 1024, spin_threshold: SupportsIndex = 10000, *, timeout: _Seconds | None = None
     ) -> RxBatchGuard:
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block."""
+    def fileno(self) -> int:
+        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm()."""
+    def arm(self, for_writing: object = False) -> bool:
+        """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already."""
+    def disarm(self) -> bool:
+        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try."""
     def flush(self) -> None:
         """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
     def set_polling_mode(self, pure_spin: object) -> None:
@@ -224,6 +325,8 @@ class RxGuard(_Window):
     """A received message in place, read-only. Leaving its block frees the frame."""
     def release(self) -> None:
         """Do what leaving the block does: free the frame. Once is enough; a view that is alive is a BufferError."""
+    def array(self) -> _NDArray:
+        """The array that the message is, in place: NumPy's, read-only, its data aligned to 64 bytes."""
     @property
     def correlation_id(self) -> int:
         """Which call this is, or which it answers; 0 on a plain bus."""
@@ -262,8 +365,90 @@ class RxBatchGuard:
     def __getitem__(self, index: slice, /) -> list[RxView]: ...
     def __iter__(self) -> Iterator[RxView]: ...
 
+@final
+class ArrayPayload:
+    """An array as a message: goes wherever bytes go, `send_many`, `call`, what a handler returns."""
+    def __init__(self, array: _Array) -> None: ...
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+
+def as_array(buffer: ReadableBuffer) -> _NDArray:
+    """The array that a message is, as a NumPy array over the same memory: of a guard, a memoryview of one, bytes."""
+
+@final
+class ArrayGuard(_Buffer):
+    """An array in place, received or to be sent, for a `with` block, which gets it as a NumPy array."""
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
+    def array(self) -> _NDArray:
+        """The array in place, NumPy's. What the block gets; it goes with the block."""
+    def release(self) -> None:
+        """Do what leaving the block does: free the frame, or send. Once is enough; a live view is a BufferError."""
+    @property
+    def released(self) -> bool:
+        """True once the frame has been sent, or given back: the block has been left and no view is alive."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many items in each dimension."""
+    @property
+    def dtype(self) -> dtype[Any] | None:
+        """NumPy's type of the items; None where NumPy is not installed, or has none such."""
+    @property
+    def type_id(self) -> int:
+        """The message's type_id (of a call or a reply: its msg_type)."""
+    @property
+    def correlation_id(self) -> int:
+        """The id of the call that this is, or that it answers; 0 on a plain bus."""
+    def __enter__(self) -> _NDArray: ...  # type: ignore[override,unused-ignore]  # the guard itself without NumPy
+    def __exit__(self, exc_type: object, exc: object, traceback: object) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+
+class _RpcArrays:
+    """What RpcBus has for arrays."""
+    def call_array(self, array: _Array, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
+        """Send a request that is an array, and return its id. As call, and Bus.send_array."""
+    def call_array_zero_copy(
+        self, shape: _Shape, dtype: DTypeLike, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
+    ) -> ArrayGuard:
+        """Claim room for an array as a request, to be written in place: an ArrayGuard with its `correlation_id`."""
+    @overload
+    def wait_array(
+        self, correlation_id: SupportsIndex, out: None = None, *, timeout: _Seconds | None = None
+    ) -> _NDArray:
+        """Wait for the reply to a call and return the array that it is, copied. As wait, and Bus.recv_array."""
+    @overload
+    def wait_array(self, correlation_id: SupportsIndex, out: _Out, *, timeout: _Seconds | None = None) -> _Out: ...
+    def reply_array(
+        self,
+        correlation_id: SupportsIndex,
+        array: _Array,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
+    ) -> None:
+        """Answer a call with an array. As reply, and Bus.send_array. The call's own array is serve().array()."""
+    def reply_array_zero_copy(
+        self,
+        correlation_id: SupportsIndex,
+        shape: _Shape,
+        dtype: DTypeLike,
+        msg_type: SupportsIndex = 0,
+        *,
+        timeout: _Seconds | None = None,
+    ) -> ArrayGuard:
+        """Claim room for an array as the answer to a call, to be written in place: an ArrayGuard."""
+
 @disjoint_base
-class RpcBus:
+class RpcBus(_RpcArrays):
     """Calls and replies between two processes. The listener serves, the connector calls. A context manager."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
@@ -291,7 +476,7 @@ class RpcBus:
         """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity and max_large are for each
         ring.
         """
-    def call(self, data: ReadableBuffer, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
+    def call(self, data: _Data, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
         """Send a request, the bytes of any buffer, and return its id, for wait()."""
     def call_zero_copy(
         self, size: SupportsIndex, msg_type: SupportsIndex, *, timeout: _Seconds | None = None
@@ -308,7 +493,7 @@ class RpcBus:
     def reply(
         self,
         correlation_id: SupportsIndex,
-        data: ReadableBuffer,
+        data: _Data,
         msg_type: SupportsIndex = 0,
         *,
         timeout: _Seconds | None = None,
@@ -325,6 +510,14 @@ class RpcBus:
         timeout: _Seconds | None = None,
     ) -> TxGuard:
         """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
+    def fileno(self) -> int:
+        """As Bus.fileno. One descriptor for both rings."""
+    def arm(self, for_writing: object = False) -> bool:
+        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply
+        with timeout=0 that found none.
+        """
+    def disarm(self) -> bool:
+        """As Bus.disarm."""
     def set_polling_mode(self, pure_spin: bool) -> None:
         """As Bus.set_polling_mode, for both rings."""
     def set_numa_node(self, node: SupportsIndex) -> None:
@@ -362,6 +555,64 @@ class RpcBus:
     ) -> None: ...
 
 @disjoint_base
+class _End:
+    """What BusEnd and RpcEnd share."""
+    def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
+    def _take(self) -> bool: ...
+    def _forget(self) -> None: ...
+    def _check_spawning(self, name: str) -> None: ...
+    def open(self, *, timeout: _Seconds | None = None) -> Any:  # said precisely by the two below
+        """Wait until the process that has the other end opens it too, and return the bus that comes of both."""
+    def try_open(self) -> Any:
+        """Open it as far as that goes without waiting: the bus, or None while the other side is not there. Otherwise
+        as open.
+        """
+    def fileno(self) -> int:
+        """Return the descriptor that is this end: to pass on to a program that is started, which has from_fileno()."""
+    @classmethod
+    def from_fileno(cls, number: SupportsIndex) -> Self:
+        """Return the end that has come here as an open descriptor, which is its own from now on."""
+    @property
+    def closed(self) -> bool:
+        """True once it has been opened or closed, was found to be taken, and in a forked child of who takes it."""
+    def close(self) -> None:
+        """Let go of it. A copy that another process has got stays as it is. Idempotent; allowed from any thread, and
+        ends an open() with BusClosedError. Without effect on the bus that came of it.
+        """
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
+@final
+class BusEnd(_End):
+    """One end of a Bus, made by pair() for another process, or this one: `with end as bus:`, or open()."""
+    def open(self, *, timeout: _Seconds | None = None) -> Bus:
+        """Wait until the process that has the other end opens it too, and return the bus that comes of both."""
+    def try_open(self) -> Bus | None:
+        """Open it as far as that goes without waiting: the bus, or None while the other side is not there. Otherwise
+        as open.
+        """
+    def __enter__(self) -> Bus: ...
+
+@final
+class RpcEnd(_End):
+    """One end of an RpcBus, made by rpc_pair(). Otherwise as BusEnd."""
+    def open(self, *, timeout: _Seconds | None = None) -> RpcBus:
+        """Wait until the process that has the other end opens it too, and return the bus that comes of both."""
+    def try_open(self) -> RpcBus | None:
+        """Open it as far as that goes without waiting: the bus, or None while the other side is not there. Otherwise
+        as open.
+        """
+    def __enter__(self) -> RpcBus: ...
+
+def pair(capacity: SupportsIndex) -> tuple[BusEnd, BusEnd]:
+    """Make a ring of `capacity` bytes for two other processes, or for this one and another."""
+
+def rpc_pair(cap_fwd: SupportsIndex = 1048576, cap_rev: SupportsIndex = 1048576) -> tuple[RpcEnd, RpcEnd]:
+    """Make rings of `cap_fwd` bytes for calls and `cap_rev` for replies, as pair() makes one."""
+
+@disjoint_base
 class _Listener:
     """What Listener and RpcListener share. One thread at a time accepts; close() may come from any."""
     def accept(self, *, timeout: _Seconds | None = None) -> Any:  # said precisely by the two below
@@ -371,6 +622,10 @@ class _Listener:
     def __next__(self) -> Any: ...
     def fileno(self) -> int:
         """Return a descriptor for select, poll and their like: readable when try_accept() may get further."""
+    def arm(self, for_writing: object = False) -> bool:
+        """As Bus.arm, before one waits for fileno(). False: try_accept() may get further now."""
+    def disarm(self) -> bool:
+        """As Bus.disarm; try_accept() is what silences a listener. True."""
     @property
     def path(self) -> _Path:
         """The socket path, as given."""
@@ -423,16 +678,20 @@ class RpcListener(_Listener):
 
 @final
 class WaitSet:
-    """Waits for calls on many RpcBus, and for an RpcListener: what RpcServer is made of. For one thread."""
-    def add(self, member: RpcBus | RpcListener) -> None:
-        """Wait for calls on an RpcBus that serves, or for clients of an RpcListener."""
-    def remove(self, member: RpcBus | RpcListener) -> None:
+    """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for
+    the clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
+    """
+    def add(self, member: _HasFileno) -> None:
+        """Wait for a message on a Bus, a call or a reply on an RpcBus, a client of a listener, or until the fileno()
+        of another object is readable. ValueError if it is a member already.
+        """
+    def remove(self, member: object) -> None:
         """Forget a member. No effect if it is none."""
-    def await_call(self, bus: RpcBus) -> None:
-        """From now on wait for a call on `bus`, a member."""
-    def await_room(self, bus: RpcBus, size: SupportsIndex) -> None:
-        """From now on wait for room for a reply of `size` bytes on `bus`, a member."""
-    def wait(self, timeout: _Seconds | None = None) -> RpcBus | RpcListener | None:
+    def await_message(self, bus: Bus | RpcBus) -> None:
+        """From now on wait for a message on `bus`, a member; of an RpcBus, a call or a reply. So it is after add()."""
+    def await_room(self, bus: Bus | RpcBus, size: SupportsIndex) -> None:
+        """From now on wait for room for `size` bytes on `bus`, a member: a message, a call or a reply."""
+    def wait(self, timeout: _Seconds | None = None) -> Any:
         """Return a member that may have what is waited for, or has ended; None after `timeout` seconds."""
     def close(self) -> None:
         """Forget all members and give the descriptor back. Idempotent. By the thread that waits, or once none does."""
@@ -472,19 +731,25 @@ class _Serving(_Loop):
 
 @overload
 def call_and_wait(
-    bus: RpcBus, data: ReadableBuffer, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
+    bus: RpcBus, data: _Data, msg_type: SupportsIndex, timeout: _Seconds | None, on_response: None = None
 ) -> Message:
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes."""
 
 @overload
 def call_and_wait(
     bus: RpcBus,
-    data: ReadableBuffer,
+    data: _Data,
     msg_type: SupportsIndex,
     timeout: _Seconds | None,
     on_response: Callable[[memoryview], Any] | None,
 ) -> Message | tuple[Any]:
     """Call and wait for the reply, for `timeout` seconds in all, and return it as a Message with its own bytes."""
+
+def peer_is_gone(bus: RpcBus) -> bool:
+    """Is it known that a call would find nobody? Of a caller; does not wait. True of a closed bus."""
+
+def last_call(bus: RpcBus) -> int:
+    """Return the id of the last call that was sent; 0 before the first."""
 
 @final
 class Unfinished:
@@ -496,7 +761,7 @@ class Unfinished:
     @property
     def failure(self) -> BaseException | None: ...
     @property
-    def answer(self) -> ReadableBuffer: ...
+    def answer(self) -> _Data: ...
     @property
     def answered(self) -> bool: ...
 

@@ -3,7 +3,8 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_WRITABLE,
+    PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_READ, PyBUF_SIMPLE,
+    PyBUF_STRIDES, PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -11,9 +12,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_RawFree
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from libcpp cimport bool as cpp_bool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
@@ -21,14 +24,17 @@ from posix.types cimport uid_t
 
 from tachyon cimport _core as core
 from tachyon._core cimport Kind, Side, Status
-from tachyon._dlpack cimport DLManagedTensor, DLManagedTensorVersioned, unversioned_capsule, versioned_capsule
+from tachyon._dlpack cimport (
+    DLManagedTensor, DLManagedTensorVersioned, DLTensor, describe, unversioned_capsule, versioned_capsule,
+)
 
 import operator
 import os
+import sys
 
 from tachyon._errors import (
-    BusBusyError, BusClosedError, BusEmptyError, BusFullError, CapacityError, HandshakeError, MessageTooLargeError,
-    PeerClosedError, PeerDeadError, TachyonError, TachyonTimeoutError,
+    ArrayError, BusBusyError, BusClosedError, BusEmptyError, BusFullError, CapacityError, HandshakeError,
+    MessageTooLargeError, PeerClosedError, PeerDeadError, RpcError, TachyonError, TachyonTimeoutError,
 )
 
 cdef extern from *:
@@ -36,6 +42,7 @@ cdef extern from *:
     #ifdef Py_GIL_DISABLED
     #define TACHYON_PARALLEL_HOST
     #endif
+    #include "tachyon/array.hpp"
     #include "tachyon/host/rpc_handle.hpp"
 
     static_assert(sizeof(tachyon::Frame) == 32 && offsetof(tachyon::Frame, position) == 8 &&
@@ -55,12 +62,19 @@ include "_arguments.pxi"
 include "_message.pxi"
 include "_waiting.pxi"
 include "_handle.pxi"
+include "_arrays.pxi"
 include "_guards.pxi"
 include "_sending.pxi"
 include "_receiving.pxi"
+include "_calls.pxi"
+include "_array_guard.pxi"
+include "_array_ends.pxi"
 include "_open.pxi"
+include "_bell.pxi"
+include "_objects.pxi"
 include "_bus.pxi"
 include "_rpc.pxi"
+include "_ends.pxi"
 include "_exchange.pxi"
 include "_loops.pxi"
 include "_listener.pxi"

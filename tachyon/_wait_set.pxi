@@ -20,17 +20,39 @@ cdef extern from *:
                                 int descriptor) noexcept
 
 
-@cython.final
-cdef class WaitSet:
-    """Waits for calls on many RpcBus, and for an RpcListener: what RpcServer is made of. For one thread.
+# A bus of a WaitSet: nobody else comes in during its sleeps, and the memory stays until it is removed.
+cdef struct Watched:
+    uint64_t token
+    core.BusHandle* handle
 
-    A bus must be removed before it is closed, and nobody else may use it.
+
+# NULL: it is no bus.
+cdef core.BusHandle* handle_to_watch(object member, bint for_frame) except? NULL:
+    cdef core.RpcHandle* rpc
+    if isinstance(member, Bus):
+        return handle_of(member)
+    if not isinstance(member, RpcBus):
+        return NULL
+    rpc = rpc_of(member)
+    return &rpc.calls() if for_frame == (rpc.callee() != NULL) else &rpc.replies()
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class WaitSet:
+    """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for the
+    clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
+
+    wait() returns a member that may be ready, or has ended: then try. Closing a member, from any thread, makes it ready;
+    remove it then. Nobody else may use a member during a wait (BusBusyError).
     """
 
     cdef core.WaitSet* _core
-    cdef dict _members  # token: RpcBus or RpcListener
+    cdef dict _members  # token: member
     cdef dict _tokens   # id of that: token
+    cdef vector[Watched] _watched
     cdef uint64_t _last
+    cdef bint _waiting
 
     def __cinit__(self):
         cdef SetupOutcome outcome
@@ -41,43 +63,87 @@ cdef class WaitSet:
         self._tokens = {}
 
     def __dealloc__(self):
+        self._forget()
+
+    cdef void _forget(self) noexcept:
         cdef core.WaitSet* mine = self._core
         self._core = NULL
         del mine
+        while not self._watched.empty():
+            self._watched.back().handle.end_guard()
+            self._watched.pop_back()
 
     def add(self, member):
-        """Wait for calls on an RpcBus that serves, or for clients of an RpcListener."""
+        """Wait for a message on a Bus, a call or a reply on an RpcBus, a client of a listener, or until the fileno() of
+        another object is readable. ValueError if it is a member already."""
         cdef SetupOutcome outcome
         cdef core.Bus* bus = NULL
         cdef int descriptor = -1
+        cdef Watched watched
         self._check()
-        if isinstance(member, RpcBus):
-            need_callee(rpc_of(member), "waiting for calls")
-            bus = rpc_of(member).calls().bus()
-        else:
+        if id(member) in self._tokens:
+            raise ValueError(f"{member!r} is a member already")
+        watched.handle = handle_to_watch(member, True)
+        if watched.handle == NULL:
             descriptor = member.fileno()
-        self._last += 1
-        if tachyon_watch(outcome, self._core[0], self._last, bus, descriptor) == NULL:
-            raise_setup_failure(&outcome, None)
+        else:
+            check_open(watched.handle)
+            bus = watched.handle.bus()
+        watched.token = self._last = self._last + 1
         self._members[self._last] = member
         self._tokens[id(member)] = self._last
+        if tachyon_watch(outcome, self._core[0], self._last, bus, descriptor) == NULL:
+            del self._members[self._last], self._tokens[id(member)]
+            raise_setup_failure(&outcome, None)
+        if bus != NULL:
+            watched.handle.open_guard()
+            self._watched.push_back(watched)
 
     def remove(self, member):
         """Forget a member. No effect if it is none."""
-        token = self._tokens.pop(id(member), None)
-        if token is not None:
-            del self._members[token]
-            self._core.remove(token)
+        cdef size_t i
+        if id(member) not in self._tokens:
+            return
+        self._check()
+        token = self._tokens.pop(id(member))
+        del self._members[token]
+        self._core.remove(token)
+        for i in range(self._watched.size()):
+            if self._watched[i].token == token:
+                self._watched[i].handle.end_guard()
+                self._watched[i] = self._watched.back()
+                self._watched.pop_back()
+                return
 
-    def await_call(self, RpcBus bus not None):
-        """From now on wait for a call on `bus`, a member."""
-        check_opened(rpc_of(bus))
-        self._core.await_frame(self._tokens[id(bus)], rpc_of(bus).calls().bus()[0])
+    cdef Watched* _find(self, object bus) except NULL:
+        cdef size_t i
+        cdef uint64_t token = self._tokens.get(id(bus), 0)
+        self._check()
+        for i in range(self._watched.size()):
+            if self._watched[i].token == token:
+                check_open(self._watched[i].handle)
+                return &self._watched[i]
+        raise ValueError(f"{bus!r} is not a bus of this WaitSet; add it first")
 
-    def await_room(self, RpcBus bus not None, Py_ssize_t size):
-        """From now on wait for room for a reply of `size` bytes on `bus`, a member."""
-        check_opened(rpc_of(bus))
-        self._core.await_room(self._tokens[id(bus)], rpc_of(bus).replies().bus()[0], <uint64_t>size)
+    # The same bus, from now on by this handle of it: that of calls, or that of replies.
+    cdef core.Bus* _turn_to(self, Watched* watched, core.BusHandle* handle) except NULL:
+        check_open(handle)
+        handle.open_guard()
+        watched.handle.end_guard()
+        watched.handle = handle
+        return handle.bus()
+
+    def await_message(self, bus):
+        """From now on wait for a message on `bus`, a member; of an RpcBus, a call or a reply. So it is after add()."""
+        cdef Watched* watched = self._find(bus)
+        self._core.await_frame(watched.token, self._turn_to(watched, handle_to_watch(bus, True))[0])
+
+    def await_room(self, bus, Py_ssize_t size):
+        """From now on wait for room for `size` bytes on `bus`, a member: a message, a call or a reply."""
+        if size < 0:
+            raise ValueError(f"size must not be negative: {size}")
+        cdef Watched* watched = self._find(bus)
+        self._core.await_room(watched.token, self._turn_to(watched, handle_to_watch(bus, False))[0], <uint64_t>size)
 
     def wait(self, timeout=None):
         """Return a member that may have what is waited for, or has ended; None after `timeout` seconds.
@@ -89,8 +155,7 @@ cdef class WaitSet:
         self._check()
         cdef Status status = self._core.poll(token)
         while status != Status.ok:
-            with nogil:
-                status = self._core.wait(deadline, token)
+            status = self._wait(deadline, token)
             PyErr_CheckSignals()
             if status == Status.forked:
                 raise BusClosedError("this WaitSet belongs to the parent of this process; make one here")
@@ -98,17 +163,38 @@ cdef class WaitSet:
                 return None
         return self._members[token]
 
+    # Inside all of them, so that close() from another thread leaves the closing to us.
+    cdef Status _wait(self, uint64_t deadline, uint64_t& token) except *:
+        cdef size_t i, inside = 0
+        cdef Status status = Status.empty
+        self._waiting = True
+        try:
+            for i in range(self._watched.size()):
+                if self._watched[i].handle.enter():
+                    inside += 1
+                    continue
+                refuse_use(self._watched[i].handle)
+            with nogil:
+                status = self._core.wait(deadline, token)
+        finally:
+            for i in range(inside):
+                self._watched[i].handle.leave()
+            self._waiting = False
+        return status
+
     def close(self):
         """Forget all members and give the descriptor back. Idempotent. By the thread that waits, or once none does."""
-        cdef core.WaitSet* mine = self._core
-        self._core = NULL
+        if self._waiting:
+            self._check()
+        self._forget()
         self._members.clear()
         self._tokens.clear()
-        del mine
 
     cdef int _check(self) except -1:
         if self._core == NULL:
             raise BusClosedError("this WaitSet is closed; make a new one")
+        if self._waiting:
+            raise BusBusyError("another thread waits with this WaitSet; it serves one thread at a time")
         return 0
 
     def __len__(self):

@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tachyon.cli.bench import command, machine, percentiles, placement, plots, report
+from tachyon.cli.bench import command, machine, native, pairs, percentiles, plots, report
 from tachyon.cli.bench.ours import OURS
 from tachyon.cli.bench.peers import PEERS
 from tachyon.cli.bench.results import Results, Sample, compare
@@ -82,14 +86,12 @@ def test_wrong_arguments_are_told_by_name(words, tmp_path):
 def test_a_channel_that_there_is_not_is_told_with_those_that_there_are(tmp_path):
     _, said = bench("--only", "bus,pigeon", cwd=tmp_path, code=1)
     assert "'pigeon'" in said
-    for kind in (*OURS, *PEERS):
-        assert kind.name in said
+    for name in (*(kind.name for kind in (*OURS, *PEERS)), "c++"):
+        assert name in said
 
 
 @pytest.mark.parametrize("peer", [kind for kind in PEERS[:4] if not kind.absent()], ids=lambda kind: kind.name)
 def test_every_peer_that_is_installed_streams_and_answers(peer, tmp_path):
-    from tachyon.cli.bench import pairs
-
     assert pairs.one_way(peer, None, 32, 1 << 20, 0.01) > 0
     mean, samples = pairs.round_trip(peer, None, 32, 1 << 20, 0.01)
     assert mean > 0
@@ -98,14 +100,10 @@ def test_every_peer_that_is_installed_streams_and_answers(peer, tmp_path):
 
 @pytest.mark.parametrize("kind", [kind for kind in OURS if not kind.absent()], ids=lambda kind: kind.name)
 def test_everything_of_ours_streams(kind, tmp_path):
-    from tachyon.cli.bench import pairs
-
     assert pairs.one_way(kind, None, 1024, 1 << 20, 0.01) > 0
 
 
 def test_a_second_process_that_fails_is_told_and_ends_nothing_else(monkeypatch):
-    from tachyon.cli.bench import pairs
-
     class Failing(PEERS[0]):
         def receive_all(self):
             raise ValueError("no more")
@@ -113,9 +111,47 @@ def test_a_second_process_that_fails_is_told_and_ends_nothing_else(monkeypatch):
     with pytest.raises(RuntimeError, match="no more"):
         pairs.one_way(Failing, None, 32, 1 << 20, 0.001)
     made = Results({})
-    monkeypatch.setattr(placement, "probe", lambda cores: ("near", 100.0))
     command.measure_all(made, [Failing], None, 1, 0.001)
     assert any("no more" in why for why in made.absent.values())
+
+
+class Hanging(PEERS[0]):
+    """No signal gets it out of there, as if it were in C."""
+
+    name = "hanging"
+
+    def open_sender(self):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(1000)
+
+
+def test_a_peer_that_hangs_is_given_up_and_named_and_the_run_goes_on(monkeypatch):
+    monkeypatch.setattr(pairs, "WATCHDOG", 1.0)
+    made = Results({})
+    command.measure_all(made, [Hanging, PEERS[0]], None, 2, 0.001)
+    assert set(made.absent) == {"hanging"}  # once: it is not tried again
+    assert made.absent["hanging"].startswith("32 B: given up after 1")
+    assert {key[0] for key in made.measured()} == {"py:one_way:pipe", "py:round_trip:pipe"}
+
+
+def test_nothing_is_left_of_a_measurement_that_hung(monkeypatch, tmp_path):
+    monkeypatch.setattr(pairs, "WATCHDOG", 1.0)
+
+    def hang():
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(1000)
+
+    with pytest.raises(TimeoutError, match="given up after 1"):
+        pairs.bounded(lambda: pairs.both(None, hang, hang), 0)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 2
+    for name in names:
+        state = Path("/proc", name, "stat")
+        deadline = time.monotonic() + 20  # of a process that has been killed its new parent has yet to take leave
+        while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
@@ -286,13 +322,64 @@ def test_the_same_results_give_the_same_plots(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_round_trip_tells_the_placement():
-    assert [placement.classify(ns) for ns in (50, 150, 300)] == ["same core", "near", "far"]
+# ---- C++ -------------------------------------------------------------------------------------------------------------
+
+compiled = pytest.mark.skipif(bool(native.absent()), reason="built without tachyon._bench")
+two_cores = pytest.mark.skipif(machine.choose_cores() is None, reason="one core")
 
 
-def test_a_build_without_compiled_loops_says_that_the_placement_is_not_known(monkeypatch):
-    monkeypatch.setattr(placement, "compiled_loops", lambda: None)
-    assert placement.probe((0, 1)) == ("unknown", 0.0)
+@compiled
+@two_cores
+def test_cxx_is_measured_without_a_compiler(tmp_path):
+    nothing = {**os.environ, "PATH": str(tmp_path)}
+    words = ("--only", "c++,bus", "--repetitions", "1", "--seconds", "0.01", "--anyway", "--json", "run.json")
+    out, _ = bench(*words, cwd=tmp_path, env=nothing)
+    assert "C++, one way, messages/s" in out
+    text = json.loads((tmp_path / "run.json").read_text())
+    taken = {(sample["what"], sample["size"]) for sample in text["samples"]}
+    for name in command.CXX_WAYS.split(","):
+        assert {(f"one_way:{name}", size) for size in command.SIZES} <= taken
+    assert {(f"round_trip:{name}", 32) for name in command.CXX_TRIPS.split(",")} <= taken
+    assert {sample["placement"] for sample in text["samples"]} <= {"same core", "near", "far", "changed"}
+    if text["placement"] != "changed":
+        assert report.CXX_RATIOS[0][0] in out
+
+
+@compiled
+def test_the_compiled_module_tells_compiler_flags_and_commit():
+    build = machine.build()
+    assert re.match(r"(GCC|Clang) \d", build["compiler"]) or "Clang" in build["compiler"]
+    assert {"-O3", "-std=c++20"} <= set(build["flags"].split())
+    assert "/" not in build["flags"]
+    assert re.fullmatch(r"([0-9a-f]{7,40}(-dirty)?)?", build["commit"])
+
+
+@compiled
+def test_a_command_that_fails_is_told_with_what_it_said():
+    with pytest.raises(RuntimeError, match="no_such: usage: COMMAND"):
+        native.Native((0, 1)).run("no_such")
+
+
+@compiled
+@two_cores
+def test_the_placement_of_the_cores_is_known():
+    assert native.Native(machine.choose_cores()).placement() in ("same core", "near", "far", "changed")
+
+
+def test_a_program_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(native, "WATCHDOG", 0.5)
+    with pytest.raises(TimeoutError, match=r"1000: given up after 0\.5 s"):
+        native.Program(Path(shutil.which("sleep")), (0, 1)).run(1000)
+
+
+def test_a_build_without_it_says_so(monkeypatch):
+    monkeypatch.setattr(native, "MODULE", "tachyon._no_such")
+    made = Results({"cpu": "", "kernel": "", "python": "", "version": "", "commit": "", "cores": []})
+    made.machine["shared_cache"] = ""
+    command.measure_all(made, [PEERS[0]], (0, 1), 1, 0.001, cxx=True)
+    said = "\n".join(report.lines(made))
+    assert "placement unknown (this build has no compiled probe)" in said
+    assert "not measured: c++: this build of tachyon has no tachyon._bench" in said
 
 
 def test_the_documentation_names_what_the_file_holds():

@@ -131,6 +131,7 @@ def documented(tmp_path_factory):
         ("consumer", "producer", "7: hello\n7: from\n7: C++\n", ""),
         ("consumer", "in_place", "1: !!!!!\n2: one\n2: two\n", ""),
         ("callee", "caller", "", "hello\n"),
+        ("sums", "identity", "3 x 3: 3\n", ""),
     ],
 )
 def test_the_programs_of_the_documentation_work(documented, listening, connecting, heard, answered):
@@ -143,7 +144,9 @@ def test_the_programs_of_the_documentation_work(documented, listening, connectin
 @pytest.mark.skipif(not (ROOT / "docs" / "cpp.md").is_file(), reason="only in the source tree")
 def test_every_program_of_the_documentation_is_run():
     page = (ROOT / "docs" / "cpp.md").read_text()
-    assert set(programs_of_the_documentation()) == {"consumer", "producer", "in_place", "callee", "caller"}
+    assert set(programs_of_the_documentation()) == {
+        "consumer", "producer", "in_place", "callee", "caller", "sums", "identity",
+    }  # fmt: skip
     assert page.count("```cpp\n") == len(programs_of_the_documentation())
 
 

@@ -23,7 +23,7 @@ def block(mark):
 
 @pytest.fixture(scope="module")
 def methods(tmp_path_factory):
-    source = block("bus.drain(frames") + block("serve_upper") + block("fill_view")
+    source = block("bus.drain(frames") + block("serve_upper") + block("fill_view(") + block("fill_array_view(")
     folder = build(tmp_path_factory.mktemp("methods"), "docs_methods", source)
     return load(folder, "docs_methods")
 
@@ -63,7 +63,7 @@ def test_the_typed_memoryviews(methods, pair):
 
 
 def test_every_block_is_of_one_of_the_examples():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
 
 
 def test_the_table_of_statuses_is_that_of_the_pxd():
@@ -71,3 +71,16 @@ def test_the_table_of_statuses_is_that_of_the_pxd():
     declared = {int(number): name for name, number in re.findall(r"^    ([A-Z_]+) = (\d+)", pxd, re.MULTILINE)}
     text = DOCS.read_text().partition("### Statuses")[2].partition("###")[0]
     assert declared == {int(number): name for number, name in re.findall(r"(\d+) `([A-Z_]+)`", text)}
+
+
+def test_the_arrays(methods, pair):
+    np = pytest.importorskip("numpy")
+    producer, consumer = pair()
+    producer.send_array(np.arange(6, dtype="f4").reshape(2, 3))
+    assert methods.sum_array(consumer) == 15
+    for other in (np.zeros((2, 3)), np.zeros(6, "f4"), np.zeros((3, 2), "f4").T, np.zeros((2, 3), ">f4")):
+        producer.send_array(other)
+        with pytest.raises((ValueError, BufferError)):
+            methods.sum_array(consumer)
+    methods.fill_array(producer)  # everything has been let go of
+    assert consumer.recv_array(timeout=30).tolist() == [[7] * 3] * 2

@@ -20,7 +20,9 @@ TREE = {
     tachyon.MessageTooLargeError: (tachyon.TachyonError, ValueError),
     tachyon.CapacityError: (tachyon.TachyonError, ValueError),
     tachyon.BusBusyError: (tachyon.TachyonError, RuntimeError),
+    tachyon.ArrayError: (tachyon.TachyonError, ValueError),
     tachyon.RpcError: (tachyon.TachyonError,),
+    tachyon.CodecError: (tachyon.TachyonError, ValueError),
 }
 EVERY = pytest.mark.parametrize("error_class", TREE, ids=lambda each: each.__name__)
 
@@ -68,6 +70,14 @@ def test_an_rpc_error_keeps_type_and_detail_through_pickle():
     assert (str(again), again.msg_type, again.detail) == ("call 7 failed", 7, "ValueError: x")
     assert tachyon.RpcError("x").msg_type is None
     assert tachyon.RpcError("x").detail is None
+
+
+def test_a_codec_error_keeps_both_names_and_the_message_through_pickle():
+    error = tachyon.CodecError("written by b", "a", "b")
+    assert error.message is None
+    error.message = tachyon.Message(1, 1, b"x")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.codec, again.found, again.message) == ("written by b", "a", "b", error.message)
 
 
 def test_the_reason_of_a_dead_peer():

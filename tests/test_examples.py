@@ -1,19 +1,31 @@
 """The examples as a newcomer runs them: a service and its clients, each a process of its own."""
 
+import gzip
 import importlib.util
 import os
+import random
 import re
 import runpy
 import signal
 import struct
+from pathlib import Path
 
 import pytest
-from example_programs import EXAMPLES, complaint
+from example_programs import EXAMPLES, START, complaint
 
 import tachyon
 
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="only in the source tree")
 FOR_EVER = 10**9
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
 
 NAMES = [
     "order_book",
@@ -163,6 +175,49 @@ def test_a_batch_that_never_fits_is_said_so(name, serve, run):
     assert "10 batches, all as" in run(name, "client", "--count", 10).ends()  # the service goes on
     service.send_signal(signal.SIGINT)
     service.ends()
+
+
+def gunzipped(target):
+    with gzip.open(target) as file:
+        return file.read()
+
+
+@pytest.fixture
+def compress(spawn, tmp_path):
+    """compress(bytes, …) → (Child, target): the parallel gzip on a file of so many bytes."""
+
+    def make(size, *arguments):
+        source, target = tmp_path / "source", tmp_path / "target"
+        source.write_bytes(random.Random(size).randbytes(size))
+        return spawn(START, EXAMPLES / "parallel_gzip" / "compress.py", source, target, *arguments), source, target
+
+    return make
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_what_a_pool_compresses_is_a_gzip_file_of_the_same(compress, method):
+    child, source, target = compress(3_000_001, "--workers", 3, "--level", 1, "--start-method", method)
+    out = child.ends()
+    assert re.fullmatch(r"3,000,001 bytes to [\d,]+ by 3 workers, blocks: 8, 8, 7; \d+ MB/s\n", out), out
+    assert gunzipped(target) == source.read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_pool_with_more_workers_than_blocks(compress, size):
+    child, source, target = compress(size, "--workers", 2)
+    assert f"blocks: {size}, 0; " in child.ends() or size == 0
+    assert target.read_bytes() == b"" if size == 0 else gunzipped(target) == source.read_bytes()
+
+
+def test_a_worker_of_the_pool_that_is_killed_ends_it_with_one_line(compress, until):
+    child, _, target = compress(30_000_000, "--workers", 2)
+    until(lambda: target.exists() and target.stat().st_size > 0)
+    workers = [pid for pid in children_of(child.pid) if "spawn_main" in command_of(pid)]
+    os.kill(workers[0], signal.SIGKILL)
+    child.ends(1)
+    text = child.errors.read_text()
+    assert text.startswith("compress: the peer (pid "), text
+    assert text.count("\n") == 1, text
 
 
 @both

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,22 +16,23 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 # Left is used by right, never back. Of the package, those of one set do not use each other.
 CORE = [
     *("error", "layout", "access", "hello", "futex", "wait"),
-    *("frame", "copy", "producer", "consumer", "ring", "early_releases", "waiting", "outlet", "inlet"),
+    *("frame", "copy", "producer", "consumer", "ring", "early_releases", "waiting", "outlet", "inlet", "array"),
     *("descriptor", "event_queue", "memory", "sockets", "segment", "parcel", "ring_segment", "stats"),
-    *("fork", "socket_file", "arrangement", "inbox", "handshake", "listener"),
+    *("fork", "socket_file", "arrangement", "inbox", "handshake", "listener", "meeting", "pair_end"),
     *("parcels", "bus", "batch", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),
 ]
 # Headers that stand beside the sources, each a part of one in front of them.
-PRIVATE = {"greeting": "handshake", "clients": "listener"}
-PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "greeting"}
+PRIVATE = {"greeting": "handshake", "offer": "handshake", "clients": "listener"}
+PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "greeting", "offer"}
 SYSTEMS = {"events": "event_queue", "memory": "memory", "peer": "sockets", "sockets": "sockets"}
 PART = PRIVATE | dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"bus_parcels": "bus", "bus_wait": "bus"}
 PART |= {f"{subject}_{system}": part for subject, part in SYSTEMS.items() for system in ("linux", "macos")}
 PACKAGE = [
-    {"_errors", "_ids"},
-    {"_core", "_dlpack"},
-    {"_tachyon"},
-    {"_rpc", "_outbox"},
+    {"_errors", "_ids", "_dtypes"},
+    {"_core", "_dlpack", "_objects"},
+    {"_tachyon", "_bench"},
+    {"_client"},
+    {"_rpc", "_outbox", "_pipe"},
     {"_dispatcher", "aio"},
     {"_server"},
     {"__init__", "libtachyon"},
@@ -138,8 +141,9 @@ MODULES = [
 ]
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
-    *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bus", "rpc"),
-    *("exchange", "loops", "listener", "wait_set"),
+    *("status", "arguments", "message", "waiting", "handle", "arrays", "guards", "sending", "receiving"),
+    *("calls", "array_guard", "array_ends", "open", "bell", "objects", "bus", "rpc", "ends", "exchange", "loops"),
+    *("listener", "wait_set"),
 ]
 
 
@@ -178,6 +182,8 @@ def test_the_parts_are_included_in_their_order():
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_uses_only_those_before_it(part):
     used = set(re.findall(r"(?<![.:\w])([A-Za-z_]\w*)", code_of_part(part)))
+    # The classes of the public pxd are declared before all parts.
+    used -= set(re.findall(r"^cdef class (\w+)", (ROOT / "tachyon" / "_tachyon.pxd").read_text(), re.MULTILINE))
     assert defined_in_part(part), "nothing found: has the way of writing changed?"
     for later in PARTS[PARTS.index(part) + 1 :]:
         assert not used & (defined_in_part(later) - defined_in_part(part)), f"_{part}.pxi uses _{later}.pxi"
@@ -206,9 +212,16 @@ def test_a_module_imports_only_what_stands_to_its_left(path):
 
 
 @needs_sources
-@pytest.mark.parametrize("name", ["_errors", "_ids"])
-def test_errors_and_ids_import_nothing_of_ours(name):
+@pytest.mark.parametrize("name", ["_errors", "_ids", "_dtypes"])
+def test_errors_ids_and_dtypes_import_nothing_of_ours(name):
     assert imports_of_python(ROOT / "tachyon" / f"{name}.py") == set()
+
+
+def test_the_measurements_in_cxx_are_for_the_command_that_prints_them():
+    users = {path for path in MODULES if "_bench" in re.findall(r"tachyon\.(_bench)\b", path.read_text())}
+    assert {path.parent for path in users} == {ROOT / "tachyon" / "cli" / "bench"}
+    code = "import sys, tachyon; sys.exit('tachyon._bench' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 @needs_sources

@@ -32,7 +32,9 @@ def tree(tmp_path):
     """What the tables of mutants are about, to be changed."""
     for part in ("cxx", "tachyon", "tests", "cmake"):
         shutil.copytree(
-            ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.so", "*.a", "__pycache__", "_tachyon.cpp")
+            ROOT / part,
+            tmp_path / part,
+            ignore=shutil.ignore_patterns("*.so", "*.a", "__pycache__", "_bench.cpp", "_tachyon.cpp"),
         )
     for part in ("setup.py", "pyproject.toml", "MANIFEST.in", "CMakeLists.txt", "README.md"):
         shutil.copy(ROOT / part, tmp_path / part)

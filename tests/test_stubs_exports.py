@@ -15,7 +15,7 @@ import tachyon
 from tachyon import _tachyon
 
 STUB = Path(tachyon.__file__).parent / "_tachyon.pyi"
-CLASSES = ["Bus", "Message", "RxBatchGuard", "RxGuard", "RxView", "TxGuard"]
+CLASSES = ["ArrayGuard", "ArrayPayload", "Bus", "Message", "RxBatchGuard", "RxGuard", "RxView", "TxGuard"]
 
 
 def declared(body):

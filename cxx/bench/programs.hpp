@@ -54,6 +54,8 @@ int run_buses(Control& control, const Arguments& arguments);
 int run_set_up(Control& control, const Arguments& arguments);
 int run_memory(Control& control, const Arguments& arguments);
 int run_idle(Control& control, const Arguments& arguments);
+// The command that they begin with.
+int run(const Arguments& arguments);
 
 inline std::size_t number(const Arguments& arguments, std::size_t index, std::size_t otherwise) {
     return index < arguments.size() ? static_cast<std::size_t>(std::strtoull(arguments[index].c_str(), nullptr, 10))

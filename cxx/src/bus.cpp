@@ -13,10 +13,19 @@ std::unique_ptr<Bus> Bus::connect(const std::string& path, const ConnectOptions&
     return adopt(tachyon::connect(path, options, interrupt));
 }
 
-std::unique_ptr<Bus> Bus::adopt(Established established) {
+std::unique_ptr<Bus> Bus::listen(Descriptor socket, const ListenOptions& options, const Interrupt& interrupt) {
+    return adopt(Meeting(std::move(socket), options).meet(options.deadline, interrupt));
+}
+
+std::unique_ptr<Bus> Bus::connect(Descriptor socket, const ConnectOptions& options, const Interrupt& interrupt) {
+    return adopt(
+        Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
+}
+
+std::unique_ptr<Bus> Bus::adopt(Established established, Side producer) {
     return set_up([&] {
-        return std::make_unique<Bus>(std::move(established.connection),
-                                     RingSegment(std::move(established.segments.front())));
+        return std::make_unique<Bus>(std::make_shared<Connection>(std::move(established.connection)),
+                                     RingSegment(std::move(established.segments.front())), producer);
     });
 }
 
@@ -74,6 +83,9 @@ Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
         expected, static_cast<std::uint32_t>(side_), std::memory_order_acq_rel);
     if (!first && expected != static_cast<std::uint32_t>(other_side(side_))) return poison();
     mode_.store(first ? Mode::producer : Mode::consumer, std::memory_order_relaxed);
+    // Both sides may have parked on this word until now, and ours has perhaps taken the place of a peer's that waits for a byte.
+    // Told that the roles are decided, it says so anew, and nobody writes over that.
+    if (first && segment_.header()->consumer_parked.load(std::memory_order_relaxed) != kAwake) connection_->knock();
     return first ? Status::ok : Status::wrong_side;
 }
 
@@ -130,8 +142,9 @@ Status Bus::check_after_send(std::uint64_t now) noexcept {
     return check_consumer() == Status::peer_dead && !producer_.all_read() ? Status::peer_dead : Status::ok;
 }
 
-Status Bus::no_room() noexcept {
+Status Bus::no_room(std::uint64_t size) noexcept {
     if (producer_.corrupt()) return poison();
+    wanted_ = size;
     const Status status = check_consumer();
     return status == Status::ok ? Status::full : status;
 }

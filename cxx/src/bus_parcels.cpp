@@ -30,7 +30,7 @@ bool Bus::parcel_can_advance(std::uint64_t size) noexcept {
 
 Status Bus::claim_announcement(Status why, std::uint64_t size) noexcept {
     if (const Status status = begin_parcel(why, size); status != Status::ok) return status;
-    if (!parcel_can_advance(size) || producer_.try_claim(sizeof size) == nullptr) return no_room();
+    if (!parcel_can_advance(size) || producer_.try_claim(sizeof size) == nullptr) return no_room(size);
     claim_end_ = 0;
     return Status::ok;
 }
@@ -75,7 +75,7 @@ Status Bus::commit_unusually(const OutgoingMessage& message, Wake wake) noexcept
 
 // What is sealed in parcels_.outgoing, announced in the line that is claimed. full, no_memory: the claim is still open.
 Status Bus::post(const OutgoingMessage& message, Wake wake) noexcept {
-    if (const int error = connection_->pass(parcels_.outgoing.descriptor()); error != 0) return not_passed(error);
+    if (const int error = connection_->pass(parcels_.outgoing.descriptor()); error != 0) return not_passed(error, message.size);
     parcels_.retry_at = 0;
     producer_.announce<Wake::later>(message.size, message.type_id, message.correlation_id);
     parcels_.under_way.add(producer_.write_position(), message.size);
@@ -84,7 +84,7 @@ Status Bus::post(const OutgoingMessage& message, Wake wake) noexcept {
     return after_send();
 }
 
-Status Bus::not_passed(int error_number) noexcept {
+Status Bus::not_passed(int error_number, std::uint64_t size) noexcept {
     switch (error_number) {
         case EPIPE:
         case ECONNRESET:
@@ -104,7 +104,7 @@ Status Bus::not_passed(int error_number) noexcept {
         case ENOMEM:
             parcels_.retry_at = now_ns() + 5 * kMillisecond;
             parcels_.freed_when_refused = producer_.freed_now();
-            return no_room();
+            return no_room(size);
         default: return no_memory(error_number);
     }
 }

@@ -41,11 +41,7 @@ Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWor
         }
         budget_.failed();
     }
-    parks_.store(parks_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    if (counters != nullptr) {
-        counters->parks.store(parks_.load(std::memory_order_relaxed), std::memory_order_relaxed);
-        if (counters == &header->producer) producer_.report(coarse_ns());
-    }
+    count_park(counters);
     const Parked parked_for = park(parked, barrier_, slice, look);
     budget_.slept(parked_for != Parked::slice_over);
     switch (parked_for) {
@@ -56,6 +52,13 @@ Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWor
         case Parked::interrupted: return Status::interrupted;
         default: return Status::ok;
     }
+}
+
+void Bus::count_park(SideCounters* counters) noexcept {
+    parks_.store(parks_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    if (counters == nullptr) return;
+    counters->parks.store(parks_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    if (counters == &segment_.header()->producer) producer_.report(coarse_ns());
 }
 
 void Bus::prepare_wait() noexcept {
@@ -104,6 +107,60 @@ Status Bus::wait_writable(std::uint64_t size, std::uint64_t until) noexcept {
     return wait_as_producer(until, [this, size] { return can_advance(size); });
 }
 
+// ---- for other people's loops ----------------------------------------------------------------------------------------------
+
+bool Bus::wanted_now() noexcept {
+    if (wanted_ == kLeft) return false;  // that shows at the peer, not in the ring
+    return wanted_ == kAllRead ? producer_.all_read() || producer_.corrupt() : can_advance(wanted_);
+}
+
+// As a wait, but the sleep is somebody else's, and may be long: the descriptor itself has to ring wherever a slice would end.
+bool Bus::arm(bool for_room) {
+    const Mode mode = mode_.load(std::memory_order_relaxed);
+    if (mode == Mode::closed || mode == Mode::forked) return false;
+    (void)connection_->bell();
+    if (connection_->known_gone()) {
+        last_check_ = 0;  // the next try is to ask the kernel
+        return false;
+    }
+    SegmentHeader* const header = segment_.header();
+    if (for_room) {
+        if (mode != Mode::producer && mode != Mode::finished) return false;
+    } else {
+        if (mode != Mode::consumer) {
+            if (const Status status = begin_receive(); status != Status::ok && status != Status::empty) return false;
+        }
+        prepare_wait();
+    }
+    std::atomic<std::uint32_t>& parked = for_room ? header->producer_parked : header->consumer_parked;
+    const auto look = [&] {
+        return (for_room ? wanted_now() : frame_seen()) || closing_.load(std::memory_order_relaxed) || peer_said_closed();
+    };
+    if (look()) return false;
+    if (park_on_socket(!for_room)) asked_since_ = now_ns();
+    const bool sure = park_barrier(barrier_) && barrier_ == Barrier::locked;
+    if (look()) {
+        parked.store(kAwake, std::memory_order_relaxed);
+        return false;
+    }
+    if (for_room && parcels_.retry_at > now_ns()) connection_->ring_by(parcels_.retry_at);  // nobody else would tell
+    if (!sure) {
+        // See wait.hpp, park(): once more, when the store has left this core for certain.
+        const std::uint64_t now = now_ns();
+        if (now - asked_since_ < kStoreDelay) connection_->ring_by(asked_since_ + kStoreDelay);
+    }
+    if (connection_->process() < 0) connection_->ring_by(now_ns() + kSlice);  // its end may show at no descriptor
+    const bool decided = mode_.load(std::memory_order_relaxed) != Mode::undecided;
+    count_park(!decided ? nullptr : for_room ? &header->producer : &header->consumer);
+    return true;
+}
+
+bool Bus::disarm() {
+    const bool there = connection_ != nullptr && connection_->hush();
+    if (!there) last_check_ = 0;
+    return there;
+}
+
 // ---- has it been read? ---------------------------------------------------------------------------------------------------
 
 Status Bus::check_read() noexcept {
@@ -112,6 +169,7 @@ Status Bus::check_read() noexcept {
     if (mode != Mode::producer && mode != Mode::producer_gone) return ended(mode);
     if (mode == Mode::producer && producer_.claim_open()) return Status::claim_open;
     if (producer_.all_read()) return Status::ok;
+    wanted_ = kAllRead;
     const Status gone = mode == Mode::producer ? check_consumer() : gone_;
     if (gone == Status::ok) return Status::full;
     return producer_.all_read() ? Status::ok : gone;  // it may have read on before it left
@@ -128,6 +186,7 @@ Status Bus::check_left() noexcept {
     if (mode != Mode::finished) return mode == Mode::producer ? Status::no_claim : ended(mode);
     Status end = peer_end();
     if (end == Status::ok) {
+        wanted_ = kLeft;
         if (!peer_gone_by_clock()) return Status::full;
         end = peer_end();
         if (end == Status::ok) return Status::peer_dead;

@@ -29,6 +29,17 @@ RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Inte
     return adopt_rpc(connect(path, options, interrupt));
 }
 
+RpcRings listen_rpc(Descriptor socket, ListenOptions options, const Interrupt& interrupt) {
+    options.kind = Kind::rpc;
+    return adopt_rpc(Meeting(std::move(socket), options).meet(options.deadline, interrupt));
+}
+
+RpcRings connect_rpc(Descriptor socket, ConnectOptions options, const Interrupt& interrupt) {
+    options.kind = Kind::rpc;
+    return adopt_rpc(
+        Meeting(std::move(socket), options).meet(options.deadline != 0 ? options.deadline : kNever, interrupt));
+}
+
 // ---- caller --------------------------------------------------------------------------------------------------------------
 
 void Caller::called(std::uint64_t id) noexcept {
@@ -66,7 +77,7 @@ void Caller::keep_or_drop(const Frame& reply) noexcept {
         forget(oldest);
     }
     try {
-        aside_.insert_or_assign(id, Aside{{reply.payload, reply.payload + reply.size}, reply.type_id, false});
+        aside_.insert_or_assign(id, Aside{Copy(reply), reply.type_id, false});
     } catch (const std::bad_alloc&) {
         ++dropped_;
         return;
@@ -89,8 +100,7 @@ Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
         case CallWindow::State::none: return Status::unknown_call;
         case CallWindow::State::set_aside: {
             Aside& aside = aside_.find(id)->second;
-            reply = {aside.payload.data(), kNotInRing, id, static_cast<std::uint32_t>(aside.payload.size()),
-                     aside.type_id};
+            reply = {aside.payload.data(), kNotInRing, id, aside.payload.size(), aside.type_id};
             aside.held = true;
             window_.set(id, CallWindow::State::none);
             return Status::ok;

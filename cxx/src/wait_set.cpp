@@ -88,8 +88,10 @@ void WaitSet::add_descriptor(Token token, int descriptor) {
 void WaitSet::remove(Token token) noexcept {
     const auto found = std::ranges::find_if(members_, [token](const auto& each) { return each->token == token; });
     if (found == members_.end()) return;
+    // A closed bus has taken its descriptors along, and their numbers may be another member's by now.
+    const bool closed = (*found)->bus != nullptr && (*found)->bus->connection() == nullptr;
     for (const int descriptor : (*found)->watched) {
-        if (descriptor >= 0) events_.remove(descriptor);
+        if (descriptor >= 0 && !closed) events_.remove(descriptor);
     }
     const auto index = static_cast<std::size_t>(found - members_.begin());
     members_.erase(found);

@@ -60,7 +60,7 @@ PARTS = ("CMakeLists.txt", "CMakePresets.json", "LICENSE", "README.md", "pyproje
 
 
 def build(tree: Path) -> None:
-    environment = {**os.environ, "TACHYON_WERROR": "0"}
+    environment = {**os.environ, "TACHYON_WERROR": "0", "TACHYON_BENCH": "0"}
     extension = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     configure = ["cmake", "--preset", "release", "-DTACHYON_WERROR=OFF"]
     victim = ["cmake", "--build", "--preset", "release", "--target", "soak_victim"]
@@ -137,7 +137,7 @@ def main(only: list[str]) -> int:
         tree = Path(folder)
         for part in PARTS:
             shutil.copy(ROOT / part, tree / part)
-        ignored = shutil.ignore_patterns("build", "__pycache__", "*.so", "_tachyon.cpp", "*.html")
+        ignored = shutil.ignore_patterns("build", "__pycache__", "*.so", "_bench.cpp", "_tachyon.cpp", "*.html")
         for part in ("cmake", "cxx", "tachyon", "tests"):
             shutil.copytree(ROOT / part, tree / part, ignore=ignored)
         names = [name for name in MUTANTS if not only or any(word in name for word in only)]

@@ -23,6 +23,7 @@
 #include "tachyon/error.hpp"
 #include "tachyon/link/fork.hpp"
 #include "tachyon/link/handshake.hpp"
+#include "tachyon/link/meeting.hpp"
 #include "tachyon/parcels.hpp"
 #include "tachyon/port/inlet.hpp"
 #include "tachyon/port/outlet.hpp"
@@ -42,8 +43,13 @@ class Bus final : public Outlet, public Inlet {
                                        const Interrupt& interrupt = {});
     static std::unique_ptr<Bus> connect(const std::string& path, const ConnectOptions& options,
                                         const Interrupt& interrupt = {});
-    // Of what a Listener of Kind::bus accepted.
-    static std::unique_ptr<Bus> adopt(Established established);
+    // Over a socket that is connected already: one of a pair, whoever made it. A deadline of 0 is none here.
+    static std::unique_ptr<Bus> listen(Descriptor socket, const ListenOptions& options,
+                                       const Interrupt& interrupt = {});
+    static std::unique_ptr<Bus> connect(Descriptor socket, const ConnectOptions& options = {},
+                                        const Interrupt& interrupt = {});
+    // Of what a Listener of Kind::bus accepted, or a Meeting brought about. `producer`: who sends, where that is fixed on both sides.
+    static std::unique_ptr<Bus> adopt(Established established, Side producer = Side::undecided);
 
     Bus(Connection connection, RingSegment segment)
         : Bus(std::make_shared<Connection>(std::move(connection)), std::move(segment)) {}
@@ -67,7 +73,7 @@ class Bus final : public Outlet, public Inlet {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return send_parcel(status, {data, size, type_id, correlation_id}, Wake::now);
         if (!producer_.try_send(data, static_cast<std::uint32_t>(size), type_id, correlation_id)) [[unlikely]]
-            return no_room();
+            return no_room(size);
         return after_send();
     }
 
@@ -76,7 +82,7 @@ class Bus final : public Outlet, public Inlet {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return send_parcel(status, {data, size, type_id, 0}, Wake::later);
         if (!producer_.try_send<Wake::later>(data, static_cast<std::uint32_t>(size), type_id)) [[unlikely]]
-            return no_room();
+            return no_room(size);
         return after_send();
     }
     void wake_consumer() noexcept {
@@ -99,7 +105,7 @@ class Bus final : public Outlet, public Inlet {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
             return claim_parcel(status, size, payload);
         payload = producer_.try_claim(size);
-        if (payload == nullptr) return no_room();
+        if (payload == nullptr) return no_room(size);
         claim_end_ = size + 1;
         return Status::ok;
     }
@@ -216,7 +222,17 @@ class Bus final : public Outlet, public Inlet {
         return false;
     }
 
-    // ---- for a WaitSet, which waits for many at once; roles have to be decided ----
+    // ---- for loops that wait for other things too: see docs/asyncio.md ----
+
+    // Readable when a try may help after arm(), or the peer is gone. Made by the first call, gone with close(). SetupError.
+    [[nodiscard]] int descriptor() { return connection_->bell(); }
+    // True: there is nothing now, and the descriptor will tell: of a frame, or of what the last send, check_read or check_left
+    // lacked. False: try again, now. SetupError as descriptor().
+    [[nodiscard]] bool arm(bool for_room);
+    // Once the descriptor is readable, before the next try: silences it. False: the peer is gone, and nothing silences it.
+    bool disarm();
+
+    // ---- for a WaitSet, which waits for many at once ----
 
     // Would try_peek say anything but empty? Like that, an empty ring hands back what has been freed.
     [[nodiscard]] bool readable_now() noexcept {
@@ -320,7 +336,7 @@ class Bus final : public Outlet, public Inlet {
 
     [[nodiscard]] bool over() const noexcept {
         const Mode mode = mode_.load(std::memory_order_relaxed);
-        return (mode != Mode::consumer && mode != Mode::producer) || peer_said_closed();
+        return (mode != Mode::consumer && mode != Mode::producer && mode != Mode::undecided) || peer_said_closed();
     }
     [[nodiscard]] Status begin_send_slowly(std::uint64_t size) noexcept;
     [[nodiscard]] bool can_advance(std::uint64_t size) noexcept {
@@ -334,14 +350,16 @@ class Bus final : public Outlet, public Inlet {
     [[nodiscard]] Status claim_parcel(Status why, std::uint64_t size, std::uint8_t*& payload) noexcept;
     [[nodiscard]] Status commit_unusually(const OutgoingMessage& message, Wake wake) noexcept;
     [[nodiscard]] Status post(const OutgoingMessage& message, Wake wake) noexcept;
-    [[nodiscard]] Status not_passed(int error_number) noexcept;
+    [[nodiscard]] Status not_passed(int error_number, std::uint64_t size) noexcept;
     [[nodiscard]] bool parcel_can_advance(std::uint64_t size) noexcept;
     [[nodiscard]] Status take_parcel(Frame& frame) noexcept;
     [[nodiscard]] bool is_oldest_parcel(const Frame& frame) const noexcept;
     Status release_at_end(const Frame& frame) noexcept;
     Status no_memory(int error_number) noexcept;
     [[nodiscard]] Status begin_receive() noexcept;
-    [[nodiscard]] Status no_room() noexcept;
+    [[nodiscard]] Status no_room(std::uint64_t size) noexcept;
+    [[nodiscard]] bool wanted_now() noexcept;
+    void count_park(SideCounters* counters) noexcept;
     [[nodiscard]] Status nothing_to_peek(Status status, Frame& frame) noexcept;
     [[nodiscard]] Status check_consumer() noexcept;
     [[nodiscard]] Status check_after_send(std::uint64_t now) noexcept;
@@ -382,6 +400,9 @@ class Bus final : public Outlet, public Inlet {
     bool pure_spin_ = false;
     Status gone_ = Status::ok;      // of a producer: how the consumer went
     std::uint64_t claim_end_ = 0;   // one more than the bytes that were asked for; the ring knows whole lines only. 0: a parcel's
+    static constexpr std::uint64_t kAllRead = kNever, kLeft = kNever - 1;
+    std::uint64_t wanted_ = 0;     // room that the last try lacked, or that all is read, or that the consumer leaves
+    std::uint64_t asked_since_ = 0;  // since when a parked word has said "by the socket"; now_ns()
     std::uint64_t last_check_ = 0;
     std::uint64_t last_tick_ = 0;  // coarse_ns() of the last send that asked whether the peer lives
     std::uint64_t waits_ = 0;

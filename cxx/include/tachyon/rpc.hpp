@@ -39,7 +39,9 @@ struct RpcRings {
 // As Bus::listen and Bus::connect; `capacities` are those of calls and replies.
 RpcRings listen_rpc(const std::string& path, ListenOptions options, const Interrupt& interrupt = {});
 RpcRings connect_rpc(const std::string& path, ConnectOptions options, const Interrupt& interrupt = {});
-// Of what a Listener of Kind::rpc accepted.
+RpcRings listen_rpc(Descriptor socket, ListenOptions options, const Interrupt& interrupt = {});
+RpcRings connect_rpc(Descriptor socket, ConnectOptions options = {}, const Interrupt& interrupt = {});
+// Of what a Listener of Kind::rpc accepted, or a Meeting brought about.
 RpcRings adopt_rpc(Established established);
 
 // What is known of each of the last kMostCallsInFlight ids. No allocation, no search.
@@ -172,8 +174,27 @@ class Caller : public Outlet {
         return calls_.wait_writable(size, until);
     }
 
+    // A copy of a payload that starts, as in a ring, 16 bytes into a line: what is aligned there is aligned here.
+    class Copy {
+      public:
+        explicit Copy(const Frame& frame)
+            : lines_(static_cast<std::uint8_t*>(::operator new(kFrameHeader + frame.size, kAligned))),
+              size_(frame.size) {
+            std::memcpy(lines_.get() + kFrameHeader, frame.payload, size_);
+        }
+        [[nodiscard]] const std::uint8_t* data() const noexcept { return lines_.get() + kFrameHeader; }
+        [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
+
+      private:
+        static constexpr std::align_val_t kAligned{kLine};
+        struct Delete {
+            void operator()(std::uint8_t* lines) const noexcept { ::operator delete(lines, kAligned); }
+        };
+        std::unique_ptr<std::uint8_t[], Delete> lines_;
+        std::uint32_t size_;
+    };
     struct Aside {
-        std::vector<std::uint8_t> payload;
+        Copy payload;
         std::uint32_t type_id;
         bool held;  // handed over, and not released yet
     };

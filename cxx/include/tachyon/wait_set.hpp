@@ -1,6 +1,6 @@
 // Purpose: one thread waits for many rings at once, and for descriptors.
-// Threads: one at a time. Lifetime: a bus stays open and a descriptor valid until it is removed. In a forked child: without
-//   members that matter; what the child does to it does not reach the parent's.
+// Threads: one at a time. Lifetime: a bus lives and a descriptor is valid until it is removed; a bus may be closed before, and is
+//   ready then. In a forked child: without members that matter; what the child does to it does not reach the parent's.
 // Ordering: as in wait.hpp, with a byte on the bus's socket in place of the futex: all words are set to kParkedOnSocket, one
 //   [park-barrier] follows, then another look at every ring, and only then the sleep.
 //

@@ -6,9 +6,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <span>
 
 #include "greeting.hpp"
+#include "offer.hpp"
 #include "platform/sockets.hpp"
 #include "tachyon/error.hpp"
 #include "tachyon/link/handshake.hpp"
@@ -53,12 +53,11 @@ class Connector {
         : path_(path),
           options_(options),
           interrupt_(interrupt),
-          arrangement_(options.arrangement != nullptr ? *options.arrangement : arrangement_of(options.kind)),
-          hello_(make_hello(arrangement_, make_abilities(register_membarrier(), options.max_large), options.schema)),
-          address_(make_address(path)) {}
+          address_(make_address(path)),
+          offer_("the listener at " + path, "listens at " + path, options) {}
 
     Established run() {
-        std::uint64_t pause = kMillisecond;
+        std::uint64_t pause = kMillisecond / 16;  // both sides are often started at once
         for (;;) {
             try {
                 return attempt();
@@ -80,78 +79,31 @@ class Connector {
         patience_ = options_.deadline == 0 ? now_ns() + kPatience : options_.deadline;
         Connection connection = open();
         // A listener that refuses this user says so and hangs up without listening: its answer tells more than this failure.
-        if (!send_hello(connection.socket(), hello_, options_.schema) && errno != EPIPE && errno != ECONNRESET) {
-            hung_up();
-        }
-        HelloReader reader(arrangement_.segments, arrangement_.max_schema);
+        if (!offer_.ask(connection.socket()) && errno != EPIPE && errno != ECONNRESET) hung_up();
+        HelloReader reader = offer_.reader();
         receive(connection, reader);
-        const Hello& theirs = reader.hello();
-        check(theirs);
-        if (theirs.segments != arrangement_.segments || reader.descriptors().size() != arrangement_.segments) {
-            fail_handshake(EPROTO, "the listener at " + path_ + " passed " +
-                                       std::to_string(reader.descriptors().size()) + " descriptors, not " +
-                                       std::to_string(arrangement_.segments));
-        }
-        if (!is_offer(theirs)) garbled();
+        offer_.check(reader);
         std::vector<Segment> segments = map(connection, reader);
-        settle(connection, hello_.abilities, theirs.abilities);
+        offer_.settle(connection, reader.hello());
         patience_ = std::max(patience_, now_ns() + kMillisecond * 1000);  // mapping may have used it up
         if (!send_ready(connection.socket())) hung_up();
         receive_ready(connection);
         return {std::move(connection), std::move(segments), reader.schema()};
     }
 
-    // What is offered has to be what the arrangement makes of the capacity, and that no more than was allowed.
-    void agree(std::size_t index, const SegmentOffer& offer) const {
-        SegmentOffer expected{};
-        try {
-            expected = arrangement_.describe(index, offer.capacity);
-        } catch (const SetupError&) {
-            refuse_segment("capacity " + std::to_string(offer.capacity));
-        }
-        if (offer.capacity > options_.max_capacity) {
-            fail_handshake(EFBIG, "the listener at " + path_ + " offers a ring of " + std::to_string(offer.capacity) +
-                                      " bytes, more than " + std::to_string(options_.max_capacity) +
-                                      "; if you trust it with so much, say so with max_capacity=");
-        }
-        if (offer != expected) {
-            refuse_segment("offered are " + std::to_string(offer.bytes) + " bytes with access " +
-                           std::to_string(offer.access) + ", where capacity " + std::to_string(offer.capacity) +
-                           " takes " + std::to_string(expected.bytes) + " and " + std::to_string(expected.access));
-        }
-    }
-
-    // Sizes first: nothing is mapped where one of them is not agreed to.
     std::vector<Segment> map(const Connection& connection, HelloReader& reader) const {
-        const std::span<const SegmentOffer> offers(reader.hello().offers, arrangement_.segments);
-        std::uint64_t bytes = 0;
-        for (std::size_t i = 0; i < offers.size(); ++i) {
-            agree(i, offers[i]);
-            bytes += offers[i].bytes;
-        }
         const bool once = options_.deadline == 0;
+        const std::uint64_t bytes = offer_.bytes(reader.hello());
         const Patience patience{once ? patience_ + (bytes >> 30) * kPatiencePerGiB : options_.deadline, interrupt_,
                                 "the memory of the listener at " + path_ + " was being mapped"};
-        std::vector<Segment> segments;
         try {
-            for (std::size_t i = 0; i < offers.size(); ++i) {
-                segments.push_back(take(std::move(reader.descriptors()[i]), offers[i], patience));
-            }
+            return offer_.map(reader, patience);
         } catch (const SetupError& error) {
             if (once && error.failure() == SetupFailure::timed_out) fail_handshake(ETIMEDOUT, error.what());
             // A listener that drops a client takes the memory back that it had offered.
             if (error.error_number() == ENODATA && connection.hung_up()) hung_up();
             throw;
         }
-        return segments;
-    }
-
-    [[nodiscard]] Segment take(Descriptor descriptor, const SegmentOffer& offer, const Patience& patience) const {
-        Segment segment = Segment::attach(std::move(descriptor), offer.bytes, static_cast<Access>(offer.access));
-        if (const char* const why = arrangement_.refusal(segment, offer); why != nullptr) refuse_segment(why);
-        segment.populate(patience);
-        segment.close_descriptor();
-        return segment;
     }
 
     Connection open() {
@@ -199,13 +151,7 @@ class Connector {
             const auto progress = reader.advance(listener.socket());
             if (progress == HelloReader::Progress::complete) return;
             if (progress == HelloReader::Progress::more && waited == Waited::readable) continue;
-            if (reader.misbehaved()) {
-                fail_handshake(EPROTO, "the listener at " + path_ + " passed more descriptors than were asked for");
-            }
-            if (reader.garbled()) garbled();
-            if (reader.starved()) {
-                fail_descriptor(EMFILE, "cannot take the descriptors from the listener at " + path_);
-            }
+            offer_.explain(reader);
             hung_up();
         }
     }
@@ -219,50 +165,9 @@ class Connector {
             if (n == 1 && byte == kReady) return;
             if (n < 0 && errno == EINTR) continue;
             if (n < 0 && errno == EAGAIN && waited == Waited::readable) continue;
-            if (n == 1) fail_handshake(EPROTO, "the listener at " + path_ + " did not end the handshake as it should");
+            if (n == 1) offer_.fail_to_end();
             hung_up();
         }
-    }
-
-    void check(const Hello& theirs) const {
-        if (!is_ours(theirs)) {
-            fail_handshake(EPROTO,
-                           "whoever listens at " + path_ + " does not speak this protocol or has another byte order");
-        }
-        const Verdict ours = judge_prefix(theirs);
-        if (ours == Verdict::wrong_version) speaks_another_version(theirs.version, kHelloVersion);
-        if (ours == Verdict::wrong_layout) has_another_layout();
-        const auto verdict = static_cast<Verdict>(theirs.verdict);
-        if (verdict == Verdict::wrong_user) {
-            fail_handshake(EACCES, "the listener at " + path_ + " refuses user " + std::to_string(::geteuid()) +
-                                       "; let it listen with another mode=");
-        }
-        switch (judge(theirs, arrangement_)) {
-            case Verdict::wrong_version: speaks_another_version(theirs.arrangement, arrangement_.version);
-            case Verdict::wrong_layout: has_another_layout();
-            case Verdict::wrong_kind:
-                fail_handshake(EPROTOTYPE, "a " + std::string(kind_name(theirs.kind)) + " listens at " + path_ +
-                                               ", not a " + arrangement_.name + "; use the same class on both sides");
-            default: break;
-        }
-        if (verdict != Verdict::accepted) {
-            fail_handshake(EPROTO, "the listener at " + path_ + " refused with code " + std::to_string(theirs.verdict));
-        }
-    }
-
-    [[noreturn]] void speaks_another_version(std::uint16_t theirs, std::uint16_t ours) const {
-        fail_handshake(EPROTONOSUPPORT, "the listener at " + path_ + " speaks protocol version " +
-                                            std::to_string(theirs) + ", this side " + std::to_string(ours) +
-                                            "; install the same release on both");
-    }
-
-    [[noreturn]] void has_another_layout() const {
-        fail_handshake(EPROTONOSUPPORT,
-                       "the listener at " + path_ + " has another memory layout; install the same release on both");
-    }
-
-    [[noreturn]] void garbled() const {
-        fail_handshake(EPROTO, "the greeting of the listener at " + path_ + " contradicts itself");
     }
 
     [[noreturn]] void silent() const {
@@ -280,9 +185,8 @@ class Connector {
     const std::string& path_;
     const ConnectOptions& options_;
     const Interrupt& interrupt_;
-    const Arrangement& arrangement_;
-    const Hello hello_;
     const sockaddr_un address_;
+    const Offer offer_;
     std::uint64_t patience_ = 0;
 };
 

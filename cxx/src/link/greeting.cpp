@@ -17,9 +17,12 @@
 namespace tachyon {
 namespace {
 
-void take_descriptors(const msghdr& message, std::vector<Descriptor>& taken) {
+using Control = std::array<char, CMSG_SPACE(sizeof(int) * (kMaxSegments + 1)) + kSenderSpace>;
+
+void take_descriptors(const msghdr& message, std::vector<Descriptor>& taken, Sender& sender) {
     for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
          part = CMSG_NXTHDR(const_cast<msghdr*>(&message), part)) {
+        read_sender(*part, sender);
         if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
         // Where there was no room for all of them, macOS leaves the length as it would have been.
         const auto* const end = static_cast<const unsigned char*>(message.msg_control) + message.msg_controllen;
@@ -156,7 +159,7 @@ std::span<char> HelloReader::wanted() {
 
 HelloReader::Progress HelloReader::advance(int socket) {
     for (std::span<char> room = wanted(); !room.empty(); room = wanted()) {
-        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxSegments)> control;
+        alignas(cmsghdr) Control control;
         iovec part{room.data(), room.size()};
         msghdr message{};
         message.msg_iov = &part;
@@ -169,7 +172,7 @@ HelloReader::Progress HelloReader::advance(int socket) {
         if (n < 0 && errno == EMSGSIZE) truncated_ = true;  // macOS: no number left for a descriptor
         if (n > 0) {
             truncated_ = truncated_ || (message.msg_flags & MSG_CTRUNC) != 0;
-            take_descriptors(message, descriptors_);
+            take_descriptors(message, descriptors_, sender_);
         }
         if (n <= 0) return Progress::failed;
         got_ += static_cast<std::size_t>(n);
@@ -179,15 +182,15 @@ HelloReader::Progress HelloReader::advance(int socket) {
     return garbled_ ? Progress::failed : Progress::complete;
 }
 
-bool send_hello(int socket, const Hello& hello, std::string_view schema, std::span<const int> descriptors) {
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxSegments)> control{};
-    std::array<iovec, 2> parts{
-        {{const_cast<Hello*>(&hello), sizeof hello}, {const_cast<char*>(schema.data()), schema.size()}}};
+namespace {
+
+bool send_parts(int socket, std::span<iovec> parts, std::span<const int> descriptors) {
+    alignas(cmsghdr) Control control{};
     msghdr message{};
     message.msg_iov = parts.data();
-    message.msg_iovlen = parts.size();
+    message.msg_iovlen = static_cast<decltype(message.msg_iovlen)>(parts.size());
     if (!descriptors.empty()) {
-        const std::size_t bytes = sizeof(int) * std::min(descriptors.size(), kMaxSegments);
+        const std::size_t bytes = sizeof(int) * std::min(descriptors.size(), kMaxSegments + 1);
         message.msg_control = control.data();
         message.msg_controllen = static_cast<decltype(message.msg_controllen)>(CMSG_SPACE(bytes));
         cmsghdr* const rights = CMSG_FIRSTHDR(&message);
@@ -196,7 +199,56 @@ bool send_hello(int socket, const Hello& hello, std::string_view schema, std::sp
         rights->cmsg_len = static_cast<decltype(rights->cmsg_len)>(CMSG_LEN(bytes));
         std::memcpy(CMSG_DATA(rights), descriptors.data(), bytes);
     }
-    return std::cmp_equal(::sendmsg(socket, &message, kSend), sizeof hello + schema.size());
+    std::size_t wanted = 0;
+    for (const iovec& part : parts) wanted += part.iov_len;
+    return std::cmp_equal(::sendmsg(socket, &message, kSend), wanted);
+}
+
+}  // namespace
+
+bool send_hello(int socket, const Hello& hello, std::string_view schema, std::span<const int> descriptors) {
+    std::array<iovec, 2> parts{
+        {{const_cast<Hello*>(&hello), sizeof hello}, {const_cast<char*>(schema.data()), schema.size()}}};
+    return send_parts(socket, parts, descriptors);
+}
+
+bool send_with(int socket, std::span<const std::byte> data, std::span<const int> descriptors) {
+    iovec part{const_cast<std::byte*>(data.data()), data.size()};
+    return send_parts(socket, {&part, 1}, descriptors);
+}
+
+ssize_t peek_with(int socket, std::span<std::byte> data, std::vector<Descriptor>& descriptors) {
+    alignas(cmsghdr) Control control;
+    iovec part{data.data(), data.size()};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    const ssize_t n = ::recvmsg(socket, &message, kReceive | MSG_PEEK);
+    if (n < 0) return n;
+    Sender nobody;
+    take_descriptors(message, descriptors, nobody);
+    if ((message.msg_flags & MSG_CTRUNC) == 0) return n;
+    errno = EMFILE;
+    return -1;
+}
+
+std::optional<char> receive_ready(int socket, Sender& sender) {
+    alignas(cmsghdr) std::array<char, kSenderSpace> control;
+    char byte = 0;
+    iovec part{&byte, 1};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    const ssize_t n = ::recvmsg(socket, &message, kReceive);
+    if (n == 0) errno = 0;
+    if (n <= 0) return std::nullopt;
+    std::vector<Descriptor> unasked;  // closed
+    take_descriptors(message, unasked, sender);
+    return byte == kReady ? byte : '\0';
 }
 
 bool send_ready(int socket) { return ::send(socket, &kReady, 1, kSend) == 1; }

@@ -4,11 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "platform/sockets.hpp"
 #include "tachyon/link/arrangement.hpp"
 #include "tachyon/link/descriptor.hpp"
 #include "tachyon/link/handshake.hpp"
@@ -47,6 +49,11 @@ void settle(Connection& connection, std::uint32_t ours, std::uint32_t theirs);
 bool send_hello(int socket, const Hello& hello, std::string_view schema, std::span<const int> descriptors = {});
 bool send_ready(int socket);
 
+// Some bytes in one piece, and descriptors, at most kMaxSegments + 1. False: see errno. Looking leaves them where they are: how many bytes, or
+// -1 and an errno, EMFILE if there were not enough numbers free.
+bool send_with(int socket, std::span<const std::byte> data, std::span<const int> descriptors);
+ssize_t peek_with(int socket, std::span<std::byte> data, std::vector<Descriptor>& descriptors);
+
 // Reads one Hello, and the descriptors that come with it, in however many pieces it arrives. Of one in a version or layout that we
 // do not know it reads the prefix only: the rest could be anything.
 class HelloReader {
@@ -62,6 +69,7 @@ class HelloReader {
     [[nodiscard]] bool misbehaved() const {
         return descriptors_.size() > expected_ || (truncated_ && descriptors_.size() == expected_);
     }
+    [[nodiscard]] const Sender& sender() const { return sender_; }  // of the last piece, where one was asked for
     // What was passed had no free number to arrive at.
     [[nodiscard]] bool starved() const { return truncated_ && !misbehaved(); }
     // Its lengths contradict each other, or the bounds.
@@ -80,6 +88,10 @@ class HelloReader {
     bool truncated_ = false;
     bool garbled_ = false;
     std::vector<Descriptor> descriptors_;
+    Sender sender_;
 };
+
+// What follows a hello: kReady, or 0 for any other byte. Nothing: see errno, or 0 if the peer is gone.
+std::optional<char> receive_ready(int socket, Sender& sender);
 
 }  // namespace tachyon

@@ -30,9 +30,11 @@ void Inbox::refuse() noexcept {
     count_ = 0;
 }
 
-void Inbox::hear(int socket) noexcept {
+bool Inbox::hear(int socket) noexcept {
     const std::lock_guard lock(mutex_);
-    for (int i = 0; i < kMostSteps && take_some(socket); ++i) {}
+    int steps = 0;
+    while (steps < kMostSteps && take_some(socket)) ++steps;
+    return steps != 0 || starved_;
 }
 
 Status Inbox::first(int socket, int& descriptor) noexcept {

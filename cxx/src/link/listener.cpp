@@ -11,6 +11,7 @@
 
 #include "clients.hpp"
 #include "greeting.hpp"
+#include "offer.hpp"
 #include "platform/sockets.hpp"
 #include "tachyon/error.hpp"
 #include "tachyon/link/socket_file.hpp"
@@ -19,19 +20,6 @@ namespace tachyon {
 namespace {
 
 constexpr int kMostAccepted = 64;  // at a time
-
-// What each client will be offered. SetupError (capacity).
-std::vector<SegmentOffer> describe(const Arrangement& arrangement, const std::vector<std::uint64_t>& capacities) {
-    if (capacities.size() != arrangement.segments || capacities.size() > kMaxSegments) {
-        throw SetupError(SetupFailure::capacity, EINVAL,
-                         "capacities: a " + std::string(arrangement.name) + " takes " +
-                             std::to_string(arrangement.segments) + ", not " + std::to_string(capacities.size()));
-    }
-    std::vector<SegmentOffer> offers;
-    offers.reserve(capacities.size());
-    for (std::size_t i = 0; i < capacities.size(); ++i) offers.push_back(arrangement.describe(i, capacities[i]));
-    return offers;
-}
 
 // By so much mapping and populating large segments takes the connector longer.
 std::uint64_t time_to_map(const std::vector<SegmentOffer>& offers) {
@@ -54,8 +42,6 @@ class Reception {
     [[nodiscard]] bool forked() const noexcept { return file_ && file_->forked(); }
 
   private:
-    [[nodiscard]] std::vector<Segment> make_segments(const Patience& patience) const;
-    [[nodiscard]] std::vector<Descriptor> share_for_reading(const std::vector<Segment>& segments) const;
     void watch(int descriptor);
     void watch_file(bool wanted) noexcept;
     void expect_more() noexcept;
@@ -90,35 +76,17 @@ Reception::Reception(std::string path, const ListenOptions& options, For clients
       mode_(options.mode),
       schema_(options.schema),
       arrangement_(options.arrangement != nullptr ? *options.arrangement : arrangement_of(options.kind)),
-      offers_(describe(arrangement_, options.capacities)),
+      offers_(describe_offers(arrangement_, options.capacities)),
       once_(clients == For::one),
       hello_(make_hello(arrangement_, make_abilities(register_membarrier(), options.max_large), schema_)),
       events_("watch for clients"),
       clients_(once_, time_to_map(offers_)) {
     make_address(path_);  // a bad path before a large reservation
-    spare_ = make_segments({options.deadline, interrupt, "memory was being reserved for " + path_});
+    spare_ =
+        make_segments(arrangement_, offers_, {options.deadline, interrupt, "memory was being reserved for " + path_});
     if (!once_) events_.set_timer(kNever);  // one's accept() keeps the time by itself, and nobody sees its descriptor
     file_ = std::make_unique<SocketFile>(path_, mode_, interrupt);
     watch_file(true);
-}
-
-std::vector<Segment> Reception::make_segments(const Patience& patience) const {
-    std::vector<Segment> segments;
-    segments.reserve(offers_.size());
-    for (const SegmentOffer& offer : offers_) {
-        segments.push_back(Segment::create(offer.bytes, patience));
-        arrangement_.arrange(segments.back(), offer);
-    }
-    return segments;
-}
-
-// Of the segments that the connector may only read; in the others' places none: it gets ours.
-std::vector<Descriptor> Reception::share_for_reading(const std::vector<Segment>& segments) const {
-    std::vector<Descriptor> shared(segments.size());
-    for (std::size_t i = 0; i < segments.size(); ++i) {
-        if (offers_[i].access == static_cast<std::uint32_t>(Access::read_only)) shared[i] = segments[i].share_to_read();
-    }
-    return shared;
 }
 
 // ---- rounds --------------------------------------------------------------------------------------------------------------
@@ -274,8 +242,8 @@ void Reception::offer_next(const Patience& patience) {
     offered_ = true;
     std::vector<Descriptor> for_reading;
     try {
-        client.segments = spare_.empty() ? make_segments(patience) : std::exchange(spare_, {});
-        for_reading = share_for_reading(client.segments);
+        client.segments = spare_.empty() ? make_segments(arrangement_, offers_, patience) : std::exchange(spare_, {});
+        for_reading = share_for_reading(client.segments, offers_);
     } catch (const SetupError& error) {
         offered_ = false;
         if (error.failure() == SetupFailure::timed_out || error.failure() == SetupFailure::interrupted) throw;

@@ -65,6 +65,23 @@ bool has_ended(int record) noexcept {
     return rest.substr(0, rest.find(' ')) == "1";
 }
 
+bool starved() noexcept { return errno == EMFILE || errno == ENFILE; }
+
+// By its number, which may belong to another one by now.
+Peer watch_process(pid_t pid, uid_t uid) {
+    Peer peer{pid, uid, {}, {}};
+    if (pid <= 0) return peer;
+    peer.process = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (peer.process) return peer;
+    peer.ended = errno == ESRCH;
+    if (peer.ended) return peer;
+    if (!starved()) peer.record = open_record(pid);  // a sandbox may forbid both of the above
+    if (peer.record) return peer;
+    if (starved()) fail_descriptor(errno, "cannot watch the peer");
+    peer.ended = ::kill(pid, 0) != 0 && errno == ESRCH;
+    return peer;
+}
+
 }  // namespace
 
 Peer identify_peer(int socket) {
@@ -85,16 +102,27 @@ Peer identify_peer(int socket) {
         peer.ended = true;
         return peer;
     }
-    const auto starved = [] { return errno == EMFILE || errno == ENFILE; };
-    if (!starved() && peer.pid > 0) peer.process = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, peer.pid, 0)));
-    if (peer.process) return peer;
-    peer.ended = errno == ESRCH;
-    if (peer.ended) return peer;
-    if (!starved() && peer.pid > 0) peer.record = open_record(peer.pid);  // a sandbox may forbid both of the above
-    if (peer.record) return peer;
     if (starved()) fail_descriptor(errno, "cannot watch the peer");
-    peer.ended = peer.pid > 0 && ::kill(peer.pid, 0) != 0 && errno == ESRCH;
-    return peer;
+    return watch_process(credentials.pid, credentials.uid);
+}
+
+static_assert(CMSG_SPACE(sizeof(ucred)) <= kSenderSpace);
+
+void ask_for_senders(int socket, bool wanted) noexcept {
+    const int value = wanted ? 1 : 0;
+    ::setsockopt(socket, SOL_SOCKET, SO_PASSCRED, &value, sizeof value);
+}
+
+void read_sender(const cmsghdr& part, Sender& sender) noexcept {
+    if (part.cmsg_level != SOL_SOCKET || part.cmsg_type != SCM_CREDENTIALS) return;
+    ucred credentials{};
+    if (part.cmsg_len < CMSG_LEN(sizeof credentials)) return;
+    std::memcpy(&credentials, CMSG_DATA(&part), sizeof credentials);
+    sender = {credentials.pid, credentials.uid};
+}
+
+Peer identify_sender(int socket, const Sender& sender) {
+    return sender.pid < 0 ? identify_peer(socket) : watch_process(sender.pid, sender.uid);
 }
 
 void disown_process(Descriptor& process) noexcept { process.reset(); }

@@ -39,6 +39,11 @@ Peer identify_peer(int socket) {
     return peer;
 }
 
+// LOCAL_PEERPID is who used the other socket last, whoever made it (bsd/kern/uipc_usrreq.c).
+void ask_for_senders(int, bool) noexcept {}
+void read_sender(const cmsghdr&, Sender&) noexcept {}
+Peer identify_sender(int socket, const Sender&) { return identify_peer(socket); }
+
 // A child has no copy of a kqueue: its number may be another's there (bsd/kern/kern_event.c).
 void disown_process(Descriptor& process) noexcept { process.forget(); }
 

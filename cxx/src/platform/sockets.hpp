@@ -3,9 +3,11 @@
 // Threads: any. Lifetime: as the Descriptors that are returned. Ordering: none.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/un.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "tachyon/link/descriptor.hpp"
@@ -15,6 +17,8 @@ namespace tachyon {
 // Non-blocking, closed on exec, and without a SIGPIPE. Empty: see errno.
 Descriptor open_stream_socket() noexcept;
 Descriptor accept_stream_socket(int listener) noexcept;
+// Two that are connected. False: see errno.
+bool open_socket_pair(Descriptor& one, Descriptor& other) noexcept;
 
 // Makes the socket file, with this mode whatever the umask: never by chmod, which could hit what somebody else puts at the path
 // meanwhile. 0, or an errno.
@@ -43,6 +47,18 @@ struct Peer {
     bool ended = false;  // it is gone already
 };
 Peer identify_peer(int socket);  // SetupError (handshake)
+
+// The two sockets of a pair know no peer but who made them. Who sends can be had with what it sends, from both sides' ask_for_senders
+// until they say that it is enough.
+struct Sender {
+    pid_t pid = -1;  // nothing is known; 0: in a PID namespace that we cannot see
+    uid_t uid = 0;
+};
+inline constexpr std::size_t kSenderSpace = 32;  // bytes of control data that it takes, at most
+void ask_for_senders(int socket, bool wanted) noexcept;
+void read_sender(const cmsghdr& part, Sender& sender) noexcept;  // if it is in there
+Peer identify_sender(int socket, const Sender& sender);          // SetupError (handshake)
+
 // In a forked child.
 void disown_process(Descriptor& process) noexcept;
 

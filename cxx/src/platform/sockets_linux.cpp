@@ -33,6 +33,14 @@ Descriptor accept_stream_socket(int listener) noexcept {
     return Descriptor(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
+bool open_socket_pair(Descriptor& one, Descriptor& other) noexcept {
+    std::array<int, 2> numbers{};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, numbers.data()) != 0) return false;
+    one = Descriptor(numbers[0]);
+    other = Descriptor(numbers[1]);
+    return true;
+}
+
 namespace {
 
 struct Binding {

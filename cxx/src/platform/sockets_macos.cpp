@@ -36,6 +36,14 @@ Descriptor open_stream_socket() noexcept { return make_ours(::socket(AF_UNIX, SO
 
 Descriptor accept_stream_socket(int listener) noexcept { return make_ours(::accept(listener, nullptr, nullptr)); }
 
+bool open_socket_pair(Descriptor& one, Descriptor& other) noexcept {
+    std::array<int, 2> numbers{};
+    if (::socketpair(AF_UNIX, SOCK_STREAM, 0, numbers.data()) != 0) return false;
+    one = make_ours(numbers[0]);
+    other = make_ours(numbers[1]);
+    return true;
+}
+
 int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) {
     // The umask is the whole process's, and there is no other way: what other threads make meanwhile has no more than this.
     const mode_t before = ::umask(~mode & 0777);

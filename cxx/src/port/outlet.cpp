@@ -27,9 +27,20 @@ Status Outlet::send(const void* data, std::uint64_t size, std::uint32_t type_id,
     if (size < kLargeCopy || !waiting.host) {
         return wait_for_room(size, waiting, [&]() noexcept { return try_send(data, size, type_id); });
     }
-    Claim room = claim(size, waiting);  // given back should the host's lock end this thread
+    return send({}, {static_cast<const std::byte*>(data), size}, type_id, waiting);
+}
+
+Status Outlet::send(std::span<const std::byte> head, std::span<const std::byte> data, std::uint32_t type_id,
+                    const Waiting& waiting) {
+    Claim room = claim(head.size() + data.size(), waiting);  // given back should the host's lock end this thread
     if (!room) return room.status();
-    (void)waiting.host.without([&] { return std::memcpy(room.data().data(), data, size); });
+    std::byte* const to = room.data().data();
+    const auto copy = [&] {
+        if (!head.empty()) std::memcpy(to, head.data(), head.size());
+        if (!data.empty()) std::memcpy(to + head.size(), data.data(), data.size());
+        return true;
+    };
+    (void)(data.size() < kLargeCopy ? copy() : waiting.host.without(copy));
     return room.commit(type_id);
 }
 

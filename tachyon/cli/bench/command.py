@@ -1,4 +1,4 @@
-"""The command: measure in turns, then print one screen; or compare two files."""
+"""The command: measure in turns, then print what came of it; or compare two files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tachyon.cli.bench import machine, pairs, percentiles, placement, plots
+from tachyon.cli.bench import machine, native, pairs, percentiles, plots
 from tachyon.cli.bench.ours import OURS
 from tachyon.cli.bench.peers import PEERS
 from tachyon.cli.bench.report import lines
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 SMALL = 32
 SIZES = (SMALL, 1 << 10, 64 << 10, 1 << 20)
 CAPACITIES = (64 << 10, 1 << 20, 16 << 20)  # for small messages
-NO_LATENCY = {"bus-batches", "bus-into", "bus-in-place", "bus-arrays"}
-NO_SMALL = {"bus-arrays"}
+NO_LATENCY = {"bus-batches", "bus-into", "bus-in-place", "bus-arrays", "bus-array-copies"}
+NO_SMALL = {"bus-arrays", "bus-array-copies"}
+CXX = "c++"  # beside the names of channels
+CXX_WAYS = "ring,bus,bus-blocking,index,index32,copy"
+CXX_TRIPS = "lines,ring,bus,bus-blocking,parked,index,unix"
+CXX_MILLISECONDS = 30
+UNKNOWN = "unknown"  # placement, where nothing compiled can tell
 
 
 def capacity_for(size: int) -> int:
@@ -32,16 +37,16 @@ def capacity_for(size: int) -> int:
     return max(1 << 20, 16 * size)
 
 
-def channels(only: str | None) -> list[type[Channel]]:
-    """Return those that are asked for; Failure for a name that there is not."""
+def channels(only: str | None) -> tuple[list[type[Channel]], bool]:
+    """Return those that are asked for, and whether C++ is; Failure for a name that there is not."""
     known = {each.name: each for each in [*OURS, *PEERS]}
     if only is None:
-        return list(known.values())
+        return list(known.values()), True
     wanted = only.split(",")
     for name in wanted:
-        if name not in known:
-            raise Failure(ERROR, f"there is no {name!r} to measure; there are: {', '.join(known)}")
-    return [known[name] for name in wanted]
+        if name not in known and name != CXX:
+            raise Failure(ERROR, f"there is no {name!r} to measure; there are: {', '.join([*known, CXX])}")
+    return [known[name] for name in wanted if name != CXX], CXX in wanted
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         before, after = (Results.load(path) for path in options.compare)
         print("\n".join(compare(before, after)))
         return OK
-    chosen = channels(options.only)
+    chosen, cxx = channels(options.only)
     cores = options.cores or machine.choose_cores()
     reasons = machine.unfit(cores)
     if reasons and not options.anyway:
@@ -59,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         )
     results = Results(machine.facts(cores))
     results.machine["unfit"] = reasons
-    measure_all(results, chosen, cores, options.repetitions, options.seconds)
+    measure_all(results, chosen, cores, options.repetitions, options.seconds, cxx=cxx)
     print("\n".join(lines(results)))
     if not percentiles.have_hdr():
         say(percentiles.MISSING_HDR)
@@ -73,11 +78,8 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-Work = tuple[str, int, int, "Callable[[], Sample]"]
-
-
-def plan(chosen: list[type[Channel]], cores: Cores, seconds: float) -> Iterator[tuple[str, Callable[[], Sample]]]:
-    """Yield all measurements of one turn, with their names."""
+def plan(chosen: list[type[Channel]], cores: Cores, seconds: float) -> Iterator[tuple[str, str, Callable[[], Sample]]]:
+    """Yield all measurements of one turn in Python: the channel, what it does, and how."""
 
     def one_way(kind: type[Channel], size: int, capacity: int) -> Callable[[], Sample]:
         def measure() -> Sample:
@@ -99,41 +101,71 @@ def plan(chosen: list[type[Channel]], cores: Cores, seconds: float) -> Iterator[
     for size in SIZES:
         for kind in chosen:
             if size != SMALL or kind.name not in NO_SMALL:
-                yield f"{kind.name} {size} B", one_way(kind, size, capacity_for(size))
+                yield kind.name, f"{size} B", one_way(kind, size, capacity_for(size))
     for capacity in CAPACITIES:
         for kind in chosen:
             if kind.name == "bus" and capacity != capacity_for(SMALL):
-                yield f"{kind.name} ring of {capacity} B", one_way(kind, SMALL, capacity)
+                yield kind.name, f"ring of {capacity} B", one_way(kind, SMALL, capacity)
     for kind in chosen:
         if kind.name not in NO_LATENCY:
-            yield f"{kind.name} round trips", round_trip(kind)
+            yield kind.name, "round trips", round_trip(kind)
 
 
-def measure_all(results: Results, chosen: list[type[Channel]], cores: Cores, repetitions: int, seconds: float) -> None:
+def plan_cxx() -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield all commands of one turn in C++: what is done, and the command."""
+    for size in SIZES:
+        yield f"{size} B", ("one_way", CXX_WAYS, size, capacity_for(size), 1, CXX_MILLISECONDS)
+    for capacity in CAPACITIES:
+        if capacity != capacity_for(SMALL):
+            yield f"ring of {capacity} B", ("one_way", CXX_WAYS, SMALL, capacity, 1, CXX_MILLISECONDS)
+    yield "round trips", ("round_trip", CXX_TRIPS, SMALL, capacity_for(SMALL), 1, CXX_MILLISECONDS)
+    yield "frames of 6 MB", ("camera", 1)
+
+
+def measure_all(
+    results: Results, chosen: list[type[Channel]], cores: Cores, repetitions: int, seconds: float, *, cxx: bool = False
+) -> None:
     """Take every measurement once, then again: what is compared has been measured side by side."""
-    there = []
     for kind in chosen:
         if why := kind.absent():
             results.absent[kind.name] = why
-        else:
-            there.append(kind)
+    why = native.absent()
+    if why and cxx:
+        results.absent[CXX] = why
+    programs = native.Native(cores)
+
+    def place() -> str:
+        return UNKNOWN if why or cores is None else programs.placement()
+
+    def in_python(measure: Callable[[], Sample]) -> Callable[[], list[Sample]]:
+        def take() -> list[Sample]:
+            before = place()
+            sample = pairs.bounded(measure, seconds)
+            sample.placement = before if before == place() else "changed"
+            return [sample]
+
+        return take
+
+    def in_cxx(command: tuple[object, ...]) -> Callable[[], list[Sample]]:
+        return lambda: programs.take(*command)
+
+    work = [(CXX, what, in_cxx(command)) for what, command in plan_cxx()] if cxx and cores else []
+    work += [(name, what, in_python(measure)) for name, what, measure in plan(chosen, cores, seconds)]
     show, start = is_terminal(2), time.monotonic()
-    before, _ = placement.probe(cores)
-    work = list(plan(there, cores, seconds))
     for turn in range(repetitions):
-        for i, (name, measure) in enumerate(work):
+        for i, (name, what, take) in enumerate(work):
+            if name in results.absent:
+                continue
             if show:
                 done = (turn * len(work) + i) / (repetitions * len(work))
-                say(f"\r{done:4.0%} {time.monotonic() - start:4.0f} s  {name}\x1b[K", end="")
+                say(f"\r{done:4.0%} {time.monotonic() - start:4.0f} s  {name} {what}\x1b[K", end="")
             try:
-                sample = measure()
-            except (RuntimeError, TimeoutError, OSError) as error:
-                results.absent[name] = str(error).strip().splitlines()[-1]
-                continue
-            after, _ = placement.probe(cores)
-            sample.placement = before if before == after else "changed"
-            results.add(sample)
-            before = after
+                for sample in take():
+                    results.add(sample)
+            except TimeoutError as error:  # not once more
+                results.absent[name] = f"{what}: {error}"
+            except (RuntimeError, OSError) as error:
+                results.absent[f"{name} {what}"] = str(error).strip().splitlines()[-1]
     if show:
         say("\r\x1b[K", end="")
     sys.stderr.flush()

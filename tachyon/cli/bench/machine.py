@@ -6,15 +6,14 @@ import os
 import platform
 import subprocess
 import sys
-import sysconfig
 import time
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tachyon
-from tachyon import _tachyon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,8 +136,7 @@ def facts(cores: tuple[int, int] | None) -> dict[str, object]:
         "python": platform.python_version(),
         "python_compiler": platform.python_compiler(),
         "version": tachyon.__version__,
-        # What the extension module says of its own build, if it does.
-        "build": getattr(_tachyon, "__build__", f"flags of this Python: {sysconfig.get_config_var('CFLAGS')}"),
+        "build": build(),
         "commit": commit(),
         "load": os.getloadavg()[0],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -157,11 +155,19 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def build() -> dict[str, str]:
+    """Compiler, flags and commit of the compiled modules, where the one that knows has been built."""
+    try:
+        return import_module("tachyon._bench").__build__  # type: ignore[no-any-return]
+    except ImportError:
+        return {}
+
+
 def commit() -> str:
-    """The commit of the source tree that this package stands in; of an installed one only the version is known."""
+    """The commit of the source tree that this package stands in, or was built from."""
     root = Path(tachyon.__file__).resolve().parents[1]
     if not (root / ".git").exists():
-        return ""
+        return build().get("commit", "")
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ from tachyon.cli.bench.machine import pinned
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-WATCHDOG = 60.0  # seconds that one measurement may take
+WATCHDOG = 60.0  # seconds that a measurement may take beyond those it is asked to
+MOST = 600  # seconds that any process lives
 CONTEXT = multiprocessing.get_context("fork")
 
 Cores = tuple[int, int] | None
@@ -114,19 +115,64 @@ def _told_of_failure(second: Any) -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _second(core: int | None, result: Connection, work: Callable[[], object]) -> None:
+def _work(result: Connection, work: Callable[[], object]) -> None:
+    """Be a child: do it, say what came of it, end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(int(WATCHDOG))  # ends it, whatever it waits for and whatever has become of the first process
+    signal.alarm(MOST)  # whatever becomes of the parent
     code = 0
-    with pinned(core):
-        try:
-            result.send(("done", work()))
-        except BaseException as error:  # whatever it is, the first process has to hear of it
-            result.send(("failed", "".join(traceback.format_exception(error))))
-            code = 1
+    try:
+        result.send(("done", work()))
+    except BaseException as error:  # whatever it is, the parent has to hear of it
+        result.send(("failed", "".join(traceback.format_exception(error))))
+        code = 1
     sys.stdout.flush()
     os._exit(code)  # threads of a library must not keep us
+
+
+def _second(core: int | None, result: Connection, work: Callable[[], object]) -> None:
+    with pinned(core):
+        _work(result, work)
+
+
+def _outcome(result: Connection, process: Any) -> Any:
+    """Return what a child has sent, or raise what kept it from doing so."""
+    try:
+        kind, outcome = result.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"the process ended with {process.exitcode}") from None
+    if kind != "done":
+        raise RuntimeError(f"the process failed:\n{outcome}")
+    return outcome
+
+
+def bounded(work: Callable[[], Any], seconds: float) -> Any:
+    """Do it in a process of its own; TimeoutError, and all its processes gone, where it hangs, be it in C.
+
+    Some things that are measured do hang at times, and no signal gets them out.
+    """
+    limit = WATCHDOG + 4 * seconds
+    mine, its = CONTEXT.Pipe(duplex=False)
+
+    def lead() -> None:
+        os.setsid()
+        _work(its, work)
+
+    sys.stdout.flush()
+    first = CONTEXT.Process(target=lead)
+    first.start()
+    its.close()
+    try:
+        if not mine.poll(limit):
+            raise TimeoutError(f"given up after {limit:g} s")
+        return _outcome(mine, first)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(first.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        first.kill()
+        first.join()
+        mine.close()
 
 
 def both(cores: Cores, here: Callable[[], Any], there: Callable[[], Any]) -> tuple[Any, Any]:
@@ -143,13 +189,7 @@ def both(cores: Cores, here: Callable[[], Any], there: Callable[[], Any]) -> tup
             value = here()
         if not mine.poll(WATCHDOG):
             raise TimeoutError("the second process does not end")
-        try:
-            kind, outcome = mine.recv()
-        except EOFError:
-            raise RuntimeError(f"the second process ended with {second.exitcode}") from None
-        if kind != "done":
-            raise RuntimeError(f"the second process failed:\n{outcome}")
-        return value, outcome
+        return value, _outcome(mine, second)
     finally:
         second.kill()
         second.join()

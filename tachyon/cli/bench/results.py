@@ -134,4 +134,9 @@ def compare(before: Results, after: Results) -> list[str]:
             f"{what:<34} {size:>8} {capacity:>10} {old_spread.median:>10.4g} {new_spread.median:>10.4g} "
             f"{ratio:>6.2f} {verdict}".rstrip()
         )
+    judged = {(row["row"], row["text"]): row["verdict"] for row in before.rows}
+    for row in after.rows:
+        old = judged.get((row["row"], row["text"]), row["verdict"])
+        if old != row["verdict"]:
+            lines.append(f"row {row['row']}, {row['text'].strip()}: {old} → {row['verdict']}")
     return lines

@@ -72,8 +72,8 @@ TABLE = {
     M("the core has other numbers", ERROR,
       "unknown_call = 13,", "unknown_call = 15,", "test_nogil.py::test_the_numbers_are_those_of_the_core"),
     M("the module exports what is in it", SETUP,
-      '["-Wl,--version-script=tachyon/_tachyon.map"]', "[]",
-      "test_packaging.py::test_the_module_exports_nothing_but_its_beginning",
+      '["-Wl,--version-script=tachyon/modules.map"]', "[]",
+      "test_packaging.py::test_a_module_exports_nothing_but_its_beginning",
       ((ARGUMENTS, "# Included by _tachyon.pyx:", "# Included by _tachyon.pyx, linked anew:"),)),
 ],
 "packaging": [

@@ -64,7 +64,7 @@ TABLE = {
       "test_views.py::test_a_view_of_a_claim_holds_it_and_then_it_is_given_back_unsent"),
     M("views of an RxView do not count", GUARDS,
       "self._batch._views += 1", "self._batch._views += 0", "test_views.py::test_a_view_of_a_batch_holds_all_of_it"),
-    M("a tensor does not count", GUARDS + "::__dlpack__",
+    M("a tensor does not count", GUARDS + "::_capsule",
       "self._view_made()", "",
       "test_views.py::test_a_view_of_a_received_frame_holds_it[dlpack] "
       "test_dlpack.py::test_a_capsule_that_nobody_took_is_a_view_until_it_is_dropped"),

@@ -8,6 +8,9 @@ CLIENTS = "cxx/src/link/clients.cpp"
 CONNECTOR = "cxx/src/link/connector.cpp"
 GREETING = "cxx/src/link/greeting.cpp"
 LISTENER = "cxx/src/link/listener.cpp"
+MEETING = "cxx/src/link/meeting.cpp"
+OFFER = "cxx/src/link/offer.cpp"
+PAIR_END = "cxx/src/link/pair_end.cpp"
 SOCKET_FILE = "cxx/src/link/socket_file.cpp"
 EVENTS = "cxx/src/platform/events_linux.cpp"
 MEMORY = "cxx/src/platform/memory_linux.cpp"
@@ -29,7 +32,7 @@ TABLE = {
     M("memory that is given back is taken anew", SEGMENT,
       "check();  // the peer may give memory back at any time: then it must not become ours to pay for", "",
       "cxx/segment"),
-    M("any capacity will do", CONNECTOR,
+    M("any capacity will do", OFFER,
       "if (offer.capacity > options_.max_capacity) {", "if (offer.capacity == 1) {", "cxx/handshake_listeners"),
     M("mapping looks at nothing", SEGMENT,
       "if (done != 0) patience.check();", "", "cxx/segment"),
@@ -41,7 +44,7 @@ TABLE = {
     M("what may only be read is mapped to be written", MEMORY,
       "access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;",
       "access == Access::read_only || true ? PROT_READ | PROT_WRITE : PROT_READ;", "cxx/segment"),
-    M("what stands in a segment is not looked at", CONNECTOR,
+    M("what stands in a segment is not looked at", OFFER,
       "why != nullptr) refuse_segment(why);", "why == nullptr) (void)why;", "cxx/handshake_kind"),
     M("what may only be read is passed to be written", LISTENER,
       "for_reading[i] ? for_reading[i].get() : client.segments[i].descriptor();", "client.segments[i].descriptor();",
@@ -66,7 +69,7 @@ TABLE = {
       "return std::string_view(hello.magic, sizeof hello.magic) == kHelloMagic && hello.byte_order == kByteOrder;",
       "return hello.byte_order == kByteOrder;", "cxx/handshake_listeners"),
     M("a refusal after a hang-up is not read", CONNECTOR,
-      "&& errno != EPIPE && errno != ECONNRESET) {", ") {", "cxx/handshake_listeners"),
+      "&& errno != EPIPE && errno != ECONNRESET) hung_up();", ") hung_up();", "cxx/handshake_listeners"),
     M("the death of a forking peer is not watched", PEER,
       "{process, POLLIN, 0}", "{-1, POLLIN, 0}", "cxx/connection"),
     M("a client without a pidfd ends the listener", LISTENER,
@@ -84,6 +87,55 @@ TABLE = {
       "status.st_dev == device_ && status.st_ino == inode_) {", "status.st_dev == device_) {", "cxx/socket_file"),
     M("stale sockets are replaced without a lock", SOCKET_FILE,
       "while (::flock(folder_, LOCK_EX | LOCK_NB) != 0) {", "while (false) {", "cxx/socket_file"),
+],
+"ends for other processes": [
+    M("the peer is who made the sockets", MEETING,
+      "connection_.recognize(reader_.sender());", "", "cxx/meeting"),
+    M("a peer that has died before it was heard is one", MEETING,
+      "connection_.recognize(reader_.sender());\n        if (connection_.hung_up()) nobody_there();",
+      "connection_.recognize(reader_.sender());", "cxx/meeting"),
+    M("a hang-up before the greeting is waited out", MEETING,
+      "if (has_hung_up(connection_.socket(), -1, -1)) nobody_there();", "", "cxx/meeting"),
+    M("the death of the maker is not looked at", MEETING,
+      "if (now - orphaned_ >= kPatience) {", "if (false) {", "cxx/pair_end"),
+    M("a refusal is not heard, only the hang-up", MEETING,
+      "        check();\n        connection_.recognize(reader_.sender());", "        connection_.recognize(reader_.sender());",
+      "cxx/meeting"),
+    M("a forked child goes on with it", MEETING,
+      'if (forked()) fail_handshake(EBADF, "this end belongs to the parent of this process");', "", "cxx/meeting"),
+    M("an end is not taken out", PAIR_END,
+      "::recv(box_.get(), &note, sizeof note, kReceive)", "::recv(box_.get(), &note, sizeof note, kReceive | MSG_PEEK)",
+      "cxx/pair_end"),
+    M("an end is taken out before it is known to be received", PAIR_END,
+      "const ssize_t n = peek_with(box_.get(),",
+      "if (::fcntl(box_.get(), F_DUPFD, 0) < 0) ::recv(box_.get(), &note, sizeof note, kReceive);\n"
+      "        const ssize_t n = peek_with(box_.get(),", "cxx/pair_end"),
+    M("what is no end is taken", PAIR_END,
+      "if (n != sizeof note || !is_right(note)) no_end();", "", "cxx/pair_end"),
+    M("the roles of a pair are not fixed", PAIR_END,
+      "static_cast<Side>(note.producer)}", "Side::undecided}", "cxx/pair_end"),
+    M("the maker keeps its copy for ever", "tachyon/_ends.pxi",
+      "            other._drop()\n", "            pass\n",
+      "test_pair_outcomes.py::test_a_child_that_ends_without_opening_is_noticed_while_the_maker_keeps_its_copy[fork]"),
+    M("the maker lets go before anybody got it", "tachyon/_ends.pxi",
+      "if other is not None and other._box != NULL and other._is_given():",
+      "if other is not None and other._box != NULL:",
+      "test_pair_waiting.py::test_timeouts_are_kept_and_one_may_go_on"),
+    M("a call of a lost connection is sent again", "tachyon/_client.py",
+      "        answer = call_and_wait(link.way, data, msg_type, left_until(end), on_response)\n",
+      "        try:\n            answer = call_and_wait(link.way, data, msg_type, left_until(end), on_response)\n"
+      "        except PeerDeadError:\n"
+      "            link = self._connected(end)\n"
+      "            answer = call_and_wait(link.way, data, msg_type, left_until(end), on_response)\n",
+      "test_client.py::test_calls_are_served_at_most_once_by_servers_that_are_killed_again_and_again"),
+    M("connections that bring no answer follow at once", "tachyon/_client.py",
+      "        time.sleep(pause)\n", "", "test_client.py::test_connections_that_bring_no_answer_come_ever_more_slowly"),
+    M("answers of a lost connection are lost", "tachyon/_client.py",
+      "if self._former is not None and correlation_id > self._former.base", "if self._former is not None and False",
+      "test_client.py::test_a_call_in_flight_raises_and_is_not_repeated"),
+    M("an end is pickled anywhere", "tachyon/_ends.pxi",
+      "        if spawning_popen() is None:\n", "        if False:\n",
+      "test_pair_outcomes.py::test_an_end_pickled_elsewhere_says_what_to_do[dumps]"),
 ],
 "what both sides say": [
     M("an older hello is understood", GREETING,
@@ -110,9 +162,9 @@ TABLE = {
     M("more may be offered than is counted", GREETING,
       "return hello.segments <= kMaxSegments && offers_nothing_from(hello, hello.segments);",
       "return hello.segments <= kMaxSegments;", "cxx/handshake_listeners"),
-    M("any size is agreed to", CONNECTOR,
+    M("any size is agreed to", OFFER,
       "if (offer != expected) {", "if (offer.access != expected.access) {", "cxx/handshake_listeners"),
-    M("any access is agreed to", CONNECTOR,
+    M("any access is agreed to", OFFER,
       "if (offer != expected) {", "if (offer.bytes != expected.bytes) {", "cxx/handshake_listeners"),
     M("a schema is lost", LISTENER,
       "std::move(client.segments), client.reader.schema()}", "std::move(client.segments), {}}", "cxx/handshake_kind"),

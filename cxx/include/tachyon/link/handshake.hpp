@@ -27,6 +27,7 @@
 
 #include "tachyon/link/arrangement.hpp"
 #include "tachyon/link/descriptor.hpp"
+#include "tachyon/link/event_queue.hpp"
 #include "tachyon/link/fork.hpp"
 #include "tachyon/link/hello.hpp"
 #include "tachyon/link/inbox.hpp"
@@ -38,6 +39,9 @@ namespace tachyon {
 
 // Of parcels, messages that do not fit the ring: what one side takes at a time, in bytes, unless told otherwise.
 inline constexpr std::uint64_t kDefaultMaxLarge = std::uint64_t{1} << 30;
+
+struct Peer;
+struct Sender;
 
 // The open socket to a peer and what is known about it.
 class Connection {
@@ -53,14 +57,27 @@ class Connection {
     // The peer's process has ended, or it has hung up. Stays true. One system call, never blocks.
     [[nodiscard]] bool hung_up() const noexcept;
 
-    // Wakes a peer that waits for many at once, by a byte on the socket; and takes such bytes out again. Neither ever blocks.
+    // Wakes a peer that waits for many at once, by a byte on the socket; and takes such bytes out again, true if there were any.
+    // Neither ever blocks.
     void knock() const noexcept;
-    void hear() const noexcept;
+    bool hear() const noexcept;
     // Passes the descriptor of a parcel. 0, EAGAIN and its like: not now, or another errno. Never blocks.
     [[nodiscard]] int pass(int descriptor) const noexcept;
     // The oldest that the peer has passed; as Inbox.
     [[nodiscard]] Status first_passed(int& descriptor) const noexcept;
     void drop_first_passed() const noexcept;
+
+    // One descriptor for loops that wait for other things too: readable once the peer has knocked, has hung up, or has ended, and
+    // at the time that ring_by() was told. Made by the first call; gone with the socket. SetupError.
+    int bell();
+    // After bell(): at this time (now_ns() scale), or before.
+    void ring_by(std::uint64_t time);
+    // Silent until something happens again. False: the peer is gone, and it will never be silent again.
+    bool hush();
+    [[nodiscard]] bool known_gone() const noexcept { return ended_; }
+
+    // Of a socket whose two ends a third process made: what is known of that one gives way to the peer. SetupError (handshake).
+    void recognize(const Sender& sender);
 
     // Tells the peer, and lets go. What happens to descriptors that a forked child inherited: nothing but close.
     void shut_down() noexcept;
@@ -78,10 +95,14 @@ class Connection {
     void set_max_large(std::uint64_t bytes) noexcept { max_large_ = bytes; }
 
   private:
+    void know(Peer&& peer) noexcept;
+
     Descriptor socket_;
     Descriptor process_;  // pidfd: a forked child of the peer may hold its socket open, but not its life
     Descriptor record_;   // where there is no pidfd: its entry in /proc
-    bool ended_ = false;  // known from the start
+    bool ended_ = false;  // known for certain
+    std::unique_ptr<EventQueue> bell_;
+    std::uint64_t rings_at_ = kNever;
     pid_t peer_pid_ = 0;
     uid_t peer_uid_ = 0;
     Side side_ = Side::undecided;

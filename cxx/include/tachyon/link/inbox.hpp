@@ -18,8 +18,8 @@ inline constexpr std::size_t kMostParcels = 16;
 
 class Inbox {
   public:
-    // Takes out all that is there, so that the socket is no longer readable. Never waits.
-    void hear(int socket) noexcept;
+    // Takes out all that is there, so that the socket is no longer readable. Never waits. True if there was anything.
+    bool hear(int socket) noexcept;
     // The oldest descriptor: ok; empty: none has come; no_memory: it has, but this process has no number free for it; corrupt: what
     // came is more than there may be. It stays the oldest until it is dropped.
     [[nodiscard]] Status first(int socket, int& descriptor) noexcept;

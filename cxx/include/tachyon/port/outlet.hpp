@@ -75,6 +75,9 @@ class Outlet {
     [[nodiscard]] Status send(std::span<const std::byte> data, std::uint32_t type_id = 0, const Waiting& waiting = {}) {
         return send(data.data(), data.size(), type_id, waiting);
     }
+    // The same of a message in two parts, the second behind the first.
+    [[nodiscard]] Status send(std::span<const std::byte> head, std::span<const std::byte> data, std::uint32_t type_id,
+                              const Waiting& waiting);
     [[nodiscard]] Status claim(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting);
     [[nodiscard]] Claim claim(std::uint64_t size, const Waiting& waiting = {}) {
         std::uint8_t* payload = nullptr;

@@ -131,7 +131,8 @@ class RpcEndpoint:
             return result
         if answer.type_id == MSG_TYPE_ERROR:
             raise self._failure(answer.data)
-        return answer.data
+        data: bytes = answer.data
+        return data
 
     # A Message, or a tuple of what on_response returned.
     def _ask(

@@ -11,7 +11,7 @@ cdef enum Status:
     EMPTY = 1          # no message now
     FULL = 2           # no room now
     INTERRUPTED = 3    # a signal came: let raise_for_status run its handlers, then wait again
-    TOO_LARGE = 4      # larger than max_message_size
+    TOO_LARGE = 4      # larger than max_large_size; of a ring that is lent: larger than max_message_size
     WRONG_SIDE = 5     # this side is the consumer and tried to send, or the other way round
     CLAIM_OPEN = 6     # a claim, a held frame or a Python guard is in the way
     NO_CLAIM = 7       # commit, abort or release without one, or of the wrong one
@@ -24,3 +24,4 @@ cdef enum Status:
     BUSY = 14          # in use by another thread, or lent
     BAD_TYPE = 15      # a msg_type out of its bounds
     PEER_ABORTED = 16  # the peer gave up on purpose, in the middle; all that it had committed has been read
+    NO_MEMORY = 17     # nor a descriptor, for a message larger than the ring; nothing is lost, try again

@@ -95,6 +95,17 @@ cdef uint64_t as_max_capacity(object value) except 0:
     return min(limit, core.kMaxCapacity)
 
 
+cdef uint64_t as_max_large(object value) except? 1:
+    if isinstance(value, float) or not hasattr(value, "__index__"):
+        raise TypeError(f"max_large must be an int, not {type(value).__name__}")
+    limit = operator.index(value)
+    if limit != 0 and (not 4096 <= limit <= core.kMaxCapacity or limit & (limit - 1)):
+        raise ValueError(
+            f"max_large must be 0, or a power of two between 4096 and {core.kMaxCapacity} bytes, not {limit}"
+        )
+    return limit
+
+
 cdef unsigned int as_mode(object value) except? 0:
     mode = operator.index(value)
     if not 0 <= mode <= 0o777:

@@ -50,30 +50,39 @@ cdef class Bus(_Abortable):
             del handle
 
     @staticmethod
-    def listen(socket_path, capacity, *, timeout=None, mode=_OWNER_ONLY):
+    def listen(socket_path, capacity, *, timeout=None, mode=_OWNER_ONLY, max_large=1 << 30):
         """Create a ring of `capacity` bytes and wait until one peer has connected to `socket_path`.
 
         capacity: power of two, 64 bytes … 4 GiB; the memory is reserved before anybody is let in.
         timeout: seconds to wait for the peer; None waits for ever.
         mode: permissions of the socket file; with any bit for group or others, other users than ours (and root) are
         let in.
+        max_large: bytes of messages that do not fit the ring which may be under way at a time, in memory of their own:
+        0 (none), or a power of two from 4096 to 4 GiB. The smaller of both sides' counts.
 
         The file is gone when this returns or raises. Whatever else stands at the path is left alone; a socket that
         nobody listens on is replaced. Clients that say nothing, or the wrong thing, are dropped without harm.
         Raises CapacityError, MemoryError, HandshakeError, TachyonTimeoutError.
         """
-        return new_bus(listen_at(socket_path, listen_options(Kind.bus, capacity, None, timeout, mode)), socket_path)
+        cdef core.Established* established = listen_at(
+            socket_path, listen_options(Kind.bus, (capacity,), timeout, mode, max_large)
+        )
+        return new_bus(established, socket_path)
 
     @staticmethod
-    def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30):
+    def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30, max_large=1 << 30):
         """Attach to the bus that a listener offers at `socket_path`.
 
         timeout: 0 tries once; more waits so many seconds for a listener to appear; None waits for ever.
         uid: the user whose listener is trusted; by default our own effective user, or root.
         max_capacity: the most bytes that the listener may have chosen for the ring, a GiB by default; None is any.
+        max_large: as Bus.listen.
         Raises HandshakeError (no listener, refused, …), TachyonTimeoutError (none within a timeout > 0), MemoryError.
         """
-        return new_bus(connect_to(socket_path, connect_options(Kind.bus, timeout, uid, max_capacity)), socket_path)
+        cdef core.Established* established = connect_to(
+            socket_path, connect_options(Kind.bus, timeout, uid, max_capacity, max_large)
+        )
+        return new_bus(established, socket_path)
 
     # -- sending --
 
@@ -81,6 +90,8 @@ cdef class Bus(_Abortable):
         """Send the bytes of any buffer (strided ones in C order); wait while the ring is full.
 
         timeout: seconds to wait for room; None waits as long as the peer lives.
+        What is larger than max_message_size, up to max_large_size, goes in memory of its own, of which so much, and 16
+        such messages, may be under way; no room is then the same as a full ring. MemoryError if there is none.
         Raises BusFullError, MessageTooLargeError, PeerClosedError, PeerDeadError, BusBusyError, BusClosedError. After a
         PeerClosedError or PeerDeadError nobody will read this message.
         """
@@ -306,8 +317,15 @@ cdef class Bus(_Abortable):
 
     @property
     def max_message_size(self):
-        """Largest message in bytes: capacity - 16. It goes through whenever the consumer has freed the rest."""
+        """Largest message in bytes that goes through the ring: capacity - 16. It does whenever the consumer has freed
+        the rest."""
         return most_bytes(handle_of(self))
+
+    @property
+    def max_large_size(self):
+        """Largest message in bytes at all. Beyond max_message_size it goes in memory of its own, up to the smaller
+        max_large of both sides; where that is 0, nothing does."""
+        return handle_of(self).max_large_size()
 
     @property
     def peer_pid(self):

@@ -28,6 +28,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         busy
         bad_type
         peer_aborted
+        no_memory
 
     cdef enum class SetupFailure(int):
         handshake
@@ -151,17 +152,21 @@ cdef extern from "tachyon/link/handshake.hpp" namespace "tachyon" nogil:
         bus
         rpc
 
+    const uint64_t kDefaultMaxLarge
+
     cdef cppclass ListenOptions:
         Kind kind
         vector[uint64_t] capacities
         uint64_t deadline
         unsigned int mode
+        uint64_t max_large
 
     cdef cppclass ConnectOptions:
         Kind kind
         uint64_t deadline
         optional[uid_t] uid
         uint64_t max_capacity
+        uint64_t max_large
 
 
 cdef extern from "tachyon/link/pair_end.hpp" namespace "tachyon" nogil:
@@ -202,6 +207,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         void hand_back() noexcept
         void set_polling_mode(cpp_bool pure_spin) noexcept
         int set_numa_node(unsigned int node) noexcept
+        int trouble() noexcept
         Stats stats() noexcept
         cpp_bool disarm() noexcept
 
@@ -248,6 +254,7 @@ cdef extern from "tachyon/host/bus_handle.hpp" namespace "tachyon" nogil:
         BusHandle* never_opened() noexcept
         const string& path() noexcept
         uint64_t capacity() noexcept
+        uint64_t max_large_size() noexcept
         int peer_pid() noexcept
         Bus* bus() noexcept
         Gate& gate() noexcept

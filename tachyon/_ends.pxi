@@ -360,7 +360,7 @@ def pair(capacity):
     Returns (producer's end, consumer's end): two BusEnds. The memory is reserved now. capacity: as Bus.listen.
     Raises CapacityError, MemoryError; HandshakeError without descriptors, or with too many ends that nobody uses.
     """
-    return make_ends(BusEnd, listen_options(Kind.bus, capacity, None, None, 0), Side.listener)
+    return make_ends(BusEnd, listen_options(Kind.bus, (capacity,), None, 0, core.kDefaultMaxLarge), Side.listener)
 
 
 def rpc_pair(cap_fwd=1 << 20, cap_rev=1 << 20):
@@ -368,5 +368,5 @@ def rpc_pair(cap_fwd=1 << 20, cap_rev=1 << 20):
 
     Returns (caller's end, callee's end): two RpcEnds.
     """
-    callee, caller = make_ends(RpcEnd, listen_options(Kind.rpc, cap_fwd, cap_rev, None, 0), Side.undecided)
+    callee, caller = make_ends(RpcEnd, listen_options(Kind.rpc, (cap_fwd, cap_rev), None, 0, core.kDefaultMaxLarge), Side.undecided)
     return caller, callee

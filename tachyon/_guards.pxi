@@ -215,7 +215,10 @@ cdef class TxGuard(_Window):
             return Status.closed
         if not send:
             return self._outlet().abort()
-        return self._outlet().commit(<uint32_t>self._actual_size, self._type_id)
+        cdef Status status = self._outlet().commit(<uint32_t>self._actual_size, self._type_id)
+        if status == Status.full or status == Status.no_memory:  # what does not fit the ring; the claim is still open
+            self._outlet().abort()
+        return status
 
     @property
     def actual_size(self):

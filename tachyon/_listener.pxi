@@ -173,15 +173,15 @@ cdef class Listener(_Listener):
     """Many buses at one path: `for bus in Listener(path, capacity)`, or accept(). A context manager.
 
     Each peer that connects, with Bus.connect, gets a ring of `capacity` bytes of its own; its memory is reserved when
-    it comes. capacity, mode: as Bus.listen. A peer that says nothing, or the wrong thing, keeps nobody waiting.
+    it comes. capacity, mode, max_large: as Bus.listen. A peer that says nothing, or the wrong thing, keeps nobody waiting.
     One thread at a time accepts; the buses may be used by others.
     Raises CapacityError, MemoryError, HandshakeError.
     """
 
-    def __init__(self, socket_path, capacity, *, mode=_OWNER_ONLY):
+    def __init__(self, socket_path, capacity, *, mode=_OWNER_ONLY, max_large=1 << 30):
         if self._core != NULL or self._closing:
             raise TypeError("a Listener is opened once; make a new one")
-        self._open(socket_path, listen_options(Kind.bus, capacity, None, None, mode))
+        self._open(socket_path, listen_options(Kind.bus, (capacity,), None, mode, max_large))
 
     cdef object _adopt(self, core.Established* established):
         return new_bus(established, self._path)
@@ -194,10 +194,10 @@ cdef class RpcListener(_Listener):
     Otherwise as Listener. RpcServer serves all of them from one thread.
     """
 
-    def __init__(self, socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, mode=_OWNER_ONLY):
+    def __init__(self, socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, mode=_OWNER_ONLY, max_large=1 << 30):
         if self._core != NULL or self._closing:
             raise TypeError("an RpcListener is opened once; make a new one")
-        self._open(socket_path, listen_options(Kind.rpc, cap_fwd, cap_rev, None, mode))
+        self._open(socket_path, listen_options(Kind.rpc, (cap_fwd, cap_rev), None, mode, max_large))
 
     cdef object _adopt(self, core.Established* established):
         return new_rpc_bus(established, self._path, False)

@@ -75,21 +75,23 @@ class _Mode(int):
 _OWNER_ONLY = _Mode(0o600)
 
 
-# `reverse`: for the replies of an RpcBus only.
+# capacities: of an RpcBus, those of calls and of replies.
 cdef core.ListenOptions listen_options(
-    Kind kind, object capacity, object reverse, object timeout, object mode
+    Kind kind, tuple capacities, object timeout, object mode, object max_large
 ) except *:
     cdef core.ListenOptions options
     options.kind = kind
-    options.capacities.push_back(as_capacity(capacity))
-    if kind == Kind.rpc:
-        options.capacities.push_back(as_capacity(reverse))
+    for capacity in capacities:
+        options.capacities.push_back(as_capacity(capacity))
     options.deadline = deadline_after(timeout)
     options.mode = as_mode(mode)
+    options.max_large = as_max_large(max_large)
     return options
 
 
-cdef core.ConnectOptions connect_options(Kind kind, object timeout, object uid, object max_capacity) except *:
+cdef core.ConnectOptions connect_options(
+    Kind kind, object timeout, object uid, object max_capacity, object max_large
+) except *:
     cdef core.ConnectOptions options
     options.kind = kind
     options.deadline = 0 if timeout is not None and timeout == 0 else deadline_after(timeout)
@@ -97,6 +99,7 @@ cdef core.ConnectOptions connect_options(Kind kind, object timeout, object uid, 
     if user >= 0:
         options.uid = <uid_t>user
     options.max_capacity = as_max_capacity(max_capacity)
+    options.max_large = as_max_large(max_large)
     return options
 
 

@@ -36,21 +36,24 @@ cdef class RpcBus(_RpcArrays):
             del handle
 
     @staticmethod
-    def listen(socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, timeout=None, mode=_OWNER_ONLY):
+    def listen(
+        socket_path, cap_fwd=1 << 20, cap_rev=1 << 20, *, timeout=None, mode=_OWNER_ONLY, max_large=1 << 30
+    ):
         """Create rings of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until a caller has connected.
 
         Everything else as Bus.listen. If a plain Bus connects, both sides get a HandshakeError.
         """
         cdef core.Established* established = listen_at(
-            socket_path, listen_options(Kind.rpc, cap_fwd, cap_rev, timeout, mode)
+            socket_path, listen_options(Kind.rpc, (cap_fwd, cap_rev), timeout, mode, max_large)
         )
         return new_rpc_bus(established, socket_path, False)
 
     @staticmethod
-    def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30):
-        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
+    def connect(socket_path, *, timeout=0.0, uid=None, max_capacity=1 << 30, max_large=1 << 30):
+        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity and max_large are for each
+        ring."""
         cdef core.Established* established = connect_to(
-            socket_path, connect_options(Kind.rpc, timeout, uid, max_capacity)
+            socket_path, connect_options(Kind.rpc, timeout, uid, max_capacity, max_large)
         )
         return new_rpc_bus(established, socket_path, True)
 
@@ -183,13 +186,18 @@ cdef class RpcBus(_RpcArrays):
 
     @property
     def max_request_size(self):
-        """Largest request in bytes."""
+        """Largest request in bytes that goes through its ring."""
         return most_bytes(&rpc_of(self).calls())
 
     @property
     def max_reply_size(self):
-        """Largest reply in bytes."""
+        """Largest reply in bytes that goes through its ring."""
         return most_bytes(&rpc_of(self).replies())
+
+    @property
+    def max_large_size(self):
+        """Largest request, or reply, in bytes at all: as Bus.max_large_size, of the smaller ring."""
+        return min(rpc_of(self).calls().max_large_size(), rpc_of(self).replies().max_large_size())
 
     @property
     def peer_pid(self):

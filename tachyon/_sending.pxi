@@ -76,7 +76,10 @@ cdef int send_waiting(core.Outlet* outlet, Payload* payload, uint32_t type_id, u
     except BaseException:
         outlet.abort()
         raise
-    return <int>outlet.commit(<uint32_t>payload_size(payload), type_id)
+    status = outlet.commit(<uint32_t>payload_size(payload), type_id)
+    if status == Status.full or status == Status.no_memory:  # what does not fit the ring; the claim is still open
+        outlet.abort()
+    return <int>status
 
 
 # Where a message goes: `batch`, or if that is NULL the bus of `handle` itself; with `rpc` it is a call, or the answer

@@ -44,17 +44,18 @@ class RpcServer(_Serving):
         cap_rev: int = 1 << 20,
         *,
         mode: int = _OWNER_ONLY,
+        max_large: int = 1 << 30,
     ) -> None:
         """Listen at `socket_path`; callers may connect from now on, and are served by serve_forever().
 
-        cap_fwd, cap_rev: bytes of ring for each caller's calls and its replies. mode: as Bus.listen.
+        cap_fwd, cap_rev: bytes of ring for each caller's calls and its replies. mode, max_large: as Bus.listen.
         Raises CapacityError, MemoryError, HandshakeError.
         """
         if not isinstance(dispatcher, RpcDispatcher):
             raise TypeError(f"dispatcher must be an RpcDispatcher, not {type(dispatcher).__name__}")
         self.dispatcher = dispatcher
         self._waiting = WaitSet()
-        self._listener = RpcListener(socket_path, cap_fwd, cap_rev, mode=mode)
+        self._listener = RpcListener(socket_path, cap_fwd, cap_rev, mode=mode, max_large=max_large)
         self._waiting.add(self._listener)
         self._listen_again: float | None = None  # time.monotonic(), while the listener is not a member
         self._callers: set[RpcBus] = set()

@@ -8,8 +8,7 @@ cdef dict _STATUS_ERRORS = {
     ),
     <int>Status.too_large: (
         MessageTooLargeError, None,
-        "{message} can never fit: this bus takes at most {most} (its capacity of {capacity} less 16); "
-        "listen with a larger capacity",
+        "{message} can never fit: this bus takes at most {most} ({limits}",
     ),
     <int>Status.wrong_side: (
         BusBusyError, None,
@@ -49,6 +48,11 @@ cdef dict _STATUS_ERRORS = {
     <int>Status.bad_type: (
         ValueError, None, "the msg_type is out of bounds: 0 … 65534 for a call, 0 … 65535 for a reply",
     ),
+    <int>Status.no_memory: (
+        MemoryError, None,
+        "{message} is larger than the ring, and there is no memory of its own for it, or no descriptor ({trouble}); "
+        "free some, or raise `ulimit -n`. Nothing is lost: try again",
+    ),
 }
 
 
@@ -66,8 +70,9 @@ cdef int raise_status(core.BusHandle* handle, Status status, object size=None) e
     kind, reason, text = found
     error = kind(
         text.format(
-            pid=handle.peer_pid(), path=path_of(handle), capacity=handle.capacity(), most=most_bytes(handle),
+            pid=handle.peer_pid(), path=path_of(handle), most=handle.max_large_size(), limits=limits_of(handle),
             size=size, message="the message" if size is None else f"a message of {size} bytes",
+            trouble=os.strerror(handle.bus().trouble()) if handle.bus() != NULL else "",
         )
     )
     if reason is not None:
@@ -75,6 +80,16 @@ cdef int raise_status(core.BusHandle* handle, Status status, object size=None) e
     raise error
 
 
+cdef str limits_of(core.BusHandle* handle):
+    """Where the largest message comes from, and what to do about it."""
+    if handle.max_large_size() > most_bytes(handle):
+        return (
+            f"the smaller max_large of both sides; through its ring {most_bytes(handle)}); "
+            "raise max_large on both, up to 4 GiB, or send it in pieces"
+        )
+    return f"its capacity of {handle.capacity()} less 16); listen with a larger capacity, or allow max_large on both sides"
+
+
 cdef uint64_t most_bytes(core.BusHandle* handle) noexcept:
-    """The largest message; 0 of a bus that was never opened."""
+    """The largest message that its ring takes; 0 of a bus that was never opened."""
     return handle.capacity() - 16 if handle.capacity() != 0 else 0

@@ -57,7 +57,8 @@ cdef class Bus(_Abortable):
 
     # Room for a message of `size` bytes, to be written at *payload. One claim at a time; then commit, or abort.
     cdef int try_claim(self, unsigned long long size, unsigned char** payload) noexcept nogil
-    # Sends the first `size` bytes of what was claimed.
+    # Sends the first `size` bytes of what was claimed. What is larger than the ring: also FULL or NO_MEMORY, and the
+    # claim is still open; commit the same again later, or abort.
     cdef int commit(self, unsigned int size, unsigned int type_id) noexcept nogil
     cdef int abort(self) noexcept nogil
     # Until there may be room: OK, FULL after 50 ms or timeout_ns, INTERRUPTED, or how it ended.

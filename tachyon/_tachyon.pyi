@@ -119,7 +119,12 @@ class Bus(_BusArrays):
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
     @staticmethod
     def listen(
-        socket_path: _Path, capacity: SupportsIndex, *, timeout: _Seconds | None = None, mode: SupportsIndex = 0o600
+        socket_path: _Path,
+        capacity: SupportsIndex,
+        *,
+        timeout: _Seconds | None = None,
+        mode: SupportsIndex = 0o600,
+        max_large: SupportsIndex = 1073741824,
     ) -> Bus:
         """Create a ring of `capacity` bytes and wait until one peer has connected to `socket_path`."""
     @staticmethod
@@ -129,6 +134,7 @@ class Bus(_BusArrays):
         timeout: _Seconds | None = 0.0,
         uid: SupportsIndex | None = None,
         max_capacity: SupportsIndex | None = 1073741824,
+        max_large: SupportsIndex = 1073741824,
     ) -> Bus:
         """Attach to the bus that a listener offers at `socket_path`."""
     def send(self, data: _Data, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
@@ -226,7 +232,14 @@ class Bus(_BusArrays):
         """Bytes of ring, as given to listen."""
     @property
     def max_message_size(self) -> int:
-        """Largest message in bytes: capacity - 16. It goes through whenever the consumer has freed the rest."""
+        """Largest message in bytes that goes through the ring: capacity - 16. It does whenever the consumer has freed
+        the rest.
+        """
+    @property
+    def max_large_size(self) -> int:
+        """Largest message in bytes at all. Beyond max_message_size it goes in memory of its own, up to the smaller
+        max_large of both sides; where that is 0, nothing does.
+        """
     @property
     def peer_pid(self) -> int:
         """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
@@ -446,6 +459,7 @@ class RpcBus(_RpcArrays):
         *,
         timeout: _Seconds | None = None,
         mode: SupportsIndex = 0o600,
+        max_large: SupportsIndex = 1073741824,
     ) -> RpcBus:
         """Create rings of `cap_fwd` bytes for calls and `cap_rev` for replies, and wait until a caller has
         connected.
@@ -457,8 +471,11 @@ class RpcBus(_RpcArrays):
         timeout: _Seconds | None = 0.0,
         uid: SupportsIndex | None = None,
         max_capacity: SupportsIndex | None = 1073741824,
+        max_large: SupportsIndex = 1073741824,
     ) -> RpcBus:
-        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity is for each ring."""
+        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity and max_large are for each
+        ring.
+        """
     def call(self, data: _Data, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
         """Send a request, the bytes of any buffer, and return its id, for wait()."""
     def call_zero_copy(
@@ -511,10 +528,13 @@ class RpcBus(_RpcArrays):
         """
     @property
     def max_request_size(self) -> int:
-        """Largest request in bytes."""
+        """Largest request in bytes that goes through its ring."""
     @property
     def max_reply_size(self) -> int:
-        """Largest reply in bytes."""
+        """Largest reply in bytes that goes through its ring."""
+    @property
+    def max_large_size(self) -> int:
+        """Largest request, or reply, in bytes at all: as Bus.max_large_size, of the smaller ring."""
     @property
     def peer_pid(self) -> int:
         """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
@@ -622,7 +642,14 @@ class _Listener:
 @final
 class Listener(_Listener):
     """Many buses at one path: `for bus in Listener(path, capacity)`, or accept(). A context manager."""
-    def __init__(self, socket_path: _Path, capacity: SupportsIndex, *, mode: SupportsIndex = 0o600) -> None: ...
+    def __init__(
+        self,
+        socket_path: _Path,
+        capacity: SupportsIndex,
+        *,
+        mode: SupportsIndex = 0o600,
+        max_large: SupportsIndex = 1073741824,
+    ) -> None: ...
     def accept(self, *, timeout: _Seconds | None = None) -> Bus:
         """Wait for the next peer. timeout: seconds; None waits for ever."""
     def try_accept(self) -> Bus | None:
@@ -640,6 +667,7 @@ class RpcListener(_Listener):
         cap_rev: SupportsIndex = 1048576,
         *,
         mode: SupportsIndex = 0o600,
+        max_large: SupportsIndex = 1073741824,
     ) -> None: ...
     def accept(self, *, timeout: _Seconds | None = None) -> RpcBus:
         """Wait for the next peer. timeout: seconds; None waits for ever."""

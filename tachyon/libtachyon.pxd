@@ -29,6 +29,7 @@ cdef extern from "tachyon/error.hpp" namespace "tachyon" nogil:
         busy
         bad_type
         peer_aborted
+        no_memory
 
 
 cdef extern from "tachyon/wait/wait.hpp" namespace "tachyon" nogil:

@@ -143,12 +143,12 @@ def wait_until(condition, patience: float = PATIENCE) -> None:
         time.sleep(0.002)
 
 
-def open_pair(path, capacity: int = 1 << 16):
-    """(listener, connector), both in this process."""
+def open_pair(path, capacity: int = 1 << 16, **options):
+    """(listener, connector), both in this process. options: of connect."""
     with ThreadPoolExecutor(1) as pool:
         listening = pool.submit(tachyon.Bus.listen, path, capacity, timeout=PATIENCE)
         try:
-            connector = tachyon.Bus.connect(path, timeout=PATIENCE)
+            connector = tachyon.Bus.connect(path, timeout=PATIENCE, **options)
         except BaseException:
             # Let it go at once, with a client of its own.
             with contextlib.suppress(tachyon.TachyonError):
@@ -171,11 +171,11 @@ def path(tmp_path):
 
 @pytest.fixture
 def pair(tmp_path):
-    """pair(capacity) → (producer, consumer): two ends in this process. The connector is the producer."""
+    """pair(capacity, **options) → (producer, consumer): two ends in this process. The connector is the producer."""
     opened = []
 
-    def make(capacity: int = 1 << 16):
-        listener, connector = open_pair(str(tmp_path / f"pair{len(opened)}"), capacity)
+    def make(capacity: int = 1 << 16, **options):
+        listener, connector = open_pair(str(tmp_path / f"pair{len(opened)}"), capacity, **options)
         opened.extend((listener, connector))
         return connector, listener
 
@@ -186,14 +186,14 @@ def pair(tmp_path):
 
 @pytest.fixture
 def rpc(tmp_path):
-    """rpc(cap_fwd, cap_rev) → (caller, callee), both in this process."""
+    """rpc(cap_fwd, cap_rev, **options) → (caller, callee), both in this process. options: of connect."""
     opened = []
 
-    def make(forward=1 << 16, reverse=1 << 16):
+    def make(forward=1 << 16, reverse=1 << 16, **options):
         path = tmp_path / f"rpc{len(opened)}"
         with ThreadPoolExecutor(1) as pool:
             listening = pool.submit(tachyon.RpcBus.listen, path, forward, reverse, timeout=60)
-            caller = tachyon.RpcBus.connect(path, timeout=60)
+            caller = tachyon.RpcBus.connect(path, timeout=60, **options)
             callee = listening.result()
         opened.extend((caller, callee))
         return caller, callee

@@ -23,8 +23,8 @@ def served(rpc, run_thread):
     """served(*endpoints, **options) → caller; a thread serves them until the caller closes."""
     serving = []
 
-    def make(*endpoints, forward=1 << 16, reverse=1 << 16, **options):
-        caller, callee = rpc(forward, reverse)
+    def make(*endpoints, forward=1 << 16, reverse=1 << 16, max_large=1 << 30, **options):
+        caller, callee = rpc(forward, reverse, max_large=max_large)
         dispatcher = RpcDispatcher(**options)
         for each in endpoints:
             dispatcher.register(each)

@@ -7,7 +7,7 @@ import pytest
 from downstream import build, load
 
 OK, EMPTY, FULL, INTERRUPTED, TOO_LARGE, WRONG_SIDE, CLAIM_OPEN, NO_CLAIM = range(8)
-PEER_CLOSED, PEER_DEAD, CORRUPT, CLOSED, FORKED, UNKNOWN_CALL, BUSY, BAD_TYPE, PEER_ABORTED = range(8, 17)
+PEER_CLOSED, PEER_DEAD, CORRUPT, CLOSED, FORKED, UNKNOWN_CALL, BUSY, BAD_TYPE, PEER_ABORTED, NO_MEMORY = range(8, 18)
 SECOND = 1_000_000_000
 
 SOURCE = """\
@@ -362,6 +362,7 @@ def statuses():
         ("corrupt", Status.CORRUPT), ("closed", Status.CLOSED), ("forked", Status.FORKED),
         ("unknown_call", Status.UNKNOWN_CALL), ("busy", Status.BUSY),
         ("bad_type", Status.BAD_TYPE), ("peer_aborted", Status.PEER_ABORTED),
+        ("no_memory", Status.NO_MEMORY),
     )}
 """
 
@@ -389,4 +390,4 @@ def mappings():
 
 @pytest.fixture
 def rpc_hands(nogil, rpc):
-    return lambda *capacities: tuple(nogil.RpcHand(bus) for bus in rpc(*capacities))
+    return lambda *capacities, **options: tuple(nogil.RpcHand(bus) for bus in rpc(*capacities, **options))

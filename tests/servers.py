@@ -35,8 +35,8 @@ def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
-def connect(server):
-    return RpcBus.connect(server._listener.path, timeout=30)
+def connect(server, **options):
+    return RpcBus.connect(server._listener.path, timeout=30, **options)
 
 
 @pytest.fixture

@@ -93,8 +93,9 @@ def test_the_largest_message_goes_through_at_every_position(pair, capacity):
 
 
 @pytest.mark.parametrize("capacity", [64, 128, 4096])
-def test_one_byte_more_is_refused_with_both_numbers(pair, capacity):
-    producer, consumer = pair(capacity)
+def test_one_byte_more_is_refused_with_both_numbers_where_nothing_larger_may_go(pair, capacity):
+    producer, consumer = pair(capacity, max_large=0)
+    assert producer.max_large_size == consumer.max_large_size == producer.max_message_size
     too_much = producer.max_message_size + 1
     for role in (None, "producer"):  # before the first message and after it
         assert producer.stats()["role"] == role

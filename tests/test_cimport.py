@@ -178,7 +178,7 @@ def test_a_wait_ends_with_the_peer(module, pair, run_thread, until):
 
 
 def test_the_statuses(module, pair):
-    producer, consumer = pair(64)
+    producer, consumer = pair(64, max_large=0)
     assert module.claim_twice(producer) == (0, 6, 4, 0, 7)
     producer.send(b"full")
     assert module.statuses(producer, 8)[:4] == (2, 7, 7, 2)
@@ -195,7 +195,7 @@ def test_the_statuses(module, pair):
 
 
 def test_the_errors_of_the_statuses(module, path):
-    bus, other = open_pair(path, 4096)
+    bus, other = open_pair(path, 4096, max_large=0)
     for status, error in {
         1: tachyon.BusEmptyError,
         2: tachyon.BusFullError,
@@ -210,9 +210,10 @@ def test_the_errors_of_the_statuses(module, path):
         12: tachyon.BusClosedError,
         13: ValueError,
         14: tachyon.BusBusyError,
+        17: MemoryError,
         99: tachyon.TachyonError,
     }.items():
-        with pytest.raises((tachyon.TachyonError, ValueError)) as caught:
+        with pytest.raises((tachyon.TachyonError, ValueError, MemoryError)) as caught:
             module.raise_for(bus, status)
         assert type(caught.value) is error
     assert module.raise_for(bus, 0) is None

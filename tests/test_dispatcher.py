@@ -131,7 +131,7 @@ def boom_with_views(payload):
 )
 @pytest.mark.parametrize("details", [False, True])
 def test_a_failed_handler_answers_logs_and_goes_on(served, caplog, function, name, details):
-    caller = served(endpoint(function), echo, send_details=details)
+    caller = served(endpoint(function), echo, max_large=0, send_details=details)
     with caplog.at_level(logging.ERROR, "tachyon"):
         for _ in range(2):
             with pytest.raises(RpcError) as caught:
@@ -198,7 +198,7 @@ def leave(payload):
     ],
 )
 def test_serve_once_answers_and_then_raises_what_went_wrong(rpc, run_thread, function, error):
-    caller, callee = rpc()
+    caller, callee = rpc(max_large=0)
     dispatcher = RpcDispatcher()
     dispatcher.register(endpoint(function))
     once = run_thread(dispatcher.serve_once, callee)

@@ -17,15 +17,15 @@ EXTERN = re.compile(r'cdef extern from "tachyon/(?:\w+/)?(\w+)\.hpp"')
 CORE = [
     *("error", "layout", "access", "hello", "futex", "wait"),
     *("frame", "copy", "producer", "consumer", "ring", "early_releases", "waiting", "outlet", "inlet", "array"),
-    *("descriptor", "event_queue", "memory", "sockets", "segment", "ring_segment"),
-    *("fork", "socket_file", "arrangement", "handshake", "listener", "meeting", "pair_end"),
-    *("bus", "batch", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),
+    *("descriptor", "event_queue", "memory", "sockets", "segment", "parcel", "ring_segment", "stats"),
+    *("fork", "socket_file", "arrangement", "inbox", "handshake", "listener", "meeting", "pair_end"),
+    *("parcels", "bus", "batch", "rpc", "wait_set", "gate", "bus_handle", "rpc_handle"),
 ]
 # Headers that stand beside the sources, each a part of one in front of them.
 PRIVATE = {"greeting": "handshake", "offer": "handshake", "clients": "listener"}
 PARTS_OF_THE_HANDSHAKE = {"connection", "connector", "greeting", "offer"}
 SYSTEMS = {"events": "event_queue", "memory": "memory", "peer": "sockets", "sockets": "sockets"}
-PART = PRIVATE | dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"bus_wait": "bus"}
+PART = PRIVATE | dict.fromkeys(PARTS_OF_THE_HANDSHAKE, "handshake") | {"bus_parcels": "bus", "bus_wait": "bus"}
 PART |= {f"{subject}_{system}": part for subject, part in SYSTEMS.items() for system in ("linux", "macos")}
 PACKAGE = [
     {"_errors", "_ids", "_dtypes"},

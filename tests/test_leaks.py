@@ -137,7 +137,7 @@ def uses(producer, consumer):
         for call in (
             lambda: producer.send("text"),
             lambda: producer.send(b"x", 2**32),
-            lambda: producer.send(bytes(1 << 17)),
+            lambda: producer.send(bytes(1 << 18)),
             lambda: producer.send_zero_copy(-1),
             lambda: consumer.recv(timeout=0),
             lambda: consumer.recv_into(bytearray(1), timeout=0),
@@ -177,12 +177,31 @@ def uses(producer, consumer):
         except tachyon.BusClosedError as error:
             error.__traceback__ = None
 
-    return [zero_copy, arrays, tensors, batches, copies, refusals, late_views, refused_views]
+    def beyond_the_ring():
+        data = bytes(1 << 16)
+        producer.send(data)
+        consumer.recv()
+        producer.send_many([data, (memoryview(data * 2)[::2], 7)])
+        with consumer.drain_batch() as batch:
+            [bytes(view[:1]) for view in map(memoryview, batch)]
+        with producer.send_zero_copy(len(data)) as tx, memoryview(tx) as view:
+            view[0] = 1
+        with consumer.recv_zero_copy() as rx:
+            np.frombuffer(rx, dtype=np.uint8).max()
+        try:
+            with producer.send_zero_copy(len(data)):
+                raise LookupError
+        except LookupError as error:
+            error.__traceback__ = None
+        assert len(descriptors()) == there
+
+    there = len(descriptors())
+    return [zero_copy, arrays, tensors, batches, copies, refusals, late_views, refused_views, beyond_the_ring]
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 def test_no_reference_is_kept_and_no_memory_grows(path, number):
-    producer, consumer = open_pair(path)
+    producer, consumer = open_pair(path, max_large=1 << 17)
     producer.send(b"first")
     consumer.recv()
     use = uses(producer, consumer)[number]

@@ -108,7 +108,7 @@ def test_any_negative_timeout_is_none(hands, run_thread, until):
 
 
 def test_a_message_that_never_fits_is_told_from_a_full_ring(hands, nogil, pair):
-    sender, _ = pair(64)
+    sender, _ = pair(64, max_large=0)
     producer = nogil.Hand(sender)
     assert producer.claim(49, -1) == TOO_LARGE
     assert producer.send(bytes(49), 0, -1) == TOO_LARGE

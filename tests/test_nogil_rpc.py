@@ -182,7 +182,7 @@ def test_who_replies_to_no_call_is_not_told_of_waiting(rpc_hands):
 
 
 def test_what_no_room_and_no_message_are_called_in_rpc(rpc_hands):
-    caller, callee = rpc_hands(64, 64)
+    caller, callee = rpc_hands(64, 64, max_large=0)
     assert caller.try_call(bytes(49), 1) == caller.call(bytes(49), 1, -1) == caller.claim_call(49, -1) == TOO_LARGE
     assert caller.call(b"first", 1, SECOND) == OK
     first = caller.id

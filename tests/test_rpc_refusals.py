@@ -122,7 +122,7 @@ def test_only_buffers_are_sent(rpc, data):
 
 
 def test_what_can_never_fit_is_refused_and_the_call_can_still_be_answered(rpc):
-    caller, callee = rpc(1024, 256)
+    caller, callee = rpc(1024, 256, max_large=0)
     assert (caller.max_request_size, caller.max_reply_size) == (1008, 240)
     with pytest.raises(MessageTooLargeError, match="1009"):
         caller.call(bytes(1009), 1)

@@ -94,7 +94,7 @@ def test_the_buffer_is_free_again_after_the_send(pair):
 
 
 def test_the_buffer_is_free_again_after_a_refusal(pair):
-    producer, _ = pair(64)
+    producer, _ = pair(64, max_large=0)
     producer.send(b"x")
     data = bytearray(b"hello")
     with pytest.raises(BusFullError):

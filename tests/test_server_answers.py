@@ -123,7 +123,7 @@ def test_too_large_answers_and_bad_answers_are_error_replies(serve, caplog):
         return None
 
     server = serve(echo, large, nothing, send_details=True)
-    with connect(server) as caller:
+    with connect(server, max_large=0) as caller:
         with pytest.raises(RpcError, match="MessageTooLargeError"):
             large.call(caller, b"", timeout=30)
         with pytest.raises(RpcError, match="TypeError"):

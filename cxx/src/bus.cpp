@@ -1,5 +1,6 @@
 #include "tachyon/bus.hpp"
 
+#include <algorithm>
 #include <exception>
 
 namespace tachyon {
@@ -43,8 +44,10 @@ Bus::Bus(std::shared_ptr<Connection> connection, RingSegment segment, Side produ
       barrier_(connection_->barrier()),
       side_(connection_->side()),
       max_size_(tachyon::max_message_size(segment_.capacity())),
+      most_size_(std::max(max_size_, std::min(connection_->max_large(), tachyon::max_message_size(kMaxCapacity)))),
       producer_(segment_.ring(barrier_, doorbell_of(connection_.get()))),
-      consumer_(segment_.ring(barrier_, doorbell_of(connection_.get()))) {
+      consumer_(segment_.ring(barrier_, doorbell_of(connection_.get()))),
+      parcels_(connection_->max_large()) {
     SegmentHeader* const header = segment_.header();
     closed_ = side_ == Side::listener ? &header->listener_closed : &header->connector_closed;
     peer_closed_ = side_ == Side::listener ? &header->connector_closed : &header->listener_closed;
@@ -72,7 +75,7 @@ Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode == Mode::producer) return producer_.claim_open() ? Status::claim_open : check_consumer();
     if (mode != Mode::undecided) return ended(mode);
-    if (size > max_size_) return Status::too_large;  // a message that cannot be sent decides nothing
+    if (size > max_size_) return Status::too_large;  // a message that cannot be sent decides nothing; a parcel asks again
     if (const Status end = peer_end(); end != Status::ok) return end;
     // [role] release: whoever sees our first commit sees who made it. The value is looked at once and then kept.
     auto expected = static_cast<std::uint32_t>(Side::undecided);
@@ -149,12 +152,14 @@ Status Bus::no_room(std::uint64_t size) noexcept {
 // The hang-up, or the flag, comes after the last commit: one more look decides whether there is anything left to read.
 Status Bus::nothing_to_peek(Status status, Frame& frame) noexcept {
     if (status == Status::corrupt) return poison();
+    if (status == Status::too_large) return take_parcel(frame);
     const bool gone = peer_gone_by_clock();
     const Status end = peer_end();
     if (!gone && end == Status::ok) return Status::empty;
     status = mode_.load(std::memory_order_relaxed) == Mode::consumer ? Status::ok : begin_receive();
     if (status == Status::ok) status = consumer_.peek(frame);
     if (status == Status::corrupt) return poison();
+    if (status == Status::too_large) return take_parcel(frame);
     if (status != Status::empty) return status;
     return end != Status::ok ? end : Status::peer_dead;
 }
@@ -165,12 +170,13 @@ Status Bus::why_no_commit(std::uint32_t size) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode != Mode::producer) return ended(mode);
     if (!producer_.claim_open()) return Status::no_claim;
-    if (size > claim_size_) return Status::too_large;
+    if (size >= claim_end_) return Status::too_large;
     producer_.abort();
     return check_consumer();
 }
 
 Status Bus::abort() noexcept {
+    parcels_.outgoing.reset();
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode != Mode::producer) return ended(mode);
     if (!producer_.claim_open()) return Status::no_claim;
@@ -182,9 +188,13 @@ Status Bus::abort() noexcept {
 
 Status Bus::release_among_others(const Frame& frame) noexcept {
     const bool oldest = frame.position == consumer_.oldest();
-    if (const Status status = early_.release(consumer_, frame); status != Status::ok) return status;
-    unusual_.store(!early_.empty(), std::memory_order_relaxed);
+    Frame line = frame;
+    if (parcels_.received.find(frame.position) != nullptr) line.size = sizeof(std::uint64_t);
+    if (const Status status = early_.release(consumer_, line); status != Status::ok) return status;
+    const bool parcel = parcels_.received.drop(frame.position);
+    unusual_.store(!early_.empty() || !parcels_.received.is_empty(), std::memory_order_relaxed);
     if (oldest) blocked_.store(false, std::memory_order_release);  // [unblock]
+    if (parcel) consumer_.hand_back();  // there are few of them, and each is worth a producer's while
     return Status::ok;
 }
 

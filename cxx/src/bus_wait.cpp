@@ -98,15 +98,20 @@ Status Bus::wait_as_producer(std::uint64_t until, HasWork has_work) noexcept {
 }
 
 Status Bus::wait_writable(std::uint64_t size, std::uint64_t until) noexcept {
-    if (const Status status = begin_send(size); status != Status::ok) return status;
-    return wait_as_producer(until, [this, size] { return producer_.can_advance(size); });
+    Status status = begin_send(size);
+    if (status == Status::too_large) {
+        status = begin_parcel(status, size);
+        if (parcels_.retry_at > now_ns()) until = std::min(until, parcels_.retry_at);
+    }
+    if (status != Status::ok) return status;
+    return wait_as_producer(until, [this, size] { return can_advance(size); });
 }
 
 // ---- for other people's loops ----------------------------------------------------------------------------------------------
 
 bool Bus::wanted_now() noexcept {
     if (wanted_ == kLeft) return false;  // that shows at the peer, not in the ring
-    return wanted_ == kAllRead ? producer_.all_read() || producer_.corrupt() : producer_.can_advance(wanted_);
+    return wanted_ == kAllRead ? producer_.all_read() || producer_.corrupt() : can_advance(wanted_);
 }
 
 // As a wait, but the sleep is somebody else's, and may be long: the descriptor itself has to ring wherever a slice would end.
@@ -138,6 +143,7 @@ bool Bus::arm(bool for_room) {
         parked.store(kAwake, std::memory_order_relaxed);
         return false;
     }
+    if (for_room && parcels_.retry_at > now_ns()) connection_->ring_by(parcels_.retry_at);  // nobody else would tell
     if (!sure) {
         // See wait.hpp, park(): once more, when the store has left this core for certain.
         const std::uint64_t now = now_ns();

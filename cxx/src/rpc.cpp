@@ -88,7 +88,8 @@ void Caller::keep_or_drop(const Frame& reply) noexcept {
 
 // A reply that is in the way of the one looked for.
 void Caller::pass(const Frame& reply) noexcept {
-    passed_ += frame_size(reply.size);
+    passed_ += replies_.ring_bytes(reply);
+    gone_through_ += frame_size(reply.size);
     keep_or_drop(reply);
     replies_.release(reply);
 }
@@ -106,8 +107,8 @@ Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
         }
         case CallWindow::State::open: break;
     }
-    const std::uint64_t before = passed_;
-    for (std::uint64_t i = 0; i < kMostRepliesPerLook && passed_ - before < kMostBytesPerLook; ++i) {
+    const std::uint64_t before = gone_through_;
+    for (std::uint64_t i = 0; i < kMostRepliesPerLook && gone_through_ - before < kMostBytesPerLook; ++i) {
         const Status status = replies_.try_peek(reply);
         if (status != Status::ok) return status;
         if (reply.correlation_id == id) {
@@ -135,11 +136,11 @@ void Caller::release(const Frame& reply) noexcept {
 void Caller::gather() noexcept {
     unfinished_ = false;
     Frame reply;
-    const std::uint64_t before = passed_;
+    const std::uint64_t before = gone_through_;
     std::uint64_t count = 0;
     while (!unfinished_ && replies_.try_peek(reply) == Status::ok) {
         pass(reply);
-        unfinished_ = ++count == kMostRepliesPerLook || passed_ - before >= kMostBytesPerLook;
+        unfinished_ = ++count == kMostRepliesPerLook || gone_through_ - before >= kMostBytesPerLook;
     }
     replies_.hand_back();
 }
@@ -202,6 +203,8 @@ Status Answer::commit(std::uint32_t size, std::uint32_t msg_type) noexcept {
 }
 
 Status Answer::abort() noexcept { return callee_.replies_.abort(); }
+
+bool Answer::is_parcel(std::uint64_t size) const noexcept { return callee_.replies_.is_parcel(size); }
 
 bool Answer::look_for_room(std::uint64_t size, std::uint64_t looks) noexcept {
     return callee_.replies_.spin_writable(size, looks);

@@ -48,7 +48,7 @@ inline Status settled_peek(Bus& bus, Frame& frame) {
 
 // One end of a bus whose other end the test plays by hand: the memory, and a socket whose end is a death.
 struct HalfBus {
-    explicit HalfBus(std::uint64_t capacity = 4096, Side side = Side::listener) {
+    explicit HalfBus(std::uint64_t capacity = 4096, Side side = Side::listener, std::uint64_t max_large = 0) {
         int sockets[2];
         REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) == 0);
         Descriptor near(sockets[0]);
@@ -59,7 +59,9 @@ struct HalfBus {
         memory.close_descriptor();
         header = memory.header();
         data = memory.ring(Barrier::locked).data;
-        bus = std::make_unique<Bus>(Connection(std::move(near), side), std::move(ours));
+        Connection connection(std::move(near), side);
+        connection.set_max_large(max_large);
+        bus = std::make_unique<Bus>(std::move(connection), std::move(ours));
     }
     void die() { socket.reset(); }
 

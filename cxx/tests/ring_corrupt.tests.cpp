@@ -18,7 +18,7 @@ TEST_CASE("a frame that reaches beyond the end of the ring is corrupt") {
         Both both(512);
         both.advance_to(offset);
         for (const std::uint64_t size : {512 - offset - kFrameHeader + 1, std::uint64_t{512}, std::uint64_t{0x7fffffff},
-                                         std::uint64_t{0xfffffffd}}) {
+                                         std::uint64_t{0xfffffffc}}) {
             put_word(both.ring, offset, commit_word(static_cast<std::uint32_t>(size), 1));
             CHECK(both.peek() == Status::corrupt);
             CHECK(both.consumer.held() == 0);
@@ -26,6 +26,26 @@ TEST_CASE("a frame that reaches beyond the end of the ring is corrupt") {
         put_word(both.ring, offset, commit_word(static_cast<std::uint32_t>(512 - offset - kFrameHeader), 1));
         CHECK(both.peek() == Status::ok);  // one byte less is the largest that can lie there
     }
+}
+
+TEST_CASE("an announcement is told, but not taken before it is accepted") {
+    Both both(512);
+    for (std::uint64_t lap = 0; lap < 20; ++lap) {
+        REQUIRE(both.producer.try_claim(8) != nullptr);
+        both.producer.announce(1 << 20, 7, 9);
+        for (int i = 0; i < 2; ++i) CHECK(both.peek() == Status::too_large);
+        CHECK(both.consumer.held() == 0);
+        CHECK(both.last.type_id == 7);
+        CHECK(both.last.correlation_id == 9);
+        std::uint64_t bytes = 0;
+        std::memcpy(&bytes, both.last.payload, sizeof bytes);
+        CHECK(bytes == 1 << 20);
+        both.consumer.accept();
+        CHECK(both.consumer.held() == 1);
+        both.consumer.release(both.last);
+        CHECK(both.peek() == Status::empty);
+    }
+    CHECK(both.ring.dirty_lines() == 0);
 }
 
 TEST_CASE("a commit word with a type and no size is corrupt") {

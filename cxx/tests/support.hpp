@@ -323,7 +323,7 @@ struct BusPair {
     std::uint8_t* data = nullptr;
 };
 
-inline BusPair make_pair(std::uint64_t capacity, Barrier barrier = Barrier::locked) {
+inline BusPair make_pair(std::uint64_t capacity, Barrier barrier = Barrier::locked, std::uint64_t max_large = 0) {
     int sockets[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0)
         throw std::runtime_error("socketpair");
@@ -336,6 +336,8 @@ inline BusPair make_pair(std::uint64_t capacity, Barrier barrier = Barrier::lock
     Connection listener(std::move(near), Side::listener), connector(std::move(far), Side::connector);
     listener.set_barrier(barrier);
     connector.set_barrier(barrier);
+    listener.set_max_large(max_large);
+    connector.set_max_large(max_large);
     BusPair pair;
     pair.header = ours.header();
     pair.data = ours.ring(barrier).data;
@@ -387,7 +389,7 @@ inline std::ostream& operator<<(std::ostream& out, Status status) {
     constexpr const char* kNames[] = {"ok",         "empty",       "full",     "interrupted",  "too_large",
                                       "wrong_side", "claim_open",  "no_claim", "peer_closed",  "peer_dead",
                                       "corrupt",    "closed",      "forked",   "unknown_call", "busy",
-                                      "bad_type",   "peer_aborted"};
+                                      "bad_type",   "peer_aborted", "no_memory"};
     const auto number = static_cast<std::size_t>(status);
     return number < std::size(kNames) ? out << kNames[number] : out << "Status " << number;
 }

@@ -26,6 +26,7 @@ class Batch final : public Outlet {
         return bus_.commit<Wake::later>(size, type_id, 0);
     }
     [[nodiscard]] Status abort() noexcept override { return bus_.abort(); }
+    [[nodiscard]] bool is_parcel(std::uint64_t size) const noexcept override { return bus_.is_parcel(size); }
 
   private:
     [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override {

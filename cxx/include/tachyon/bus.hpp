@@ -8,6 +8,9 @@
 //   [unblock] clears of a release → blocked_ = false (release)   pairs with   blocked_ (acquire) → the word at the cursor
 //
 // Either side may turn out to be the producer: the first send decides ([role] in docs/memory-model.md).
+//
+// A message of more than max_message_size() bytes, up to max_large_size(), goes in a parcel: memory of its own, whose descriptor is
+// passed over the socket before a line of the ring announces it. All of that stands in the branches that are not the usual one.
 #pragma once
 
 #include <atomic>
@@ -21,25 +24,17 @@
 #include "tachyon/link/fork.hpp"
 #include "tachyon/link/handshake.hpp"
 #include "tachyon/link/meeting.hpp"
+#include "tachyon/parcels.hpp"
 #include "tachyon/port/inlet.hpp"
 #include "tachyon/port/outlet.hpp"
 #include "tachyon/port/waiting.hpp"
 #include "tachyon/ring/early_releases.hpp"
 #include "tachyon/ring/ring.hpp"
 #include "tachyon/ring/ring_segment.hpp"
+#include "tachyon/ring/stats.hpp"
 #include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
-
-struct Stats {
-    Side side = Side::undecided;  // this one
-    Side producer = Side::undecided;
-    std::uint64_t messages = 0;        // committed, or freed, by this side
-    std::uint64_t position = 0;        // bytes of ring committed, or freed, by this side
-    std::uint64_t parks = 0;           // times this side went to sleep, or was about to
-    std::uint64_t wakes = 0;           // times this side woke the peer
-    std::uint64_t spin_budget_ns = 0;  // current length of the spin before a park
-};
 
 class Bus final : public Outlet, public Inlet {
   public:
@@ -64,7 +59,8 @@ class Bus final : public Outlet, public Inlet {
     Bus& operator=(const Bus&) = delete;
     ~Bus();  // closes; where an exception is on its way through, as End::aborted
 
-    // ---- producer: ok, full, too_large, wrong_side, claim_open, peer_closed, peer_dead, corrupt, closed, forked ----
+    // ---- producer: ok, full, too_large, wrong_side, claim_open, peer_closed, peer_dead, corrupt, closed, forked; no_memory for
+    // what does not fit the ring ----
 
     // ok: the message is visible to the peer. peer_closed: it was not sent. peer_dead: nobody will read it, nor any later one.
     // A clean close is seen at once; a death by the first send that begins a tick of the kernel (1 … 10 ms) after it, at the latest.
@@ -75,7 +71,7 @@ class Bus final : public Outlet, public Inlet {
     [[nodiscard]] Status try_send(const void* data, std::uint64_t size, std::uint32_t type_id,
                                   std::uint64_t correlation_id) noexcept {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
-            return status;
+            return send_parcel(status, {data, size, type_id, correlation_id}, Wake::now);
         if (!producer_.try_send(data, static_cast<std::uint32_t>(size), type_id, correlation_id)) [[unlikely]]
             return no_room(size);
         return after_send();
@@ -84,7 +80,7 @@ class Bus final : public Outlet, public Inlet {
     // try_send without the look for a parked consumer: wake_consumer() is owed, before any wait and after the last one.
     [[nodiscard]] Status try_send_quietly(const void* data, std::uint64_t size, std::uint32_t type_id) noexcept {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
-            return status;
+            return send_parcel(status, {data, size, type_id, 0}, Wake::later);
         if (!producer_.try_send<Wake::later>(data, static_cast<std::uint32_t>(size), type_id)) [[unlikely]]
             return no_room(size);
         return after_send();
@@ -107,10 +103,10 @@ class Bus final : public Outlet, public Inlet {
 
     [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override {
         if (const Status status = begin_send(size); status != Status::ok) [[unlikely]]
-            return status;
+            return claim_parcel(status, size, payload);
         payload = producer_.try_claim(size);
         if (payload == nullptr) return no_room(size);
-        claim_size_ = size;
+        claim_end_ = size + 1;
         return Status::ok;
     }
     [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id) noexcept override {
@@ -119,9 +115,9 @@ class Bus final : public Outlet, public Inlet {
     template <Wake kWake = Wake::now>
     [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t type_id, std::uint64_t correlation_id) noexcept {
         // A close is told before a commit, never after.
-        if (mode_.load(std::memory_order_relaxed) != Mode::producer || !producer_.claim_open() || size > claim_size_ ||
+        if (mode_.load(std::memory_order_relaxed) != Mode::producer || !producer_.claim_open() || size >= claim_end_ ||
             peer_said_closed()) [[unlikely]]
-            return why_no_commit(size);
+            return commit_unusually({nullptr, size, type_id, correlation_id}, kWake);
         producer_.commit<kWake>(size, type_id, correlation_id);
         return after_send();
     }
@@ -157,12 +153,16 @@ class Bus final : public Outlet, public Inlet {
         const Status status = consumer_.peek(frame);
         return status == Status::ok ? status : nothing_to_peek(status, frame);
     }
+    // Bytes of ring that a frame which try_peek has handed out takes: of a parcel, those of the line that announced it.
+    [[nodiscard]] std::uint64_t ring_bytes(const Frame& frame) const noexcept {
+        return parcels_.received.find(frame.position) != nullptr ? kLine : frame_size(frame.size);
+    }
     // In any order; the ring frees in order behind the oldest that is held. Each frame once, as it was peeked. After close()
     // there is nothing to give back: closed, which is no failure. claim_open: no memory to remember that it came before its
     // turn, unless expect_held() had seen to that; release the older ones first.
     Status release(const Frame& frame) noexcept {
-        if (const Mode mode = mode_.load(std::memory_order_relaxed); mode != Mode::consumer) [[unlikely]]
-            return ended(mode);
+        if (mode_.load(std::memory_order_relaxed) != Mode::consumer) [[unlikely]]
+            return release_at_end(frame);
         if (unusual_.load(std::memory_order_relaxed) || consumer_.held() == 0 || frame.position != consumer_.oldest())
             [[unlikely]]
             return release_among_others(frame);
@@ -217,7 +217,7 @@ class Bus final : public Outlet, public Inlet {
     }
     [[nodiscard]] bool spin_writable(std::uint64_t size, std::uint64_t looks) noexcept {
         for (; looks > 0; --looks, cpu_relax()) {
-            if (producer_.can_advance(size)) return true;
+            if (can_advance(size)) return true;
         }
         return false;
     }
@@ -241,7 +241,7 @@ class Bus final : public Outlet, public Inlet {
         return over();
     }
     // Would try_send of `size` bytes say anything but full?
-    [[nodiscard]] bool writable_now(std::uint64_t size) noexcept { return producer_.can_advance(size) || over(); }
+    [[nodiscard]] bool writable_now(std::uint64_t size) noexcept { return can_advance(size) || over(); }
     // From now on the peer tells by a byte on the socket. Before a sleep: [park-barrier], then another look. False: it did so
     // already.
     bool park_on_socket(bool for_frame) noexcept {
@@ -267,9 +267,9 @@ class Bus final : public Outlet, public Inlet {
 
     // release() for a frame that the caller may have mixed up: no_claim if it is not the oldest one held, unchanged.
     [[nodiscard]] Status release_checked(const Frame& frame) noexcept {
-        if (const Mode mode = mode_.load(std::memory_order_relaxed); mode != Mode::consumer) [[unlikely]]
-            return ended(mode);
-        if (!consumer_.is_oldest(frame)) [[unlikely]]
+        if (mode_.load(std::memory_order_relaxed) != Mode::consumer) [[unlikely]]
+            return release_at_end(frame);
+        if (!consumer_.is_oldest(frame) && !is_oldest_parcel(frame)) [[unlikely]]
             return Status::no_claim;
         return release(frame);
     }
@@ -289,7 +289,12 @@ class Bus final : public Outlet, public Inlet {
     [[nodiscard]] int set_numa_node(unsigned node) noexcept { return segment_.bind_to_node(node); }
 
     [[nodiscard]] std::uint64_t capacity() const noexcept { return segment_.capacity(); }
-    [[nodiscard]] std::uint64_t max_message_size() const noexcept { return max_size_; }
+    [[nodiscard]] std::uint64_t max_message_size() const noexcept { return max_size_; }  // through the ring
+    [[nodiscard]] std::uint64_t max_large_size() const noexcept { return most_size_; }   // at all
+    [[nodiscard]] int trouble() const noexcept { return parcels_.trouble; }  // an errno: why the last no_memory
+    [[nodiscard]] bool is_parcel(std::uint64_t size) const noexcept override {
+        return size > max_size_ && size <= most_size_;
+    }
     [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }
     [[nodiscard]] Barrier barrier() const noexcept { return barrier_; }
     [[nodiscard]] Stats stats() const noexcept;  // also while another thread waits
@@ -334,7 +339,23 @@ class Bus final : public Outlet, public Inlet {
         return (mode != Mode::consumer && mode != Mode::producer && mode != Mode::undecided) || peer_said_closed();
     }
     [[nodiscard]] Status begin_send_slowly(std::uint64_t size) noexcept;
+    [[nodiscard]] bool can_advance(std::uint64_t size) noexcept {
+        return size <= max_size_ ? producer_.can_advance(size) : parcel_can_advance(size);
+    }
     [[nodiscard]] Status why_no_commit(std::uint32_t size) noexcept;
+    // `why`: what begin_send said. All of them answer only if that was too_large.
+    [[nodiscard]] Status begin_parcel(Status why, std::uint64_t size) noexcept;
+    [[nodiscard]] Status claim_announcement(Status why, std::uint64_t size) noexcept;
+    [[nodiscard]] Status send_parcel(Status why, const OutgoingMessage& message, Wake wake) noexcept;
+    [[nodiscard]] Status claim_parcel(Status why, std::uint64_t size, std::uint8_t*& payload) noexcept;
+    [[nodiscard]] Status commit_unusually(const OutgoingMessage& message, Wake wake) noexcept;
+    [[nodiscard]] Status post(const OutgoingMessage& message, Wake wake) noexcept;
+    [[nodiscard]] Status not_passed(int error_number, std::uint64_t size) noexcept;
+    [[nodiscard]] bool parcel_can_advance(std::uint64_t size) noexcept;
+    [[nodiscard]] Status take_parcel(Frame& frame) noexcept;
+    [[nodiscard]] bool is_oldest_parcel(const Frame& frame) const noexcept;
+    Status release_at_end(const Frame& frame) noexcept;
+    Status no_memory(int error_number) noexcept;
     [[nodiscard]] Status begin_receive() noexcept;
     [[nodiscard]] Status no_room(std::uint64_t size) noexcept;
     [[nodiscard]] bool wanted_now() noexcept;
@@ -371,13 +392,14 @@ class Bus final : public Outlet, public Inlet {
     Barrier barrier_;
     Side side_;
     std::uint64_t max_size_;
+    std::uint64_t most_size_;
     std::atomic<std::uint32_t>* closed_;       // ours, in the segment
     std::atomic<std::uint32_t>* peer_closed_;  // the peer's
     std::atomic<Mode> mode_{Mode::undecided};
     std::atomic<bool> closing_{false};
     bool pure_spin_ = false;
     Status gone_ = Status::ok;      // of a producer: how the consumer went
-    std::uint64_t claim_size_ = 0;  // bytes that were asked for; the ring knows whole lines only
+    std::uint64_t claim_end_ = 0;   // one more than the bytes that were asked for; the ring knows whole lines only. 0: a parcel's
     static constexpr std::uint64_t kAllRead = kNever, kLeft = kNever - 1;
     std::uint64_t wanted_ = 0;     // room that the last try lacked, or that all is read, or that the consumer leaves
     std::uint64_t asked_since_ = 0;  // since when a parked word has said "by the socket"; now_ns()
@@ -389,9 +411,10 @@ class Bus final : public Outlet, public Inlet {
     Producer producer_;
     Consumer consumer_;
     EarlyReleases early_;
-    std::atomic<bool> unusual_{false};  // early_ is not empty, or blocked_
+    std::atomic<bool> unusual_{false};  // early_ is not empty, parcels were received, or blocked_
     std::atomic<bool> blocked_{
         false};  // the whole ring was held before this wait: the word at the cursor is that of the oldest frame
+    Parcels parcels_;
     int exceptions_ = std::uncaught_exceptions();  // on their way when this was made: then they are not why it goes
     ForkNode fork_node_{this, [](void* bus) noexcept { static_cast<Bus*>(bus)->disown(); }};
 };

@@ -18,7 +18,7 @@ enum class Status : int {
     empty = 1,          // no message now
     full = 2,           // no room now
     interrupted = 3,    // a signal ended the wait: run its handlers, then wait again
-    too_large = 4,      // larger than max_message_size()
+    too_large = 4,      // larger than max_large_size()
     wrong_side = 5,     // this side is the consumer and tried to send, or the other way round
     claim_open = 6,     // a claim or a peeked frame is still open
     no_claim = 7,       // commit, abort or release without one
@@ -31,6 +31,7 @@ enum class Status : int {
     busy = 14,          // in use by another thread, or lent; said by the layers above, never by the core itself
     bad_type = 15,      // a msg_type out of its bounds; said by the layers above
     peer_aborted = 16,  // the peer gave up on purpose, in the middle; everything it had committed has been read
+    no_memory = 17,     // for a message larger than the ring there is no memory, or no descriptor; free some and try again
 };
 
 // After one of these an open claim or frame is gone: there is nothing left to commit, abort or release.

@@ -108,6 +108,7 @@ class Caller : public Outlet {
         return status;
     }
     [[nodiscard]] Status abort() noexcept override { return calls_.abort(); }
+    [[nodiscard]] bool is_parcel(std::uint64_t size) const noexcept override { return calls_.is_parcel(size); }
     // Of the last call that was sent; 0 before the first.
     [[nodiscard]] std::uint64_t last_id() const noexcept { return window_.newest(); }
 
@@ -212,6 +213,7 @@ class Caller : public Outlet {
     std::uint64_t dropped_ = 0;
     bool unfinished_ = false;
     std::uint64_t passed_ = 0;
+    std::uint64_t gone_through_ = 0;  // the same, with the bytes of parcels
     Reply any_{*this, 0};  // what replies are let go of through
 };
 
@@ -228,6 +230,7 @@ class Answer final : public Outlet {
     [[nodiscard]] Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept override;
     [[nodiscard]] Status commit(std::uint32_t size, std::uint32_t msg_type) noexcept override;
     [[nodiscard]] Status abort() noexcept override;
+    [[nodiscard]] bool is_parcel(std::uint64_t size) const noexcept override;
 
   private:
     [[nodiscard]] bool look_for_room(std::uint64_t size, std::uint64_t looks) noexcept override;

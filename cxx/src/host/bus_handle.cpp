@@ -14,6 +14,7 @@ BusHandle* BusHandle::never_opened() noexcept {
 BusHandle::BusHandle(std::unique_ptr<Bus> bus, std::string path)
     : path_(std::move(path)),
       capacity_(bus != nullptr ? bus->capacity() : 0),
+      max_large_size_(bus != nullptr ? bus->max_large_size() : 0),
       peer_pid_(bus != nullptr ? bus->peer_pid() : 0),
       bus_(std::move(bus)) {
     if (bus_ == nullptr) {

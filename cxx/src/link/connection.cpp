@@ -1,6 +1,6 @@
 #include <sys/socket.h>
 
-#include <array>
+#include <cerrno>
 #include <utility>
 
 #include "platform/sockets.hpp"
@@ -21,6 +21,7 @@ void Connection::know(Peer&& peer) noexcept {
     process_ = std::move(peer.process);
     record_ = std::move(peer.record);  // where neither can be had, the socket is all we have
     ended_ = peer.ended;
+    inbox_ = std::make_unique<Inbox>();
 }
 
 Connection::Connection(Connection&& other) noexcept { *this = std::move(other); }
@@ -36,6 +37,8 @@ Connection& Connection::operator=(Connection&& other) noexcept {
     peer_uid_ = other.peer_uid_;
     side_ = other.side_;
     barrier_ = other.barrier_;
+    max_large_ = other.max_large_;
+    inbox_ = std::move(other.inbox_);
     return *this;
 }
 
@@ -48,9 +51,18 @@ void Connection::knock() const noexcept {
     if (socket_) ::send(socket_.get(), &kKnock, 1, kSend);
 }
 
-bool Connection::hear() const noexcept {
-    std::array<char, 256> bytes;
-    return socket_ && ::recv(socket_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) > 0;
+bool Connection::hear() const noexcept { return socket_ && inbox_->hear(socket_.get()); }
+
+int Connection::pass(int descriptor) const noexcept {
+    return socket_ ? pass_descriptor(socket_.get(), kPassed, descriptor) : EPIPE;
+}
+
+Status Connection::first_passed(int& descriptor) const noexcept {
+    return socket_ ? inbox_->first(socket_.get(), descriptor) : Status::empty;
+}
+
+void Connection::drop_first_passed() const noexcept {
+    if (socket_) inbox_->drop_first();
 }
 
 // ---- the bell ------------------------------------------------------------------------------------------------------------
@@ -97,6 +109,7 @@ void Connection::shut_down() noexcept {
 
 void Connection::abandon() noexcept {
     if (bell_ != nullptr) bell_->disown();  // the kernel's list is one for both processes
+    if (inbox_) inbox_->abandon();
     socket_.reset();
     disown_process(process_);
     record_.reset();

@@ -84,7 +84,7 @@ class Connector {
         receive(connection, reader);
         offer_.check(reader);
         std::vector<Segment> segments = map(connection, reader);
-        connection.set_barrier(offer_.barrier(reader.hello()));
+        offer_.settle(connection, reader.hello());
         patience_ = std::max(patience_, now_ns() + kMillisecond * 1000);  // mapping may have used it up
         if (!send_ready(connection.socket())) hung_up();
         receive_ready(connection);

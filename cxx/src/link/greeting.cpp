@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
@@ -11,6 +12,7 @@
 
 #include "platform/sockets.hpp"
 #include "tachyon/error.hpp"
+#include "tachyon/shm/parcel.hpp"
 
 namespace tachyon {
 namespace {
@@ -51,7 +53,19 @@ const char* kind_name(std::uint16_t kind) {
     return "bus of an unknown kind";
 }
 
-Hello make_hello(const Arrangement& arrangement, bool membarrier, std::string_view schema) {
+std::uint32_t make_abilities(bool membarrier, std::uint64_t max_large) {
+    constexpr std::uint64_t kLeast = 4096, kMost = std::uint64_t{1} << 32;
+    if (max_large != 0 && (max_large < kLeast || max_large > kMost || !std::has_single_bit(max_large))) {
+        throw SetupError(SetupFailure::capacity, EINVAL,
+                         "max_large must be 0, or a power of two between " + std::to_string(kLeast) + " and " +
+                             std::to_string(kMost) + " bytes, not " + std::to_string(max_large));
+    }
+    const bool parcels = max_large != 0 && Parcel::supported();
+    return (membarrier ? kAbilityMembarrier : 0) |
+           (parcels ? static_cast<std::uint32_t>(std::countr_zero(max_large)) << kAbilityParcels : 0);
+}
+
+Hello make_hello(const Arrangement& arrangement, std::uint32_t abilities, std::string_view schema) {
     if (schema.size() > arrangement.max_schema || schema.size() > kMaxSchema) {
         fail_handshake(EMSGSIZE, "a " + std::string(arrangement.name) + " says at most " +
                                      std::to_string(std::min(arrangement.max_schema, kMaxSchema)) +
@@ -67,7 +81,7 @@ Hello make_hello(const Arrangement& arrangement, bool membarrier, std::string_vi
     hello.kind = static_cast<std::uint16_t>(arrangement.kind);
     hello.arrangement = arrangement.version;
     hello.arrangement_hash = arrangement.hash;
-    hello.abilities = membarrier ? kAbilityMembarrier : 0;
+    hello.abilities = abilities;
     hello.schema_bytes = static_cast<std::uint32_t>(schema.size());
     return hello;
 }
@@ -114,8 +128,11 @@ bool is_offer(const Hello& hello) {
     return hello.segments <= kMaxSegments && offers_nothing_from(hello, hello.segments);
 }
 
-Barrier agreed_barrier(bool ours, const Hello& theirs) {
-    return ours && (theirs.abilities & kAbilityMembarrier) != 0 ? Barrier::membarrier : Barrier::locked;
+void settle(Connection& connection, std::uint32_t ours, std::uint32_t theirs) {
+    connection.set_barrier((ours & theirs & kAbilityMembarrier) != 0 ? Barrier::membarrier : Barrier::locked);
+    const auto parcels = [](std::uint32_t abilities) { return abilities >> kAbilityParcels & kMostParcelsAbility; };
+    const std::uint32_t least = std::min(parcels(ours), parcels(theirs));
+    connection.set_max_large(least == 0 ? 0 : std::uint64_t{1} << least);
 }
 
 bool HelloReader::only_prefix() const { return !is_ours(hello_) || judge_prefix(hello_) != Verdict::accepted; }

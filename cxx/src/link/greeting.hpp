@@ -13,6 +13,7 @@
 #include "platform/sockets.hpp"
 #include "tachyon/link/arrangement.hpp"
 #include "tachyon/link/descriptor.hpp"
+#include "tachyon/link/handshake.hpp"
 #include "tachyon/link/hello.hpp"
 #include "tachyon/wait/wait.hpp"
 
@@ -27,8 +28,10 @@ int poll_timeout(std::uint64_t until);
 
 const char* kind_name(std::uint16_t kind);
 
+// What this side is able to do, for its hello. SetupError (capacity): of max_large.
+std::uint32_t make_abilities(bool membarrier, std::uint64_t max_large);
 // SetupError (handshake): more than this kind says.
-Hello make_hello(const Arrangement& arrangement, bool membarrier, std::string_view schema);
+Hello make_hello(const Arrangement& arrangement, std::uint32_t abilities, std::string_view schema);
 
 bool is_ours(const Hello& hello);
 // By what is the same in every version: wrong_version, wrong_layout, or accepted. Only then the rest means anything.
@@ -39,7 +42,8 @@ Verdict judge(const Hello& hello, const Arrangement& arrangement);
 bool is_request(const Hello& hello);
 // Is nothing offered beyond the segments that there are?
 bool is_offer(const Hello& hello);
-Barrier agreed_barrier(bool ours, const Hello& theirs);
+// By what both hellos say, sets the connection's barrier and max_large.
+void settle(Connection& connection, std::uint32_t ours, std::uint32_t theirs);
 
 // Both fit into the empty buffer of a fresh socket, so they never wait. False: the peer is gone.
 bool send_hello(int socket, const Hello& hello, std::string_view schema, std::span<const int> descriptors = {});

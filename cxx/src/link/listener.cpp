@@ -61,7 +61,6 @@ class Reception {
     const Arrangement& arrangement_;
     const std::vector<SegmentOffer> offers_;
     const bool once_;
-    const bool membarrier_;
     const Hello hello_;           // what everybody is told, less the offers
     std::vector<Segment> spare_;  // for the next client
     std::unique_ptr<SocketFile> file_;
@@ -79,8 +78,7 @@ Reception::Reception(std::string path, const ListenOptions& options, For clients
       arrangement_(options.arrangement != nullptr ? *options.arrangement : arrangement_of(options.kind)),
       offers_(describe_offers(arrangement_, options.capacities)),
       once_(clients == For::one),
-      membarrier_(register_membarrier()),
-      hello_(make_hello(arrangement_, membarrier_, schema_)),
+      hello_(make_hello(arrangement_, make_abilities(register_membarrier(), options.max_large), schema_)),
       events_("watch for clients"),
       clients_(once_, time_to_map(offers_)) {
     make_address(path_);  // a bad path before a large reservation
@@ -259,7 +257,7 @@ void Reception::offer_next(const Patience& patience) {
     client.state = Client::State::offered;
     client.offered = now_ns();
     client.deadline = client.offered + kPatience + time_to_map(offers_);
-    client.connection.set_barrier(agreed_barrier(membarrier_, client.reader.hello()));
+    settle(client.connection, hello_.abilities, client.reader.hello().abilities);
     if (!send_offer(client, for_reading)) clients_.drop(client);
 }
 

@@ -120,8 +120,7 @@ class Meeting::ListeningHalf final : public Half {
           options_(std::move(options)),
           arrangement_(arrangement_of(options_)),
           offers_(describe_offers(arrangement_, options_.capacities)),
-          membarrier_(register_membarrier()),
-          hello_(make_hello(arrangement_, membarrier_, options_.schema)) {
+          hello_(make_hello(arrangement_, make_abilities(register_membarrier(), options_.max_large), options_.schema)) {
         segments_ = std::move(memory);
     }
 
@@ -147,7 +146,7 @@ class Meeting::ListeningHalf final : public Half {
 
     void answer(const Patience& patience) override {
         provide(patience);
-        connection_.set_barrier(agreed_barrier(membarrier_, reader_.hello()));
+        settle(connection_, hello_.abilities, reader_.hello().abilities);
         Hello hello = hello_;
         hello.segments = static_cast<std::uint32_t>(offers_.size());
         std::ranges::copy(offers_, hello.offers);
@@ -193,7 +192,6 @@ class Meeting::ListeningHalf final : public Half {
     const ListenOptions options_;
     const Arrangement& arrangement_;
     const std::vector<SegmentOffer> offers_;
-    const bool membarrier_;
     const Hello hello_;
 };
 
@@ -217,7 +215,7 @@ class Meeting::ConnectingHalf final : public Half {
     void check() override { offer_.check(reader_); }
     void answer(const Patience& patience) override {
         segments_ = offer_.map(reader_, patience);
-        connection_.set_barrier(offer_.barrier(reader_.hello()));
+        offer_.settle(connection_, reader_.hello());
         if (!send_ready(connection_.socket())) nobody_there();
     }
 

@@ -48,8 +48,7 @@ Offer::Offer(std::string listener, std::string where, const ConnectOptions& opti
       where_(std::move(where)),
       options_(options),
       arrangement_(options.arrangement != nullptr ? *options.arrangement : arrangement_of(options.kind)),
-      membarrier_(register_membarrier()),
-      hello_(make_hello(arrangement_, membarrier_, options.schema)) {}
+      hello_(make_hello(arrangement_, make_abilities(register_membarrier(), options.max_large), options.schema)) {}
 
 void Offer::explain(const HelloReader& reader) const {
     if (reader.misbehaved()) fail_handshake(EPROTO, listener_ + " passed more descriptors than were asked for");

@@ -39,7 +39,9 @@ class Offer {
     // Sizes first: nothing is mapped where one of them is not agreed to. SetupError: ENODATA where memory is not reserved.
     [[nodiscard]] std::vector<Segment> map(HelloReader& reader, const Patience& patience) const;
     [[nodiscard]] std::uint64_t bytes(const Hello& hello) const noexcept;  // of all segments
-    [[nodiscard]] Barrier barrier(const Hello& hello) const noexcept { return agreed_barrier(membarrier_, hello); }
+    void settle(Connection& connection, const Hello& hello) const noexcept {
+        tachyon::settle(connection, hello_.abilities, hello.abilities);
+    }
     // The byte after the segments is not the one that ends the handshake.
     [[noreturn]] void fail_to_end() const;
 
@@ -55,7 +57,6 @@ class Offer {
     const std::string where_;
     const ConnectOptions& options_;
     const Arrangement& arrangement_;
-    const bool membarrier_;
     const Hello hello_;
 };
 

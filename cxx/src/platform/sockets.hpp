@@ -32,6 +32,13 @@ extern const int kSend, kReceive;  // flags for send and recv, and their like: n
 // Gives a socket that is going to connect a name by which the listener may know it (kConnectorName), where that needs no file.
 void name_connector(int socket) noexcept;
 
+// Sends one byte, and a descriptor with it. 0, or an errno. Never waits.
+int pass_descriptor(int socket, char byte, int descriptor) noexcept;
+// Takes bytes out of the socket, up to and with the first that a descriptor came with. A descriptor for which this process has no
+// free number stays where it is (starved), and so do the bytes before it. misbehaved: more than one came with a byte.
+enum class Heard { nothing, bytes, descriptor, starved, misbehaved };
+Heard hear_from(int socket, Descriptor& passed) noexcept;
+
 struct Peer {
     pid_t pid = 0;  // 0: in a PID namespace that we cannot see
     uid_t uid = 0;

@@ -94,6 +94,57 @@ int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode) {
 
 Descriptor own_received(int number) noexcept { return Descriptor(number); }
 
+int pass_descriptor(int socket, char byte, int descriptor) noexcept {
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    iovec part{&byte, 1};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* const rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof descriptor);
+    std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+    for (;;) {
+        if (::sendmsg(socket, &message, kSend) == 1) return 0;
+        if (errno != EINTR) return errno;
+    }
+}
+
+// A look first, which leaves a copy of the descriptor here: what cannot be taken must not be lost. unix_stream_read_generic goes
+// past no descriptor, whether it looks or takes.
+Heard hear_from(int socket, Descriptor& passed) noexcept {
+    constexpr std::size_t kMostPassed = 253;  // SCM_MAX_FD; only so many can be told from one that found no number
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostPassed)> control;
+    std::array<char, 256> bytes;
+    iovec part{bytes.data(), bytes.size()};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    const ssize_t n = ::recvmsg(socket, &message, kReceive | MSG_PEEK);
+    if (n <= 0) return Heard::nothing;
+    std::size_t count = 0;
+    for (cmsghdr* rights = CMSG_FIRSTHDR(&message); rights != nullptr; rights = CMSG_NXTHDR(&message, rights)) {
+        if (rights->cmsg_level != SOL_SOCKET || rights->cmsg_type != SCM_RIGHTS) continue;
+        for (std::size_t at = 0; at < rights->cmsg_len - CMSG_LEN(0); at += sizeof(int), ++count) {
+            int number = -1;
+            std::memcpy(&number, CMSG_DATA(rights) + at, sizeof number);
+            passed = Descriptor(number);
+        }
+    }
+    const bool truncated = (message.msg_flags & MSG_CTRUNC) != 0;
+    if (truncated && count == 0) return Heard::starved;
+    (void)::recv(socket, bytes.data(), static_cast<std::size_t>(n), MSG_DONTWAIT);
+    if (count == 0) return Heard::bytes;
+    if (count == 1 && !truncated) return Heard::descriptor;
+    passed.reset();
+    return Heard::misbehaved;
+}
+
 void name_connector(int socket) noexcept {
     // Not std::random_device: where that opens a file, it throws when there are no descriptors left.
     std::array<unsigned, 2> random{};

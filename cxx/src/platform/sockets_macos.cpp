@@ -58,6 +58,14 @@ Descriptor own_received(int number) noexcept {
     return Descriptor(number);
 }
 
+// No descriptor comes or goes: memory_macos.cpp has no parcels. One that is passed all the same is dropped by a plain recv.
+int pass_descriptor(int, char, int) noexcept { return ENOTSUP; }
+
+Heard hear_from(int socket, Descriptor&) noexcept {
+    std::array<char, 256> bytes;
+    return ::recv(socket, bytes.data(), bytes.size(), MSG_DONTWAIT) > 0 ? Heard::bytes : Heard::nothing;
+}
+
 void name_connector(int) noexcept {}  // every name is a file's
 
 }  // namespace tachyon

@@ -19,6 +19,11 @@ Status Outlet::wait_for_room(std::uint64_t size, const Waiting& waiting, Attempt
 }
 
 Status Outlet::send(const void* data, std::uint64_t size, std::uint32_t type_id, const Waiting& waiting) {
+    if (waiting.host && is_parcel(size)) {
+        return wait_for_room(size, waiting, [&] {
+            return waiting.host.without([&]() noexcept { return try_send(data, size, type_id); });
+        });
+    }
     if (size < kLargeCopy || !waiting.host) {
         return wait_for_room(size, waiting, [&]() noexcept { return try_send(data, size, type_id); });
     }
@@ -40,6 +45,11 @@ Status Outlet::send(std::span<const std::byte> head, std::span<const std::byte> 
 }
 
 Status Outlet::claim(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {
+    if (waiting.host && is_parcel(size)) {
+        return wait_for_room(size, waiting, [&] {
+            return waiting.host.without([&]() noexcept { return try_claim(size, payload); });
+        });
+    }
     return wait_for_room(size, waiting, [&]() noexcept { return try_claim(size, payload); });
 }
 

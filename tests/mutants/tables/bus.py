@@ -62,7 +62,7 @@ TABLE = {
       "|| producer_.claim_open() ||\npeer_closed_->load(std::memory_order_relaxed) != 0)",
       "|| producer_.claim_open())", "cxx/bus"),
     M("a commit does not see a close", BUS_HPP,
-      "size > claim_size_ ||\npeer_said_closed())", "size > claim_size_)", "cxx/bus"),
+      "size >= claim_end_ ||\npeer_said_closed())", "size >= claim_end_)", "cxx/bus"),
     M("a reader that holds frames is not told", BUS_CPP,
       "if (!gone && end == Status::ok) return Status::empty;",
       "if (consumer_.held() != 0 || (!gone && end == Status::ok)) return Status::empty;", "cxx/bus"),

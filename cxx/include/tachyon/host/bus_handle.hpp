@@ -26,6 +26,7 @@ class BusHandle {
 
     [[nodiscard]] const std::string& path() const noexcept { return path_; }
     [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_; }
+    [[nodiscard]] std::uint64_t max_large_size() const noexcept { return max_large_size_; }
     [[nodiscard]] pid_t peer_pid() const noexcept { return peer_pid_; }
     // Null once it is closed and nobody holds any of its memory.
     [[nodiscard]] Bus* bus() const noexcept { return bus_.get(); }
@@ -99,6 +100,7 @@ class BusHandle {
     Gate gate_;
     const std::string path_;
     const std::uint64_t capacity_ = 0;
+    const std::uint64_t max_large_size_ = 0;
     const pid_t peer_pid_ = 0;
     std::unique_ptr<Bus> bus_;
     std::atomic<bool> forked_{false};  // the bus knows too, but who is refused must not ask it

@@ -30,11 +30,15 @@
 #include "tachyon/link/event_queue.hpp"
 #include "tachyon/link/fork.hpp"
 #include "tachyon/link/hello.hpp"
+#include "tachyon/link/inbox.hpp"
 #include "tachyon/ring/layout.hpp"
 #include "tachyon/shm/segment.hpp"
 #include "tachyon/wait/wait.hpp"
 
 namespace tachyon {
+
+// Of parcels, messages that do not fit the ring: what one side takes at a time, in bytes, unless told otherwise.
+inline constexpr std::uint64_t kDefaultMaxLarge = std::uint64_t{1} << 30;
 
 struct Peer;
 struct Sender;
@@ -57,6 +61,11 @@ class Connection {
     // Neither ever blocks.
     void knock() const noexcept;
     bool hear() const noexcept;
+    // Passes the descriptor of a parcel. 0, EAGAIN and its like: not now, or another errno. Never blocks.
+    [[nodiscard]] int pass(int descriptor) const noexcept;
+    // The oldest that the peer has passed; as Inbox.
+    [[nodiscard]] Status first_passed(int& descriptor) const noexcept;
+    void drop_first_passed() const noexcept;
 
     // One descriptor for loops that wait for other things too: readable once the peer has knocked, has hung up, or has ended, and
     // at the time that ring_by() was told. Made by the first call; gone with the socket. SetupError.
@@ -81,6 +90,9 @@ class Connection {
     [[nodiscard]] Side side() const noexcept { return side_; }
     [[nodiscard]] Barrier barrier() const noexcept { return barrier_; }
     void set_barrier(Barrier barrier) noexcept { barrier_ = barrier; }
+    // Bytes of parcels that may be under way at a time, and so of one: the smaller of what both sides said. 0: none.
+    [[nodiscard]] std::uint64_t max_large() const noexcept { return max_large_; }
+    void set_max_large(std::uint64_t bytes) noexcept { max_large_ = bytes; }
 
   private:
     void know(Peer&& peer) noexcept;
@@ -95,6 +107,8 @@ class Connection {
     uid_t peer_uid_ = 0;
     Side side_ = Side::undecided;
     Barrier barrier_ = Barrier::locked;
+    std::uint64_t max_large_ = 0;
+    std::unique_ptr<Inbox> inbox_;
     ForkNode fork_node_{this, [](void* connection) noexcept { static_cast<Connection*>(connection)->abandon(); }};
 };
 
@@ -113,6 +127,7 @@ struct ListenOptions {
     const Arrangement* arrangement = nullptr;  // of a kind that arrangement_of() does not know
     // What is said of the contents, up to what the arrangement allows.
     std::string schema = {};  // NOLINT(readability-redundant-member-init): as above
+    std::uint64_t max_large = kDefaultMaxLarge;  // 0: no parcels; else a power of two, 4 KiB … 4 GiB
 };
 
 struct ConnectOptions {
@@ -122,6 +137,7 @@ struct ConnectOptions {
     std::uint64_t max_capacity = std::uint64_t{1} << 30;  // of each segment; a listener that offers more is refused
     const Arrangement* arrangement = nullptr;             // as above
     std::string schema = {};                              // NOLINT(readability-redundant-member-init): as above
+    std::uint64_t max_large = kDefaultMaxLarge;           // as above
 };
 
 // One client, then no more: a pair that finds a Bus where an RpcBus listens, or the other way round, is told so on both sides.

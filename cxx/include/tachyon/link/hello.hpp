@@ -27,9 +27,14 @@ inline constexpr std::size_t kMaxHello = 4096;  // bytes, with a later version's
 inline constexpr std::string_view kConnectorName{"\0tachyon-1-", 11};  // begins the abstract address of who connects
 inline constexpr char kReady = 'R';
 inline constexpr char kKnock = 'B';  // to a peer that is parked on its socket
+inline constexpr char kPassed = 'M';  // comes with the descriptor of a parcel
 
 // This process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED.
 inline constexpr std::uint32_t kAbilityMembarrier = 1;
+// Bits 8 … 13: takes parcels, messages that do not fit the ring, of up to 2^n bytes in all at a time. 0: none, which is what a peer
+// says that does not know of them. Neither these bits nor kPassed are in the hash: nobody meets them without having said so.
+inline constexpr unsigned kAbilityParcels = 8;
+inline constexpr std::uint32_t kMostParcelsAbility = 0x3f;
 
 // What the segments are for. Others may follow, with arrangements of their own.
 enum class Kind : std::uint16_t { bus = 1, rpc = 2 };

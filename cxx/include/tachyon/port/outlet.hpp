@@ -4,8 +4,10 @@
 // Lifetime: an outlet must not outlive what it sends through; a Claim must not outlive its outlet.
 // Ordering: the ring's.
 //
-// Statuses of all: ok, too_large, wrong_side, claim_open, peer_closed, peer_aborted, peer_dead, corrupt, closed, forked. The
-// tries also full; the waiting forms full when the time is over, and interrupted.
+// Statuses of all: ok, too_large, wrong_side, claim_open, peer_closed, peer_aborted, peer_dead, corrupt, closed, forked; no_memory of
+// what does not fit the ring. The tries also full; the waiting forms full when the time is over, and interrupted. The commit of what
+// does not fit the ring also full, where the kernel passes no descriptor now: the claim stays open, but its bytes are final; commit
+// again later, with the same size, or give it up.
 #pragma once
 
 #include <cstddef>
@@ -65,6 +67,8 @@ class Outlet {
     [[nodiscard]] virtual Status try_claim(std::uint64_t size, std::uint8_t*& payload) noexcept = 0;
     [[nodiscard]] virtual Status commit(std::uint32_t size, std::uint32_t type_id) noexcept = 0;
     [[nodiscard]] virtual Status abort() noexcept = 0;
+    // Does a message of this size go in memory of its own, which takes long to make? Then a host is unlocked for the tries.
+    [[nodiscard]] virtual bool is_parcel(std::uint64_t size) const noexcept = 0;
 
     // Waits while there is no room.
     [[nodiscard]] Status send(const void* data, std::uint64_t size, std::uint32_t type_id, const Waiting& waiting);

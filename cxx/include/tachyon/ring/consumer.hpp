@@ -25,6 +25,7 @@ class Consumer {
         : memory_(memory), mask_(memory.capacity - 1), publish_every_(memory.capacity / 8) {}
 
     // The next frame: ok, empty or corrupt. Several may be held; they are released in the order they were peeked.
+    // too_large: the next one announces a message that is not in the ring. It is in `frame`, but not taken: accept() does that.
     // Hands back what has been freed before it says empty, so that a ring of one message still moves.
     [[nodiscard]] Status peek(Frame& frame) noexcept {
         for (;;) {
@@ -45,17 +46,22 @@ class Consumer {
             }
             const std::uint32_t size = low_half(word) - 1;
             const std::uint64_t bytes = frame_size(size);
-            if (bytes > room) [[unlikely]]  // beyond the end, or over frames that are still held
-                return Status::corrupt;
-            std::memcpy(&frame.correlation_id, line + 8, sizeof frame.correlation_id);
-            frame.payload = line + kFrameHeader;
-            frame.position = cursor_;
-            frame.size = size;
-            frame.type_id = high_half(word);
+            if (bytes > room) [[unlikely]] {  // beyond the end, or over frames that are still held
+                if (low_half(word) != kParcel) return Status::corrupt;
+                fill(frame, line, sizeof(std::uint64_t), word);
+                return Status::too_large;
+            }
+            fill(frame, line, size, word);
             cursor_ += bytes;
             ++peeked_;
             return Status::ok;
         }
+    }
+
+    // Takes the announcement that peek has just come upon. Its frame is one line: released as one of 8 bytes.
+    void accept() noexcept {
+        cursor_ += kLine;
+        ++peeked_;
     }
 
     // Frees the oldest held frame, and the padding before it. While the producer is parked it is told at once.
@@ -163,6 +169,14 @@ class Consumer {
     }
 
   private:
+    void fill(Frame& frame, const std::uint8_t* line, std::uint32_t size, std::uint64_t word) const noexcept {
+        std::memcpy(&frame.correlation_id, line + 8, sizeof frame.correlation_id);
+        frame.payload = line + kFrameHeader;
+        frame.position = cursor_;
+        frame.size = size;
+        frame.type_id = high_half(word);
+    }
+
     void hand_back_when_due() noexcept {
         // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
         if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {

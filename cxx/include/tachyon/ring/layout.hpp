@@ -29,11 +29,17 @@ inline constexpr std::uint64_t kMinCapacity = kLine;
 inline constexpr std::uint64_t kMaxCapacity = std::uint64_t{1}
                                               << 32;  // a size must fit the commit word beside kPadding
 
-// Low half of the commit word: size + 1, or this.
+// Low half of the commit word: size + 1, or one of these.
 inline constexpr std::uint32_t kPadding = 0xffffffffu;
+// A line that announces a parcel: a message that does not fit the ring and comes in memory of its own. Its payload is the size,
+// eight bytes. As a size it would be beyond any ring. Not in layout_hash(): nobody sends it to a peer that has not asked for it.
+inline constexpr std::uint32_t kParcel = 0xfffffffeu;
 
 constexpr std::uint64_t commit_word(std::uint32_t size, std::uint32_t type_id) noexcept {
     return std::uint64_t{type_id} << 32 | (size + 1u);
+}
+constexpr std::uint64_t parcel_word(std::uint32_t type_id) noexcept {
+    return std::uint64_t{type_id} << 32 | kParcel;
 }
 constexpr std::uint32_t low_half(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word); }
 constexpr std::uint32_t high_half(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word >> 32); }

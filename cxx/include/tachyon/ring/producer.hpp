@@ -57,6 +57,14 @@ class Producer {
         publish<kWake>(line(), frame, commit_word(size, type_id), correlation_id);
     }
 
+    // In place of a commit: in the line that was claimed, says that a message of `bytes` bytes comes in memory of its own.
+    template <Wake kWake = Wake::now>
+    void announce(std::uint64_t bytes, std::uint32_t type_id, std::uint64_t correlation_id) noexcept {
+        claimed_ = 0;
+        std::memcpy(line() + kFrameHeader, &bytes, sizeof bytes);
+        publish<kWake>(line(), kLine, parcel_word(type_id), correlation_id);
+    }
+
     // Gives the claim back. Its first word was never written.
     void abort() noexcept {
         leave_unused(write_position_ + kLine, write_position_ + claimed_);
@@ -91,6 +99,12 @@ class Producer {
     [[nodiscard]] bool can_advance(std::uint64_t size) noexcept {
         const std::uint64_t frame = frame_size(size), rest = bytes_to_end();
         return has_room(frame <= rest ? frame : padding_need(frame, rest)) || corrupt();
+    }
+
+    // How far the consumer says it has freed, asked anew.
+    [[nodiscard]] std::uint64_t freed_now() noexcept {
+        (void)has_room_now(0);
+        return cached_read_position_;
     }
 
     bool wake_consumer() noexcept {

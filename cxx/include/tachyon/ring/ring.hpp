@@ -32,7 +32,7 @@ namespace tachyon {
 // same bytes by it: they compare this number first. It follows every field by itself: none of these has
 // padding, so a new field changes a size, and the place of each that is listed counts. Count kRingRevision up when what a field means
 // changes and its place does not.
-inline constexpr std::uint64_t kRingRevision = 2;
+inline constexpr std::uint64_t kRingRevision = 3;
 
 static_assert(std::has_unique_object_representations_v<RingMemory> &&
                   std::has_unique_object_representations_v<Doorbell> &&

@@ -30,8 +30,9 @@ PACKAGE = [
     {"_core", "_dlpack"},
     {"_tachyon"},
     {"_rpc", "_outbox"},
-    {"_dispatcher", "aio"},
+    {"_dispatcher"},
     {"_server"},
+    {"aio"},
     {"__init__", "libtachyon"},
     {"cli"},
     {"__main__"},
@@ -139,7 +140,7 @@ MODULES = [
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
     *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bell", "bus", "rpc"),
-    *("exchange", "loops", "listener", "wait_set"),
+    *("exchange", "loops", "listener", "wait_set", "async"),
 ]
 
 

@@ -1,35 +1,49 @@
-# Included by _tachyon.pyx: what tachyon.aio does for each message. What comes once in a while is in Python there.
+# Included by _tachyon.pyx: what tachyon.aio does for each message. What has to wait is in Python there.
 #
-# These are coroutines, not functions that have done their work by the time they return: whoever is cancelled before
-# the first step has taken nothing.
+# What send() and recv() return are coroutines of our own kind: a compiled `async def` costs twice what a message does.
+# They do nothing until they are awaited, so that whoever is cancelled before has taken nothing.
+
+from cpython.exc cimport PyErr_WarnEx, PyErr_WriteUnraisable
+from cpython.object cimport PyObject
+
+cdef extern from *:
+    """
+    static void tachyon_set_am_send(PyObject* type, void* function) {
+        reinterpret_cast<PyTypeObject*>(type)->tp_as_async->am_send = reinterpret_cast<sendfunc>(function);
+    }
+    """
+    void tachyon_set_am_send(object type, void* function) noexcept
+    # 0: returned, 1: it waits, -1: raised; *result: what it returned, or yields
+    int PyIter_Send(object coroutine, object value, PyObject** result) except -1
 
 cdef enum:
-    _MOST_AT_ONCE = 64  # that are done without a pass of the loop between
-    _LOOKS = 128        # at a ring before the loop is let on: 2 … 6 µs
+    _LOOKS = 128  # at a ring before the loop is let on: 2 … 6 µs
 
 
 cdef class _Turn:
-    """How long somebody may go on before the loop has its turn: 64 messages, or some 100 µs."""
+    """How long somebody may go on before the loop has its turn: some 100 µs.
 
-    cdef int _left
+    By the clock, not by the message: a pass of the loop costs as much as 50 messages of ours.
+    """
+
     cdef uint64_t _since
     cdef public bint _closing  # closed, as far as its users are concerned
 
-    cdef bint _over(self) noexcept:
-        if self._since == 0:
-            self._begin()
-        if self._left > 0 and core.ticks() - self._since <= core.kTicksBetweenChecks:
-            self._left -= 1
-            return False
-        return True
+    cdef inline bint _over(self) noexcept:
+        return core.ticks() - self._since > core.kTicksBetweenChecks and self._look_at_clock()
+
+    cdef bint _look_at_clock(self) noexcept:
+        if self._since != 0:
+            return True
+        self._since = core.ticks()
+        return False
 
     cpdef void _begin(self) noexcept:
         """Begin a turn: the loop has just had its own."""
-        self._left = _MOST_AT_ONCE
         self._since = core.ticks()
 
     def _is_over(self):
-        """Is it the loop's turn? One message is counted."""
+        """Is it the loop's turn?"""
         return self._over()
 
     async def _rest(self):
@@ -81,51 +95,186 @@ cdef class _AsyncBus(_Turn):
 
     # The next message, looked for a little.
     cdef Message _take_now(self):
+        self._alone()
+        if self._over():
+            return None
         cdef Message message = try_take(handle_of(self.bus))
         if message is None and handle_of(self.bus).bus().spin_readable(_LOOKS):
             message = try_take(handle_of(self.bus))
         return message
 
-    async def send(self, data, type_id=0, *, timeout=None):
+    def send(self, data, type_id=0, *, timeout=None):
         """As Bus.send. Who is cancelled has sent nothing. Several tasks may send: in the order in which they came."""
-        cdef uint32_t kind = as_type_id(type_id)
+        cdef _Sending step = _Sending.__new__(_Sending)
+        step._bus = self
+        step._data = data
+        step._type_id = as_type_id(type_id)
+        step._timeout = timeout
         if timeout is not None:
             deadline_after(timeout)
-        if self._over():
-            await Pass()
-            self._begin()
-        if not self._send_now(data, kind):
-            await self._send_slowly(data, kind, timeout)
+        return step
 
-    async def recv(self, *, timeout=None):
+    def recv(self, *, timeout=None):
         """As Bus.recv. Who is cancelled has taken nothing. One task at a time: BusBusyError."""
-        cdef Message message
+        cdef _Taking step = _Taking.__new__(_Taking)
+        step._bus = self
+        step._timeout = timeout
         if timeout is not None:
             deadline_after(timeout)
-        self._alone()
-        if self._over():
-            await Pass()
-            self._begin()
-            self._alone()
-        message = self._take_now()
-        return message if message is not None else await self._recv_slowly(timeout)
+        return step
 
     def __aiter__(self):
         check_open(handle_of(self.bus))
         return self
 
-    async def __anext__(self):
-        cdef Message message
-        self._alone()
-        if self._over():
-            await Pass()
-            self._begin()
-            self._alone()
+    def __anext__(self):
+        cdef _Taking step = _Taking.__new__(_Taking)
+        step._bus = self
+        step._iterates = True
+        return step
+
+
+cdef enum:
+    _NOT_STARTED = 0
+    _WAITS = 1
+    _ENDED = 2
+
+
+@cython.freelist(16)  # of all that are no larger: what is in one of them only is here
+cdef class _Step:
+    """A coroutine: done at once, or by another one that waits."""
+
+    cdef _AsyncBus _bus
+    cdef object _timeout
+    cdef object _waiting  # the coroutine that does the rest
+    cdef int _state
+    cdef object _data
+    cdef uint32_t _type_id
+    cdef bint _iterates
+
+    # Do it, or set _waiting.
+    cdef object _do(self):
+        raise NotImplementedError
+
+    cdef int _advance(self, object value, PyObject** result) except -1:
+        cdef int what
+        cdef object done
+        if self._state == _NOT_STARTED:
+            self._state = _ENDED
+            done = self._do()
+            if self._waiting is None:
+                Py_INCREF(done)
+                result[0] = <PyObject*>done
+                return 0
+            self._state = _WAITS
+        elif self._state == _ENDED:
+            raise RuntimeError("cannot reuse already awaited coroutine")
         try:
-            message = self._take_now()
-            return message if message is not None else await self._recv_slowly(None)
+            what = PyIter_Send(self._waiting, value, result)
+        except BaseException:
+            self._end()
+            raise
+        if what == 0:
+            self._end()
+        return what
+
+    cdef int _end(self) except -1:
+        self._state = _ENDED
+        self._waiting = None
+        return 0
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """As every coroutine has it."""
+        cdef PyObject* result = NULL
+        cdef int what = self._advance(value, &result)
+        got = <object>result
+        Py_DECREF(got)
+        if what == 0:
+            raise StopIteration(got)
+        return got
+
+    def throw(self, *raised):
+        """As every coroutine has it."""
+        if self._state == _NOT_STARTED:
+            self._state = _ENDED
+        if self._waiting is None:
+            error = raised[1] if len(raised) > 1 and raised[1] is not None else raised[0]
+            raise error
+        try:
+            return self._waiting.throw(*raised)
+        except BaseException:
+            self._end()
+            raise
+
+    def close(self):
+        """As every coroutine has it."""
+        waiting = self._waiting
+        self._end()
+        if waiting is not None:
+            waiting.close()
+
+
+cdef int advance(_Step step, object value, PyObject** result) except -1:
+    return step._advance(value, result)
+
+
+@cython.final
+cdef class _Sending(_Step):
+    """What send() returns."""
+
+    __qualname__ = "Bus.send"
+
+    def __dealloc__(self):
+        if self._state == _NOT_STARTED and self._bus is not None:
+            warn_of_unawaited("send")
+
+    cdef object _do(self):
+        if self._bus._over() or not self._bus._send_now(self._data, self._type_id):
+            self._waiting = self._bus._send_slowly(self._data, self._type_id, self._timeout)
+
+
+@cython.final
+cdef class _Taking(_Step):
+    """What recv() and __anext__ return."""
+
+    __qualname__ = "Bus.recv"
+
+    def __dealloc__(self):
+        if self._state == _NOT_STARTED and self._bus is not None:
+            warn_of_unawaited("recv")
+
+    cdef object _do(self):
+        cdef Message message
+        try:
+            message = self._bus._take_now()
         except PeerClosedError:
-            raise StopAsyncIteration from None
+            if self._iterates:
+                raise StopAsyncIteration from None
+            raise
+        if message is None:
+            self._waiting = self._bus._next_slowly() if self._iterates else self._bus._recv_slowly(self._timeout)
+        return message
+
+
+tachyon_set_am_send(_Sending, <void*>advance)
+tachyon_set_am_send(_Taking, <void*>advance)
+
+
+cdef int warn_of_unawaited(str method) except -1:
+    try:
+        PyErr_WarnEx(RuntimeWarning, f"coroutine 'Bus.{method}' was never awaited".encode(), 1)
+    except BaseException:
+        PyErr_WriteUnraisable(None)
+    return 0
 
 
 def take_replies(RpcBus bus not None, dict wanted not None, dict watched not None, int most):

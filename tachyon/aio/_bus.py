@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tachyon import _tachyon
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CHUNK = 64  # items of send_many between passes of the loop
+
+
+# asyncio looks for this where a coroutine is to become a task.
+Coroutine.register(_tachyon._Sending)
+Coroutine.register(_tachyon._Taking)
 
 
 class Bus(_AsyncBus, Watched):
@@ -156,6 +161,12 @@ class Bus(_AsyncBus, Watched):
 
     async def _recv_slowly(self, timeout: float | None) -> Message:
         return await self._receive(self.bus.try_recv, timeout)
+
+    async def _next_slowly(self) -> Message:
+        try:
+            return await self._receive(self.bus.try_recv, None)
+        except PeerClosedError:
+            raise StopAsyncIteration from None
 
     def try_recv(self) -> Message | None:
         """As tachyon.Bus.try_recv: no coroutine."""

@@ -55,6 +55,7 @@ cdef inline core.Interrupt interrupted_by_signals(void* give_up) noexcept:
     return interrupt
 
 
+@cython.final
 cdef class GivingUp:
     """How one thread asks another to give up what it waits for: within 50 ms it raises BusClosedError then."""
 

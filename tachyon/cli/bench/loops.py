@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     ASend = Callable[[bytes], Awaitable[object]]
 
 LENGTH = struct.Struct("!I")
+CAPACITY = 1 << 20
+PAUSE = 0.002  # seconds
 
 
 class LoopChannel(Channel):
@@ -209,16 +211,20 @@ class ExecutorPipe(LoopChannel):
         self.executor.shutdown()
 
 
-LOOPS: list[type[Channel]] = [Aio, Streams, AsyncZeroMq, ExecutorPipe]
+LOOPS: list[type[LoopChannel]] = [Aio, Streams, AsyncZeroMq, ExecutorPipe]
+LOOPS_BY_NAME = {each.name: each for each in LOOPS}
 
 
-def round_trip(kind: type[LoopChannel], cores: Cores, size: int, capacity: int, seconds: float) -> float:
-    """Return the median of the nanoseconds there and back, from loop to loop."""
+def round_trip(kind: type[LoopChannel], cores: Cores, size: int, parked: bool, seconds: float) -> float:
+    """Return the median of the nanoseconds there and back, from loop to loop.
+
+    parked: with a pause before each, in which both processes fall asleep.
+    """
     with tempfile.TemporaryDirectory(prefix="tachyon-bench-") as folder:
         there, back = Path(folder, "there"), Path(folder, "back")
         there.mkdir()
         back.mkdir()
-        out, home = kind(there, size, capacity), kind(back, size, capacity)
+        out, home = kind(there, size, CAPACITY), kind(back, size, CAPACITY)
 
         async def echo() -> None:
             messages = await out.open_in()
@@ -232,14 +238,13 @@ def round_trip(kind: type[LoopChannel], cores: Cores, size: int, capacity: int, 
             send = await out.open_out()
             messages = await home.open_in()
             payload, samples, clock = b"x" * size, [], time.perf_counter_ns
-            before = clock()
-            until = before + int(seconds * 1e9)
-            while before < until:
+            until = clock() + int(seconds * 1e9)
+            while (before := clock()) < until:
                 await send(payload)
                 await anext(messages)
-                after = clock()
-                samples.append(after - before)
-                before = after
+                samples.append(clock() - before)
+                if parked:
+                    await asyncio.sleep(PAUSE)
             await out.end()
             async for _ in messages:
                 pass

@@ -60,8 +60,8 @@ class Connection {
     int bell();
     // After bell(): at this time (now_ns() scale), or before.
     void ring_by(std::uint64_t time);
-    // Silent until something happens again. False: the peer is gone, and it will never be silent again.
-    bool hush();
+    // Silent until something happens again. False: the peer is gone, and it will never be silent again. knocked: it was the peer.
+    bool hush(bool& knocked);
     [[nodiscard]] bool known_gone() const noexcept { return ended_; }
 
     // Tells the peer, and lets go. What happens to descriptors that a forked child inherited: nothing but close.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import tempfile
 import time
@@ -141,8 +142,10 @@ class Streams(LoopChannel):
             return
 
     async def end(self) -> None:
-        """Close."""
+        """Close, once everything has gone out."""
         self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
 
 
 class AsyncZeroMq(LoopChannel):

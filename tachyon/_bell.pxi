@@ -16,7 +16,7 @@ cdef extern from *:
     }
     """
     core.Bus* tachyon_descriptor(SetupOutcome& outcome, core.Bus* bus, int& number) noexcept
-    core.Bus* tachyon_arm(SetupOutcome& outcome, core.Bus* bus, cpp_bool for_room, cpp_bool& armed) noexcept
+    core.Bus* tachyon_arm(SetupOutcome& outcome, core.Bus* bus, cpp_bool for_room, cpp_bool& armed) noexcept nogil
 
 
 cdef int descriptor_of(core.BusHandle* handle) except -1:
@@ -36,7 +36,10 @@ cdef bint arm(core.BusHandle* handle, bint for_writing) except -1:
     cdef cpp_bool armed = False
     check_open(handle)
     enter(handle)
-    cdef core.Bus* done = tachyon_arm(outcome, handle.bus(), for_writing, armed)
+    cdef core.Bus* bus = handle.bus()
+    cdef core.Bus* done
+    with nogil:  # it may spin for some microseconds
+        done = tachyon_arm(outcome, bus, for_writing, armed)
     handle.leave()
     if done == NULL:
         raise_setup_failure(&outcome, path_of(handle))

@@ -194,16 +194,7 @@ cdef class Bus(_Abortable):
 
     def try_recv(self):
         """Return the next message if there is one now, else None. Otherwise as recv."""
-        cdef core.Frame frame
-        cdef core.BusHandle* handle = handle_of(self)
-        enter(handle)
-        cdef Status status = handle.bus().try_peek(frame)
-        if status == Status.ok:
-            return take(handle, &frame)
-        handle.leave()
-        if status != Status.empty:
-            raise_status(handle, status)
-        return None
+        return try_take(handle_of(self))
 
     def recv_into(self, buffer, *, timeout=None):
         """Wait for the next message and copy it into a writable, contiguous buffer. Returns (size, type_id).

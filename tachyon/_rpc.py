@@ -7,7 +7,7 @@ import inspect
 import struct
 from collections.abc import Callable
 from operator import index
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, get_type_hints, overload
 
 from tachyon._errors import CodecError, RpcError
 from tachyon._objects import codec_of
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     from tachyon._client import RpcClient
     from tachyon._objects import AnyCodec
+    from tachyon._tachyon import Message
+
+    class AsyncRpcBus(Protocol):
+        """What acall needs of a tachyon.aio.RpcBus."""
+
+        async def request(self, data: Any, msg_type: int, *, timeout: float | None = None) -> Message: ...
 
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""
@@ -145,6 +151,33 @@ class RpcEndpoint:
         if isinstance(bus, RpcBus):
             return call_and_wait(bus, payload, self.msg_type, timeout, on_response)
         return bus._call_and_wait(payload, self.msg_type, timeout, on_response)
+
+    @overload
+    async def acall(
+        self, bus: AsyncRpcBus, payload: Any, on_response: None = None, *, timeout: float | None = None
+    ) -> bytes: ...
+
+    @overload
+    async def acall(
+        self, bus: AsyncRpcBus, payload: Any, on_response: Callable[[memoryview], T], *, timeout: float | None = None
+    ) -> T: ...
+
+    async def acall(
+        self,
+        bus: AsyncRpcBus,
+        payload: Any,
+        on_response: Callable[[memoryview], T] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes | T:
+        """As call, over a tachyon.aio.RpcBus: any number of them may be in flight at once.
+
+        on_response gets the bytes of the answer as a memoryview. Cancelled, or out of time, the call is given up.
+        """
+        answer = await bus.request(payload, self.msg_type, timeout=timeout)
+        if answer.type_id == MSG_TYPE_ERROR:
+            raise self._failure(answer.data)
+        return answer.data if on_response is None else on_response(memoryview(answer.data))
 
     def _failure(self, answer: bytes | memoryview) -> RpcError:
         detail = _decode_detail(answer)

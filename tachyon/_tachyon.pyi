@@ -1,7 +1,8 @@
 """What _tachyon.pyx offers, for type checkers."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from asyncio import Future
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from mmap import mmap
 from os import PathLike
 from types import TracebackType
@@ -769,3 +770,69 @@ def answer_one(
     bus: RpcBus, endpoints: dict[int, Any], timeout: _Seconds | None, wait_for_room: bool
 ) -> Unfinished | None:
     """Serve one call: pass it to the handler of its endpoint, send the answer, free the request."""
+
+# ---- what tachyon.aio is made of ----
+
+@final
+class GivingUp:
+    """How one thread asks another to give up what it waits for: within 50 ms it raises BusClosedError then."""
+    def ask(self) -> None:
+        """Ask. From any thread, at any time."""
+    def run(self, call: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
+        """Return call(*args, **kwargs), a listen or connect, which can be asked meanwhile."""
+
+@final
+class Pass:
+    """`await Pass()` lets the loop have one pass."""
+    def __await__(self) -> Generator[None, None, None]: ...
+
+@disjoint_base
+class _Turn:
+    """How long somebody may go on before the loop has its turn: some 100 µs, and a few messages."""
+
+    _closing: bool
+    def _begin(self) -> None: ...
+    def _is_over(self) -> bool: ...
+    async def _rest(self) -> None: ...
+
+@disjoint_base
+class _AsyncBus(_Turn):
+    """The quick half of tachyon.aio.Bus: what needs no wait."""
+
+    _receiver: Any
+    _line: list[Any]
+    @property
+    def bus(self) -> Bus: ...
+    def __init__(self, bus: Bus) -> None: ...
+    def _check_alone(self) -> None: ...
+    def send(
+        self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """As Bus.send. Who is cancelled has sent nothing. Several tasks may send: in the order in which they came."""
+    def recv(self, *, timeout: _Seconds | None = None) -> Coroutine[Any, Any, Message]:
+        """As Bus.recv. Who is cancelled has taken nothing. One task at a time: BusBusyError."""
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, Message]: ...
+
+@disjoint_base
+class _Step:
+    """A coroutine: done at once, or by another one that waits."""
+    def __await__(self) -> Generator[Any, None, Any]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any) -> Any: ...
+    def throw(self, *raised: Any) -> Any: ...
+    def close(self) -> None: ...
+
+@final
+class _Sending(_Step):
+    """What send() returns."""
+
+@final
+class _Taking(_Step):
+    """What recv() and __anext__ return."""
+
+def take_replies(
+    bus: RpcBus, wanted: dict[int, Future[Message | None]], watched: dict[int, Future[Message | None]], most: int
+) -> int:
+    """Take up to `most` replies of a caller. Returns how many; raises how the callee ended once there are none."""

@@ -76,7 +76,7 @@ cdef object receive_object(_BusObjects bus, object codec, object decode, bint ow
         raise
 
 
-cdef class _BusObjects(_BusArrays):
+cdef class _BusObjects(_BusBell):
     """What Bus does with objects."""
 
     def send_obj(self, o, type_id=0, *, codec=None, allow_pickle=False, timeout=None):

@@ -267,6 +267,21 @@ class TypedEndpoint(RpcEndpoint, Generic[A, R]):
         result = self.decode_result(answer.data)
         return result if on_response is None else on_response(result)
 
+    async def acall(  # type: ignore[override]
+        self,
+        bus: AsyncRpcBus,
+        payload: A,
+        on_response: Callable[[R], T] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> R | T:
+        """As call, over a tachyon.aio.RpcBus: any number of them may be in flight at once."""
+        answer = await bus.request(self.encode(payload), self.msg_type, timeout=timeout)
+        if answer.type_id == MSG_TYPE_ERROR:
+            raise self._failure(answer.data)
+        result = self.decode_result(answer.data)
+        return result if on_response is None else on_response(result)
+
 
 def _annotations(handler: Handler) -> tuple[Any, Any]:
     """Return what a handler's annotations say of its argument and its result."""

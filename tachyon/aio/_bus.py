@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tachyon import _tachyon
 from tachyon._errors import BusEmptyError, BusFullError, PeerClosedError, TachyonTimeoutError
+from tachyon._objects import encode_obj
 from tachyon._tachyon import _OWNER_ONLY, _AsyncBus
 from tachyon.aio._open import open_in_thread
 from tachyon.aio._watch import Opening, Watched
@@ -14,7 +15,21 @@ from tachyon.aio._watch import Opening, Watched
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-    from tachyon._tachyon import Message, RxBatchGuard, RxGuard, TxGuard, _Item, _Path, _Stats
+    from numpy.typing import DTypeLike
+
+    from tachyon._objects import AnyCodec
+    from tachyon._tachyon import (
+        ArrayGuard,
+        Message,
+        RxBatchGuard,
+        RxGuard,
+        TxGuard,
+        _Array,
+        _Item,
+        _Path,
+        _Shape,
+        _Stats,
+    )
 
 T = TypeVar("T")
 _CHUNK = 64  # items of send_many between passes of the loop
@@ -130,6 +145,43 @@ class Bus(_AsyncBus, Watched):
         def late() -> BusFullError:
             return BusFullError(f"no room for {size} bytes within the timeout; the consumer is slow or stopped")
 
+        return await self._once_there_is_room(attempt, timeout, late)
+
+    def send_array(self, a: _Array, type_id: int = 0, *, timeout: float | None = None) -> Awaitable[None]:
+        """As tachyon.Bus.send_array."""
+        return self.send(_tachyon.ArrayPayload(a), type_id, timeout=timeout)
+
+    def send_array_zero_copy(
+        self, shape: _Shape, dtype: DTypeLike, type_id: int = 0, *, timeout: float | None = None
+    ) -> Opening[ArrayGuard]:
+        """As tachyon.Bus.send_array_zero_copy: `with await bus.send_array_zero_copy(shape, dtype) as array`."""
+
+        def attempt() -> ArrayGuard | None:
+            try:
+                return self._sent(self.bus.send_array_zero_copy(shape, dtype, type_id, timeout=0))
+            except BusFullError:
+                return None
+
+        def late() -> BusFullError:
+            return BusFullError(f"no room for an array of {shape} within the timeout; the consumer is slow or stopped")
+
+        return Opening(self._once_there_is_room(attempt, timeout, late))
+
+    def send_obj(
+        self,
+        o: Any,
+        type_id: int = 0,
+        *,
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: float | None = None,
+    ) -> Awaitable[None]:
+        """As tachyon.Bus.send_obj; encoded at once, with a copy more of what a pickle keeps apart."""
+        return self.send(encode_obj(o, codec=codec, allow_pickle=allow_pickle), type_id, timeout=timeout)
+
+    async def _once_there_is_room(
+        self, attempt: Callable[[], T | None], timeout: float | None, late: Callable[[], BusFullError]
+    ) -> T:
         await self._rest()
         self._check_open()
         guard = None if self._line else attempt()
@@ -180,6 +232,29 @@ class Bus(_AsyncBus, Watched):
     def recv_zero_copy(self, *, timeout: float | None = None) -> Opening[RxGuard]:
         """As tachyon.Bus.recv_zero_copy: `async with bus.recv_zero_copy() as guard`, or `with await …`."""
         return Opening(self._take(lambda: self.bus.recv_zero_copy(timeout=0), timeout))
+
+    async def recv_array(self, out: Any = None, *, timeout: float | None = None) -> Any:
+        """As tachyon.Bus.recv_array."""
+        return await self._take(lambda: self.bus.recv_array(out, timeout=0), timeout)
+
+    def recv_array_zero_copy(self, *, timeout: float | None = None) -> Opening[ArrayGuard]:
+        """As tachyon.Bus.recv_array_zero_copy: `with await bus.recv_array_zero_copy() as array`."""
+        return Opening(self._take(lambda: self.bus.recv_array_zero_copy(timeout=0), timeout))
+
+    async def recv_obj(
+        self,
+        *,
+        type: Any = None,
+        codec: AnyCodec | None = None,
+        allow_pickle: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """As tachyon.Bus.recv_obj."""
+
+        def take() -> tuple[Any]:  # None is an object too
+            return (self.bus.recv_obj(type=type, codec=codec, allow_pickle=allow_pickle, timeout=0),)
+
+        return (await self._take(take, timeout))[0]
 
     def drain_batch(self, max_msgs: int = 1024, *, timeout: float | None = None) -> Opening[RxBatchGuard]:
         """As tachyon.Bus.drain_batch: `async with bus.drain_batch() as batch`, or `with await …`."""

@@ -280,7 +280,7 @@ cdef class Bus(_Abortable):
 
     @property
     def max_message_size(self):
-        """Largest message in bytes that goes through the ring, whenever the consumer has freed the rest: capacity - 16."""
+        """Largest message in bytes that goes through the ring, once the consumer has freed the rest: capacity - 16."""
         return most_bytes(handle_of(self))
 
     @property

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
         async def request(self, data: Any, msg_type: int, *, timeout: float | None = None) -> Message: ...
 
+
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""
 

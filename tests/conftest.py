@@ -21,7 +21,16 @@ import tachyon
 
 # Where the fixtures of more than one file are that not all need.
 pytest_plugins = [
-    *("aio_ends", "commands", "dispatchers", "example_programs", "nogil_hands", "pair_children", "servers", "strangers"),
+    *(
+        "aio_ends",
+        "commands",
+        "dispatchers",
+        "example_programs",
+        "nogil_hands",
+        "pair_children",
+        "servers",
+        "strangers",
+    ),
 ]
 collect_ignore = ["consumer_pkg"]  # a project of its own; scripts/check_wheel runs it
 

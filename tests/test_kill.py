@@ -96,7 +96,9 @@ def kill_producers(times, spawn, path, counter, record_notices):
     notices = []
     for i in range(times):
         capacity = source.choice([64, 128, 1024, 1 << 16, 1 << 20])
-        most = source.choice([min(capacity - 16, source.choice([48, 500, 40_000])), 2 * capacity + 100])  # and beyond the ring
+        most = source.choice(
+            [min(capacity - 16, source.choice([48, 500, 40_000])), 2 * capacity + 100]
+        )  # and beyond the ring
         counter.reset()
         child = spawn(PRODUCER, path, counter.file, i, source.choice(["s", "z", "stmza"]), most)
         moment = source.choice([0, 0, source.random() * 0.03])

@@ -67,10 +67,16 @@ SEND = {
     "an iterator": lambda bus, data, kind: bus.send_many(iter([data]), kind),
     "zero copy": send_zero_copy,
 }
+
+
+def parts(message):
+    return message.type_id, message.data
+
+
 RECEIVE = {
-    "recv": lambda bus: (lambda message: (message.type_id, message.data))(bus.recv()),
-    "try_recv": lambda bus: (lambda message: (message.type_id, message.data))(bus.try_recv()),
-    "iteration": lambda bus: (lambda message: (message.type_id, message.data))(next(bus)),
+    "recv": lambda bus: parts(bus.recv()),
+    "try_recv": lambda bus: parts(bus.try_recv()),
+    "iteration": lambda bus: parts(next(bus)),
     "recv_into": recv_into,
     "zero copy": recv_zero_copy,
     "drain": drain_batch,
@@ -361,7 +367,7 @@ SENDER = """
 
 
 def test_a_stream_of_both_kinds_between_processes(spawn, path):
-    child = spawn(SENDER + '    hear()\n    getattr(bus, sys.argv[3])()\n', path, 2000, "close")
+    child = spawn(SENDER + "    hear()\n    getattr(bus, sys.argv[3])()\n", path, 2000, "close")
     with Bus.listen(path, 1 << 14, timeout=60) as bus:
         before = descriptors()
         for i in range(2000):

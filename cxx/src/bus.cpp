@@ -75,7 +75,8 @@ Status Bus::begin_send_slowly(std::uint64_t size) noexcept {
     const Mode mode = mode_.load(std::memory_order_relaxed);
     if (mode == Mode::producer) return producer_.claim_open() ? Status::claim_open : check_consumer();
     if (mode != Mode::undecided) return ended(mode);
-    if (size > max_size_) return Status::too_large;  // a message that cannot be sent decides nothing; a parcel asks again
+    if (size > max_size_)
+        return Status::too_large;  // a message that cannot be sent decides nothing; a parcel asks again
     if (const Status end = peer_end(); end != Status::ok) return end;
     // [role] release: whoever sees our first commit sees who made it. The value is looked at once and then kept.
     auto expected = static_cast<std::uint32_t>(Side::undecided);

@@ -23,7 +23,8 @@ Status Bus::begin_parcel(Status why, std::uint64_t size) noexcept {
 bool Bus::parcel_can_advance(std::uint64_t size) noexcept {
     if (producer_.can_advance(0) && (parcels_.under_way.has_room(size, producer_.cached_read_position()) ||
                                      parcels_.under_way.has_room(size, producer_.freed_now()))) {
-        return parcels_.retry_at == 0 || now_ns() >= parcels_.retry_at || producer_.freed_now() != parcels_.freed_when_refused;
+        return parcels_.retry_at == 0 || now_ns() >= parcels_.retry_at ||
+               producer_.freed_now() != parcels_.freed_when_refused;
     }
     return producer_.corrupt();
 }
@@ -62,7 +63,8 @@ Status Bus::commit_unusually(const OutgoingMessage& message, Wake wake) noexcept
         if (ends_hold(status)) parcels_.outgoing.reset();
         return status;
     }
-    if (size > parcels_.outgoing.bytes() || (parcels_.outgoing.is_sealed() && size != parcels_.outgoing.bytes())) return Status::too_large;
+    if (size > parcels_.outgoing.bytes() || (parcels_.outgoing.is_sealed() && size != parcels_.outgoing.bytes()))
+        return Status::too_large;
     if (size == 0) {  // nothing can be mapped of it, and the ring has room
         parcels_.outgoing.reset();
         producer_.commit<Wake::later>(0, message.type_id, message.correlation_id);
@@ -75,7 +77,8 @@ Status Bus::commit_unusually(const OutgoingMessage& message, Wake wake) noexcept
 
 // What is sealed in parcels_.outgoing, announced in the line that is claimed. full, no_memory: the claim is still open.
 Status Bus::post(const OutgoingMessage& message, Wake wake) noexcept {
-    if (const int error = connection_->pass(parcels_.outgoing.descriptor()); error != 0) return not_passed(error, message.size);
+    if (const int error = connection_->pass(parcels_.outgoing.descriptor()); error != 0)
+        return not_passed(error, message.size);
     parcels_.retry_at = 0;
     producer_.announce<Wake::later>(message.size, message.type_id, message.correlation_id);
     parcels_.under_way.add(producer_.write_position(), message.size);
@@ -122,7 +125,8 @@ Status Bus::take_parcel(Frame& frame) noexcept {
     if (parcel == nullptr) {
         std::uint64_t bytes = 0;
         std::memcpy(&bytes, frame.payload, sizeof bytes);  // once: the peer may change it
-        if (bytes == 0 || bytes > connection_->max_large() || bytes > most_size_ || parcels_.received.is_full()) return poison();
+        if (bytes == 0 || bytes > connection_->max_large() || bytes > most_size_ || parcels_.received.is_full())
+            return poison();
         int descriptor = -1;
         const Status status = connection_->first_passed(descriptor);
         if (status == Status::no_memory) return no_memory(EMFILE);

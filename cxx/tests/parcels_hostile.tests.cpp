@@ -86,7 +86,8 @@ TEST_CASE("what comes in another memory than it should is corrupt, and nothing o
         {"can be sealed", [] { return memfd(kBytes, kAllSeals & ~F_SEAL_SEAL); }},
         {"can be written", [] { return memfd(kBytes, kAllSeals & ~F_SEAL_WRITE); }},
         {"not reserved", [] { return memfd(kBytes, kAllSeals, 0, false); }},
-        {"a file", [] {
+        {"a file",
+         [] {
              const Folder folder;
              Descriptor file = opened(folder.file(), O_RDWR | O_CREAT);
              REQUIRE(::ftruncate(file.get(), kBytes) == 0);
@@ -94,7 +95,8 @@ TEST_CASE("what comes in another memory than it should is corrupt, and nothing o
          }},
         {"a device", [] { return opened("/dev/zero", O_RDWR); }},
         {"a folder", [] { return opened("/", O_RDONLY | O_DIRECTORY); }},
-        {"a pipe", [] {
+        {"a pipe",
+         [] {
              int ends[2];
              REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
              ::close(ends[1]);
@@ -102,7 +104,8 @@ TEST_CASE("what comes in another memory than it should is corrupt, and nothing o
          }},
         {"a socket", [] { return Descriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)); }},
         {"only a path", [] { return opened(again(memfd(kBytes)), O_PATH); }},
-        {"only to write", [] {
+        {"only to write",
+         [] {
              const Descriptor made = memfd(kBytes, kAllSeals & ~F_SEAL_WRITE & ~F_SEAL_SEAL);
              Descriptor writer = opened(again(made), O_WRONLY);
              REQUIRE(::fcntl(made.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) == 0);

@@ -386,9 +386,9 @@ inline Status send(Bus& bus, const void* data, std::uint64_t size, std::uint32_t
 // Catch2 prints a Status as a name that says something.
 namespace tachyon {
 inline std::ostream& operator<<(std::ostream& out, Status status) {
-    constexpr const char* kNames[] = {"ok",         "empty",       "full",     "interrupted",  "too_large",
-                                      "wrong_side", "claim_open",  "no_claim", "peer_closed",  "peer_dead",
-                                      "corrupt",    "closed",      "forked",   "unknown_call", "busy",
+    constexpr const char* kNames[] = {"ok",         "empty",        "full",     "interrupted",  "too_large",
+                                      "wrong_side", "claim_open",   "no_claim", "peer_closed",  "peer_dead",
+                                      "corrupt",    "closed",       "forked",   "unknown_call", "busy",
                                       "bad_type",   "peer_aborted", "no_memory"};
     const auto number = static_cast<std::size_t>(status);
     return number < std::size(kNames) ? out << kNames[number] : out << "Status " << number;

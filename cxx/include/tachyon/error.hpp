@@ -31,7 +31,7 @@ enum class Status : int {
     busy = 14,          // in use by another thread, or lent; said by the layers above, never by the core itself
     bad_type = 15,      // a msg_type out of its bounds; said by the layers above
     peer_aborted = 16,  // the peer gave up on purpose, in the middle; everything it had committed has been read
-    no_memory = 17,     // for a message larger than the ring there is no memory, or no descriptor; free some and try again
+    no_memory = 17,  // for a message larger than the ring there is no memory, or no descriptor; free some and try again
 };
 
 // After one of these an open claim or frame is gone: there is nothing left to commit, abort or release.

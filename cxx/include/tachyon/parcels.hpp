@@ -50,7 +50,8 @@ class ParcelsUnderWay {
 class ParcelsReceived {
   public:
     [[nodiscard]] const Parcel* find(std::uint64_t position) const noexcept {
-        const auto found = std::ranges::find_if(entries_, [position](const Entry& each) { return each.is_at(position); });
+        const auto found =
+            std::ranges::find_if(entries_, [position](const Entry& each) { return each.is_at(position); });
         return found == entries_.end() ? nullptr : &found->parcel;
     }
     [[nodiscard]] bool is_full() const noexcept { return count_ == kMostParcels; }
@@ -63,7 +64,8 @@ class ParcelsReceived {
         return &place->parcel;
     }
     bool drop(std::uint64_t position) noexcept {
-        const auto found = std::ranges::find_if(entries_, [position](const Entry& each) { return each.is_at(position); });
+        const auto found =
+            std::ranges::find_if(entries_, [position](const Entry& each) { return each.is_at(position); });
         if (found == entries_.end()) return false;
         found->parcel.reset();
         --count_;

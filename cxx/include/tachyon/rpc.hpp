@@ -219,7 +219,7 @@ class Caller : public Outlet {
     bool unfinished_ = false;
     std::uint64_t passed_ = 0;
     std::uint64_t gone_through_ = 0;  // the same, with the bytes of parcels
-    Reply any_{*this, 0};  // what replies are let go of through
+    Reply any_{*this, 0};             // what replies are let go of through
 };
 
 class Callee;

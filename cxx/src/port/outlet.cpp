@@ -46,9 +46,8 @@ Status Outlet::send(std::span<const std::byte> head, std::span<const std::byte> 
 
 Status Outlet::claim(std::uint64_t size, std::uint8_t*& payload, const Waiting& waiting) {
     if (waiting.host && is_parcel(size)) {
-        return wait_for_room(size, waiting, [&] {
-            return waiting.host.without([&]() noexcept { return try_claim(size, payload); });
-        });
+        return wait_for_room(size, waiting,
+                             [&] { return waiting.host.without([&]() noexcept { return try_claim(size, payload); }); });
     }
     return wait_for_room(size, waiting, [&]() noexcept { return try_claim(size, payload); });
 }

@@ -256,5 +256,3 @@ def round_trip(kind: type[LoopChannel], cores: Cores, size: int, parked: bool, s
 
         result, _ = both(cores, lambda: asyncio.run(ping()), lambda: asyncio.run(echo()))
     return float(result)
-
-

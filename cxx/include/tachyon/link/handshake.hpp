@@ -126,7 +126,7 @@ struct ListenOptions {
     mode_t mode = 0600;                     // of the socket file; with any group or other bit, other users are let in
     const Arrangement* arrangement = nullptr;  // of a kind that arrangement_of() does not know
     // What is said of the contents, up to what the arrangement allows.
-    std::string schema = {};  // NOLINT(readability-redundant-member-init): as above
+    std::string schema = {};                     // NOLINT(readability-redundant-member-init): as above
     std::uint64_t max_large = kDefaultMaxLarge;  // 0: no parcels; else a power of two, 4 KiB … 4 GiB
 };
 

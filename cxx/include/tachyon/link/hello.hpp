@@ -26,7 +26,7 @@ inline constexpr std::size_t kMaxSegments = 8;
 inline constexpr std::size_t kMaxHello = 4096;  // bytes, with a later version's fields and the schema
 inline constexpr std::string_view kConnectorName{"\0tachyon-1-", 11};  // begins the abstract address of who connects
 inline constexpr char kReady = 'R';
-inline constexpr char kKnock = 'B';  // to a peer that is parked on its socket
+inline constexpr char kKnock = 'B';   // to a peer that is parked on its socket
 inline constexpr char kPassed = 'M';  // comes with the descriptor of a parcel
 
 // This process is registered for MEMBARRIER_CMD_GLOBAL_EXPEDITED.

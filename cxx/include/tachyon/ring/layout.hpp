@@ -38,9 +38,7 @@ inline constexpr std::uint32_t kParcel = 0xfffffffeu;
 constexpr std::uint64_t commit_word(std::uint32_t size, std::uint32_t type_id) noexcept {
     return std::uint64_t{type_id} << 32 | (size + 1u);
 }
-constexpr std::uint64_t parcel_word(std::uint32_t type_id) noexcept {
-    return std::uint64_t{type_id} << 32 | kParcel;
-}
+constexpr std::uint64_t parcel_word(std::uint32_t type_id) noexcept { return std::uint64_t{type_id} << 32 | kParcel; }
 constexpr std::uint32_t low_half(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word); }
 constexpr std::uint32_t high_half(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word >> 32); }
 

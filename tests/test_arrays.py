@@ -221,7 +221,7 @@ def test_what_is_no_array_or_has_pointers_is_refused_and_nothing_is_sent(ends, r
         ("ab", "u1", TypeError, "str"),
         ((1 << 40, 0), "f8", MessageTooLargeError, "can never fit"),
         ((1 << 40,), "f8", MessageTooLargeError, "can never fit"),
-        (1 << 20, "f8", MessageTooLargeError, "can never fit"),
+        (1 << 28, "f8", MessageTooLargeError, "can never fit"),
         (2, "O", TypeError, "objects"),
         (2, "nonsense", TypeError, "nonsense"),
     ],
@@ -235,7 +235,7 @@ def test_no_room_is_claimed_for_what_is_no_array(ends, shape, dtype, error, text
 
 
 def test_an_array_waits_for_room_and_says_how_large_it_is(pair, run_thread):
-    producer, consumer = pair(4096)
+    producer, consumer = pair(4096, max_large=0)
     producer.send_array(np.zeros(3000, "u1"))
     assert not producer.try_send_array(np.zeros(3000, "u1"))
     assert not producer.try_send_array(np.zeros(6000, "u1")[::2])

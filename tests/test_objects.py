@@ -385,7 +385,7 @@ def test_buffers_lie_on_64_bytes_on_both_sides_and_keep_what_may_be_done_with_th
 
 
 def test_after_the_send_nothing_refers_to_the_senders_memory(pair):
-    producer, consumer = pair()
+    producer, consumer = pair(max_large=0)
     memory = bytearray(b"before" * 1000)
     owner = pickle.PickleBuffer(memory)
     producer.send_obj(owner, allow_pickle=True)

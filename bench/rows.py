@@ -80,6 +80,11 @@ def py_way(channel: str, size: int = 32, capacity: int = MI) -> Key:
     return f"py:one_way:{channel}", size, capacity
 
 
+def loop_trip(channel: str) -> Key:
+    """Key of a round trip between two event loops, with a pause before each in which both fall asleep."""
+    return f"py:loop_parked:{channel}", 32, MI
+
+
 PY_TRIP: Key = ("py:round_trip:bus", 32, MI)
 PY_WAY = py_way("bus")
 LOOP: Key = ("py:loop", 32, 0)
@@ -170,6 +175,18 @@ ROWS = [
         "  send and recv of 6 MiB of bytes ÷ plain copies",
         py_way("bus", FRAME, FRAME_RING),
         way("copy", FRAME, FRAME_RING),
+    ),
+    Row("20", "aio one way 32 B ÷ asyncio streams", py_way("aio"), py_way("asyncio-streams"), ">=", 10),
+    Row("", "  ÷ zmq.asyncio", py_way("aio"), py_way("zmq-asyncio")),
+    Row("", "  ÷ multiprocessing.Pipe in an executor", py_way("aio"), py_way("pipe-executor")),
+    Row("20", "aio parked round trip ÷ asyncio streams", loop_trip("aio"), loop_trip("asyncio-streams"), "<=", 0.7),
+    Row("", "  ÷ zmq.asyncio", loop_trip("aio"), loop_trip("zmq-asyncio")),
+    Row("", "  ÷ multiprocessing.Pipe in an executor", loop_trip("aio"), loop_trip("pipe-executor")),
+    Row(
+        "",
+        "  without a pause ÷ asyncio streams",
+        ("py:loop_trip:aio", 32, MI),
+        ("py:loop_trip:asyncio-streams", 32, MI),
     ),
     Row(
         "objects",

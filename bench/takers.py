@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import cython_loops
 
-from tachyon.cli.bench import calls, pairs, percentiles
+from tachyon.cli.bench import calls, loops, pairs, percentiles
 from tachyon.cli.bench.native import Program as Cxx
 from tachyon.cli.bench.objects import OBJECTS
 from tachyon.cli.bench.ours import OURS
@@ -18,7 +18,7 @@ from tachyon.cli.bench.results import Key, Sample
 
 SECONDS = 0.3  # of a Python measurement
 MILLISECONDS = 30  # of a C++ one
-CHANNELS = {each.name: each for each in [*OURS, *PEERS, *OBJECTS]}
+CHANNELS = {each.name: each for each in [*OURS, *PEERS, *OBJECTS, *loops.LOOPS]}
 
 
 def cxx_command(key: Key) -> list[object]:
@@ -49,6 +49,9 @@ def python_value(key: Key, cores: tuple[int, int]) -> tuple[float, list[list[flo
     if measure == "round_trip":
         mean, samples = pairs.round_trip(CHANNELS[name[0]], cores, size, capacity, SECONDS)
         return mean, [list(point) for point in percentiles.summarize(samples)[0]]
+    if measure in ("loop_trip", "loop_parked"):
+        parked = measure == "loop_parked"
+        return loops.round_trip(loops.LOOPS_BY_NAME[name[0]], cores, size, parked, SECONDS * (1 + 2 * parked)), []
     simple: dict[str, Callable[[], float]] = {
         "call": lambda: calls.call_and_wait(cores, SECONDS),
         "endpoint": lambda: calls.endpoint_call(cores, SECONDS),
@@ -65,7 +68,7 @@ def absent(key: Key) -> str:
     if what.startswith("cy:"):
         return cython_loops.absent()
     kind, _, name = what.removeprefix("py:").partition(":")
-    if what.startswith("py:") and kind in ("one_way", "round_trip"):
+    if what.startswith("py:") and kind in ("one_way", "round_trip", "loop_trip", "loop_parked"):
         return CHANNELS[name].absent()
     return ""
 

@@ -194,16 +194,7 @@ cdef class Bus(_Abortable):
 
     def try_recv(self):
         """Return the next message if there is one now, else None. Otherwise as recv."""
-        cdef core.Frame frame
-        cdef core.BusHandle* handle = handle_of(self)
-        enter(handle)
-        cdef Status status = handle.bus().try_peek(frame)
-        if status == Status.ok:
-            return take(handle, &frame)
-        handle.leave()
-        if status != Status.empty:
-            raise_status(handle, status)
-        return None
+        return try_take(handle_of(self))
 
     def recv_into(self, buffer, *, timeout=None):
         """Wait for the next message and copy it into a writable, contiguous buffer. Returns (size, type_id).
@@ -259,34 +250,6 @@ cdef class Bus(_Abortable):
             raise ValueError(f"spin_threshold must not be negative: {looks}")
         return drain(self, handle_of(self), min(most, MAX_CAPACITY // 64), min(looks, 1 << 20), deadline_after(timeout))
 
-    # -- in a loop that waits for other things too --
-
-    def fileno(self):
-        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm().
-
-        It is the same until the bus is closed; take it out of the loop before that. Never read from it.
-        """
-        return descriptor_of(handle_of(self))
-
-    def arm(self, for_writing=False):
-        """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already.
-
-        One round is: try (try_recv); if there was nothing, arm; if that is True, wait until fileno() is readable, and
-        disarm; try again. for_writing: of the side that sends, after a try_send that found no room, or a wait_read or
-        finish that ran out of time: it rings once there may be what that lacked. It may ring for nothing. It rings at
-        the peer's end too, and from then on arm() is False: the next try says how it ended. Between two rings neither
-        side makes a system call for a message.
-        Raises BusBusyError, BusClosedError, HandshakeError (no free descriptor).
-        """
-        return arm(handle_of(self), bool(for_writing))
-
-    def disarm(self):
-        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try.
-
-        False: the peer is gone, and the descriptor will be readable for ever: take it out of the loop.
-        """
-        return disarm(handle_of(self))
-
     # -- the rest --
 
     def flush(self):
@@ -317,8 +280,7 @@ cdef class Bus(_Abortable):
 
     @property
     def max_message_size(self):
-        """Largest message in bytes that goes through the ring: capacity - 16. It does whenever the consumer has freed
-        the rest."""
+        """Largest message in bytes that goes through the ring, once the consumer has freed the rest: capacity - 16."""
         return most_bytes(handle_of(self))
 
     @property

@@ -50,6 +50,8 @@ cdef extern from "tachyon/ring/layout.hpp" namespace "tachyon" nogil:
 cdef extern from "tachyon/wait/wait.hpp" namespace "tachyon" nogil:
     const uint64_t kNever
     uint64_t now_ns() noexcept
+    const uint64_t kTicksBetweenChecks
+    uint64_t ticks() noexcept
 
 
 cdef extern from "tachyon/ring/ring.hpp" namespace "tachyon" nogil:
@@ -210,6 +212,8 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         int trouble() noexcept
         Stats stats() noexcept
         cpp_bool disarm() noexcept
+        cpp_bool spin_readable(uint64_t looks) noexcept
+        cpp_bool spin_writable(uint64_t size, uint64_t looks) noexcept
 
 
 cdef extern from "tachyon/batch.hpp" namespace "tachyon" nogil:
@@ -228,10 +232,13 @@ cdef extern from "tachyon/rpc.hpp" namespace "tachyon" nogil:
         uint64_t next_id() noexcept
         uint64_t last_id() noexcept
         void release(const Frame& reply) noexcept
+        Status try_next(Frame& reply) noexcept
+        void take(const Frame& reply) noexcept
+        void set_aside(const Frame& reply) noexcept
         cpp_bool cancel(uint64_t id) noexcept
         uint64_t in_flight() noexcept
         uint64_t dropped() noexcept
-        uint64_t set_aside() noexcept
+        uint64_t count_aside "set_aside"() noexcept
 
     cdef cppclass Callee(Inlet):
         cpp_bool can_reply(uint64_t id) noexcept

@@ -368,5 +368,6 @@ def rpc_pair(cap_fwd=1 << 20, cap_rev=1 << 20):
 
     Returns (caller's end, callee's end): two RpcEnds.
     """
-    callee, caller = make_ends(RpcEnd, listen_options(Kind.rpc, (cap_fwd, cap_rev), None, 0, core.kDefaultMaxLarge), Side.undecided)
+    options = listen_options(Kind.rpc, (cap_fwd, cap_rev), None, 0, core.kDefaultMaxLarge)
+    callee, caller = make_ends(RpcEnd, options, Side.undecided)
     return caller, callee

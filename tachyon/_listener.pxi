@@ -173,7 +173,8 @@ cdef class Listener(_Listener):
     """Many buses at one path: `for bus in Listener(path, capacity)`, or accept(). A context manager.
 
     Each peer that connects, with Bus.connect, gets a ring of `capacity` bytes of its own; its memory is reserved when
-    it comes. capacity, mode, max_large: as Bus.listen. A peer that says nothing, or the wrong thing, keeps nobody waiting.
+    it comes. capacity, mode, max_large: as Bus.listen. A peer that says nothing, or the wrong thing, keeps
+    nobody waiting.
     One thread at a time accepts; the buses may be used by others.
     Raises CapacityError, MemoryError, HandshakeError.
     """

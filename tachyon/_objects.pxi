@@ -3,15 +3,9 @@
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy
 
 from tachyon._errors import CodecError
 from tachyon._objects import codec_of
-
-
-# Of Bus; its own file comes later.
-cdef inline core.BusHandle* handle_below(_BusObjects self) except NULL:
-    return <core.BusHandle*>(<Bus?>self)._handle
 
 
 # Copies the parts of a message into the room for it; long ones without the GIL: the open guard keeps others out.
@@ -31,7 +25,7 @@ cdef int fill(TxGuard guard, list parts) except -1:
 
 # True: sent. False: no room, and deadline is 0.
 cdef bint send_packed(_BusObjects bus, object packed, uint32_t type_id, uint64_t deadline) except -1:
-    cdef core.BusHandle* handle = handle_below(bus)
+    cdef core.BusHandle* handle = handle_of(<Bus?>bus)
     cdef TxGuard guard
     if PyBytes_CheckExact(packed):
         return send_message(handle, packed, type_id, deadline)
@@ -71,7 +65,7 @@ cdef object take_own(core.BusHandle* handle, core.Frame* frame):
 
 
 cdef object receive_object(_BusObjects bus, object codec, object decode, bint own, uint64_t deadline):
-    cdef core.BusHandle* handle = handle_below(bus)
+    cdef core.BusHandle* handle = handle_of(<Bus?>bus)
     cdef core.Frame frame
     expect_message(handle, &frame, deadline)
     data = take_own(handle, &frame) if own else take(handle, &frame).data
@@ -82,13 +76,13 @@ cdef object receive_object(_BusObjects bus, object codec, object decode, bint ow
         raise
 
 
-cdef class _BusObjects(_BusArrays):
+cdef class _BusObjects(_BusBell):
     """What Bus does with objects."""
 
     def send_obj(self, o, type_id=0, *, codec=None, allow_pickle=False, timeout=None):
         """Encode an object and send it; wait while the ring is full.
 
-        codec: msgspec's MessagePack unless told otherwise; a Codec, or a pair (encode, decode). allow_pickle: pickle it.
+        codec: msgspec's MessagePack unless told otherwise; a Codec, a pair (encode, decode). allow_pickle: pickle it.
         The message names the codec; recv_obj on the other side reads with the same one. When this returns, nothing
         refers to `o` or its memory any more. Raises what the codec raises for an object that it cannot encode,
         ImportError without msgspec and codec, and as send.
@@ -126,7 +120,7 @@ cdef class _BusObjects(_BusArrays):
         Arguments and errors as recv_obj; after a CodecError the same iterator goes on with the next message.
         """
         cdef _ObjectIterator objects = _ObjectIterator.__new__(_ObjectIterator)
-        check_open(handle_below(self))
+        check_open(handle_of(<Bus?>self))
         objects._codec = codec_of(codec, allow_pickle)
         objects._decode = objects._codec.decoder(type)
         objects._own = bool(allow_pickle)

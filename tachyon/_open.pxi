@@ -109,6 +109,8 @@ cdef core.ConnectOptions connect_options(
 # What listen, connect or accept raise, given what came out of the core.
 cdef int raise_setup_failure(SetupOutcome* outcome, object path) except -1:
     if outcome.failure == <int>core.SetupFailure.interrupted:
+        if not PyErr_Occurred():
+            raise BusClosedError("it was given up")
         return -1  # what the signal's handler has raised is set
     text = outcome.what.decode("utf-8", "replace")
     if outcome.failure < 0:

@@ -132,6 +132,16 @@ class PipeEnd:
         bus, left = self._sender(timeout)
         return bus.send_zero_copy(size, type_id, timeout=left)
 
+    def send_obj(self, o: object, type_id: int = 0, *, timeout: float | None = None, **how: Any) -> None:
+        """As Bus.send_obj, with its codec= and allow_pickle=."""
+        bus, left = self._sender(timeout)
+        bus.send_obj(o, type_id, timeout=left, **how)
+
+    def send_array(self, array: Any, type_id: int = 0, *, timeout: float | None = None) -> None:
+        """As Bus.send_array."""
+        bus, left = self._sender(timeout)
+        bus.send_array(array, type_id, timeout=left)
+
     # ---- receiving ----
 
     def recv(self, *, timeout: float | None = None) -> Message:
@@ -152,6 +162,16 @@ class PipeEnd:
         """As Bus.recv_zero_copy."""
         bus, left = self._receiver(timeout)
         return bus.recv_zero_copy(timeout=left)
+
+    def recv_obj(self, *, timeout: float | None = None, **how: Any) -> Any:
+        """As Bus.recv_obj, with its type=, codec= and allow_pickle=."""
+        bus, left = self._receiver(timeout)
+        return bus.recv_obj(timeout=left, **how)
+
+    def recv_array(self, out: Any = None, *, timeout: float | None = None) -> Any:
+        """As Bus.recv_array."""
+        bus, left = self._receiver(timeout)
+        return bus.recv_array(out, timeout=left)
 
     def __iter__(self) -> Iterator[Message]:
         """Return the end itself: its messages, until the other side closes."""

@@ -107,6 +107,19 @@ cdef Message take(core.BusHandle* handle, core.Frame* frame):
     return new_message(frame.type_id, data)
 
 
+cdef Message try_take(core.BusHandle* handle):
+    """The next message, copied, or None."""
+    cdef core.Frame frame
+    enter(handle)
+    cdef Status status = handle.bus().try_peek(frame)
+    if status == Status.ok:
+        return take(handle, &frame)
+    handle.leave()
+    if status != Status.empty:
+        raise_status(handle, status)
+    return None
+
+
 cdef bytes copy_of(core.Frame* frame):
     if frame.size < core.kLargeCopy:
         return PyBytes_FromStringAndSize(<const char*>frame.payload, frame.size)

@@ -180,7 +180,7 @@ cdef class RpcBus(_RpcArrays):
         result = {"role": "callee" if caller == NULL else "caller", "calls": calls, "replies": replies}
         if caller != NULL:
             result |= {
-                "in_flight": caller.in_flight(), "set_aside": caller.set_aside(), "dropped": caller.dropped(),
+                "in_flight": caller.in_flight(), "set_aside": caller.count_aside(), "dropped": caller.dropped(),
             }
         return result
 

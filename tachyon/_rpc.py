@@ -7,7 +7,7 @@ import inspect
 import struct
 from collections.abc import Callable
 from operator import index
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, get_type_hints, overload
 
 from tachyon._errors import CodecError, RpcError
 from tachyon._objects import codec_of
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
     from tachyon._client import RpcClient
     from tachyon._objects import AnyCodec
+    from tachyon._tachyon import Message
+
+    class AsyncRpcBus(Protocol):
+        """What acall needs of a tachyon.aio.RpcBus."""
+
+        async def request(self, data: Any, msg_type: int, *, timeout: float | None = None) -> Message: ...
+
 
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""
@@ -131,7 +138,8 @@ class RpcEndpoint:
             return result
         if answer.type_id == MSG_TYPE_ERROR:
             raise self._failure(answer.data)
-        return answer.data
+        data: bytes = answer.data
+        return data
 
     # A Message, or a tuple of what on_response returned.
     def _ask(
@@ -144,6 +152,33 @@ class RpcEndpoint:
         if isinstance(bus, RpcBus):
             return call_and_wait(bus, payload, self.msg_type, timeout, on_response)
         return bus._call_and_wait(payload, self.msg_type, timeout, on_response)
+
+    @overload
+    async def acall(
+        self, bus: AsyncRpcBus, payload: Any, on_response: None = None, *, timeout: float | None = None
+    ) -> bytes: ...
+
+    @overload
+    async def acall(
+        self, bus: AsyncRpcBus, payload: Any, on_response: Callable[[memoryview], T], *, timeout: float | None = None
+    ) -> T: ...
+
+    async def acall(
+        self,
+        bus: AsyncRpcBus,
+        payload: Any,
+        on_response: Callable[[memoryview], T] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes | T:
+        """As call, over a tachyon.aio.RpcBus: any number of them may be in flight at once.
+
+        on_response gets the bytes of the answer as a memoryview. Cancelled, or out of time, the call is given up.
+        """
+        answer = await bus.request(payload, self.msg_type, timeout=timeout)
+        if answer.type_id == MSG_TYPE_ERROR:
+            raise self._failure(answer.data)
+        return answer.data if on_response is None else on_response(memoryview(answer.data))
 
     def _failure(self, answer: bytes | memoryview) -> RpcError:
         detail = _decode_detail(answer)
@@ -228,6 +263,21 @@ class TypedEndpoint(RpcEndpoint, Generic[A, R]):
         otherwise as RpcEndpoint.call.
         """
         answer = self._ask(bus, self.encode(payload), None, timeout)
+        if answer.type_id == MSG_TYPE_ERROR:
+            raise self._failure(answer.data)
+        result = self.decode_result(answer.data)
+        return result if on_response is None else on_response(result)
+
+    async def acall(  # type: ignore[override]
+        self,
+        bus: AsyncRpcBus,
+        payload: A,
+        on_response: Callable[[R], T] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> R | T:
+        """As call, over a tachyon.aio.RpcBus: any number of them may be in flight at once."""
+        answer = await bus.request(self.encode(payload), self.msg_type, timeout=timeout)
         if answer.type_id == MSG_TYPE_ERROR:
             raise self._failure(answer.data)
         result = self.decode_result(answer.data)

@@ -29,12 +29,16 @@ cdef struct Frame:
     unsigned int type_id
 
 
-# What Python finds in them besides: sending and receiving arrays, and objects.
+# What Python finds in them besides: sending and receiving arrays, and objects; loops that wait.
 cdef class _BusArrays:
     pass
 
 
-cdef class _BusObjects(_BusArrays):
+cdef class _BusBell(_BusArrays):
+    pass
+
+
+cdef class _BusObjects(_BusBell):
     pass
 
 

@@ -1,7 +1,8 @@
 """What _tachyon.pyx offers, for type checkers."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from asyncio import Future
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from mmap import mmap
 from os import PathLike
 from types import TracebackType
@@ -87,17 +88,13 @@ class Message:
 class _BusArrays:
     """What Bus has for arrays."""
     def send_array(self, array: _Array, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None) -> None:
-        """Send an array, with its shape and type: NumPy's, any other buffer, or what speaks DLPack (torch, jax, on
-        the CPU).
-        """
+        """Send an array, with its shape and type: NumPy's, any other buffer, or what speaks DLPack (torch, jax)."""
     def try_send_array(self, array: _Array, type_id: SupportsIndex = 0) -> bool:
         """Send an array if there is room now. False if the ring is full. Otherwise as send_array."""
     def send_array_zero_copy(
         self, shape: _Shape, dtype: DTypeLike, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
     ) -> ArrayGuard:
-        """Claim room for an array, to be written in place: `with bus.send_array_zero_copy((480, 640), "f4") as a:
-        a[:] = 1`.
-        """
+        """Claim room for an array, to be written in place: `with bus.send_array_zero_copy((3, 4), "f4") as a: ...`."""
     @overload
     def recv_array(self, out: None = None, *, timeout: _Seconds | None = None) -> _NDArray:
         """Wait for the next message, an array, and return a copy of it, aligned to 64 bytes; or copy it into `out`."""
@@ -109,8 +106,8 @@ class _BusArrays:
     @overload
     def try_recv_array(self, out: _Out) -> _Out | None: ...
     def recv_array_zero_copy(self, *, timeout: _Seconds | None = None) -> ArrayGuard:
-        """Wait for the next array and return it in place, as an ArrayGuard: `with bus.recv_array_zero_copy() as a:
-        a.sum()`.
+        """Wait for the next array; return it in place, as an ArrayGuard: `with bus.recv_array_zero_copy() as a:
+        ...`.
         """
 
 @disjoint_base
@@ -232,8 +229,8 @@ class Bus(_BusArrays):
         """Bytes of ring, as given to listen."""
     @property
     def max_message_size(self) -> int:
-        """Largest message in bytes that goes through the ring: capacity - 16. It does whenever the consumer has freed
-        the rest.
+        """Largest message in bytes that goes through the ring, whenever the consumer has freed the rest: capacity -
+        16.
         """
     @property
     def max_large_size(self) -> int:
@@ -473,8 +470,8 @@ class RpcBus(_RpcArrays):
         max_capacity: SupportsIndex | None = 1073741824,
         max_large: SupportsIndex = 1073741824,
     ) -> RpcBus:
-        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity and max_large are for each
-        ring.
+        """Attach to the callee that listens at `socket_path`. As Bus.connect; max_capacity and max_large are for
+        each ring.
         """
     def call(self, data: _Data, msg_type: SupportsIndex, *, timeout: _Seconds | None = None) -> int:
         """Send a request, the bytes of any buffer, and return its id, for wait()."""
@@ -558,8 +555,10 @@ class RpcBus(_RpcArrays):
 class _End:
     """What BusEnd and RpcEnd share."""
     def __init__(self, *args: object, **kwargs: object) -> None: ...  # always TypeError
-    def _take(self) -> bool: ...
-    def _forget(self) -> None: ...
+    def _take(self) -> bool:
+        """Make it this process's own. False: it is taken, closed, or in use here."""
+    def _forget(self) -> None:
+        """Let go of a copy that is not in use here."""
     def _check_spawning(self, name: str) -> None: ...
     def open(self, *, timeout: _Seconds | None = None) -> Any:  # said precisely by the two below
         """Wait until the process that has the other end opens it too, and return the bus that comes of both."""
@@ -769,3 +768,75 @@ def answer_one(
     bus: RpcBus, endpoints: dict[int, Any], timeout: _Seconds | None, wait_for_room: bool
 ) -> Unfinished | None:
     """Serve one call: pass it to the handler of its endpoint, send the answer, free the request."""
+
+# ---- what tachyon.aio is made of ----
+
+@final
+class GivingUp:
+    """How one thread asks another to give up what it waits for: within 50 ms it raises BusClosedError then."""
+    def ask(self) -> None:
+        """Ask. From any thread, at any time."""
+    def run(self, call: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
+        """Return call(*args, **kwargs), a listen or connect, which can be asked meanwhile."""
+
+@final
+class Pass:
+    """`await Pass()` lets the loop have one pass."""
+    def __await__(self) -> Generator[None]: ...
+
+@disjoint_base
+class _Turn:
+    """How long somebody may go on before the loop has its turn: some 100 µs, and a few messages."""
+
+    _closing: bool
+    def _begin(self) -> None:
+        """Begin a turn: the loop has just had its own."""
+    def _is_over(self) -> bool:
+        """Is it the loop's turn?"""
+    async def _rest(self) -> None: ...
+
+@disjoint_base
+class _AsyncBus(_Turn):
+    """The quick half of tachyon.aio.Bus: what needs no wait."""
+
+    _receiver: Any
+    _line: list[Any]
+    @property
+    def bus(self) -> Bus: ...
+    def __init__(self, bus: Bus) -> None: ...
+    def _check_alone(self) -> None:
+        """May a task wait for a message now?"""
+    def send(
+        self, data: _Data, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """As Bus.send. Who is cancelled has sent nothing. Several tasks may send: in the order in which they came."""
+    def recv(self, *, timeout: _Seconds | None = None) -> Coroutine[Any, Any, Message]:
+        """As Bus.recv. Who is cancelled has taken nothing. One task at a time: BusBusyError."""
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, Message]: ...
+
+@disjoint_base
+class _Step:
+    """A coroutine: done at once, or by another one that waits."""
+    def __await__(self) -> Generator[Any, None, Any]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any) -> Any:
+        """As every coroutine has it."""
+    def throw(self, *raised: Any) -> Any:
+        """As every coroutine has it."""
+    def close(self) -> None:
+        """As every coroutine has it."""
+
+@final
+class _Sending(_Step):
+    """What send() returns."""
+
+@final
+class _Taking(_Step):
+    """What recv() and __anext__ return."""
+
+def take_replies(
+    bus: RpcBus, wanted: dict[int, Future[Message | None]], watched: dict[int, Future[Message | None]], most: int
+) -> int:
+    """Take up to `most` replies of a caller. Returns how many; raises how the callee ended once there are none."""

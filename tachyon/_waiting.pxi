@@ -7,9 +7,12 @@ cdef extern from *:
     static void tachyon_lock(void* state) { PyEval_RestoreThread(*static_cast<PyThreadState**>(state)); }
 
     // `give_up`: an int that says so when it is not 0, or null.
+    static thread_local int* tachyon_give_up = nullptr;  // of what the thread does now, if somebody may ask it to
+
     static bool tachyon_interrupted(void* give_up) {
         // Not once the interpreter has begun to end: a daemon thread that asked for the GIL would find nothing there.
         if (!Py_IsInitialized()) return false;
+        if (give_up == nullptr) give_up = tachyon_give_up;
         if (give_up != nullptr && __atomic_load_n(static_cast<int*>(give_up), __ATOMIC_ACQUIRE) != 0) return true;
         const PyGILState_STATE state = PyGILState_Ensure();
         const bool raised = PyErr_CheckSignals() != 0;
@@ -42,6 +45,7 @@ cdef extern from *:
     core.Waiting tachyon_free_waiting(long long timeout) noexcept nogil
     uint64_t tachyon_deadline(long long timeout) noexcept nogil
     cpp_bool tachyon_interrupted(void* give_up) noexcept nogil
+    int* tachyon_give_up
 
 
 cdef inline core.Interrupt interrupted_by_signals(void* give_up) noexcept:
@@ -49,6 +53,26 @@ cdef inline core.Interrupt interrupted_by_signals(void* give_up) noexcept:
     interrupt.asked = tachyon_interrupted
     interrupt.context = give_up
     return interrupt
+
+
+@cython.final
+cdef class GivingUp:
+    """How one thread asks another to give up what it waits for: within 50 ms it raises BusClosedError then."""
+
+    cdef int _asked
+
+    def ask(self):
+        """Ask. From any thread, at any time."""
+        self._asked = 1
+
+    def run(self, call, args, kwargs):
+        """Return call(*args, **kwargs), a listen or connect, which can be asked meanwhile."""
+        global tachyon_give_up
+        tachyon_give_up = &self._asked
+        try:
+            return call(*args, **kwargs)
+        finally:
+            tachyon_give_up = NULL
 
 
 # What a waiting method without the GIL returns: a status, or -1 where a signal's handler has raised.

@@ -20,7 +20,18 @@ import pytest
 import tachyon
 
 # Where the fixtures of more than one file are that not all need.
-pytest_plugins = ["commands", "dispatchers", "example_programs", "nogil_hands", "pair_children", "servers", "strangers"]
+pytest_plugins = [
+    *(
+        "aio_ends",
+        "commands",
+        "dispatchers",
+        "example_programs",
+        "nogil_hands",
+        "pair_children",
+        "servers",
+        "strangers",
+    ),
+]
 collect_ignore = ["consumer_pkg"]  # a project of its own; scripts/check_wheel runs it
 
 # seconds; only ever for what should have happened long before

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_corrupt_peer import overwrite
 
@@ -138,7 +138,12 @@ def messages(draw):
     return bytes(message[: draw(st.integers(0, len(message)))] if draw(st.integers(0, 9)) == 0 else message)
 
 
-@settings(max_examples=3000, deadline=None, database=None)
+@settings(
+    max_examples=1000,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(messages())
 def test_whatever_a_message_holds_it_is_an_array_within_it_or_an_error(message):
     try:

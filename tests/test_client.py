@@ -77,6 +77,12 @@ def test_it_connects_on_first_use(client, serve, path):
     server.ends()
 
 
+def test_objects_are_called_with_too(client, serve):
+    serve()
+    typed = tachyon.TypedEndpoint(msg_type=1, allow_pickle=True)
+    assert typed.call(client, {"a": (1, 2)}, timeout=PATIENCE) == {"a": (1, 2)}
+
+
 def test_it_waits_for_a_server_to_appear(client, serve, run_thread):
     calling = run_thread(echo.call, client, b"abc", timeout=PATIENCE)
     serve()

@@ -16,10 +16,9 @@ WORKER = """
     batches = runpy.run_path(sys.argv[2])["batches"]
     count, total = 0, 0
     try:
-        for batch in batches(path, 8, timeout=60):
+        for batch in batches(path, timeout=60):
             count += 1
             total += int(batch.sum())
-            del batch
             if len(sys.argv) > 3: say("has one"); hear()
         say(count, total)
     except tachyon.PeerDeadError as error: say(error.reason)

@@ -1,6 +1,7 @@
 """The examples as a newcomer runs them: a service and its clients, each a process of its own."""
 
 import gzip
+import http.client
 import importlib.util
 import os
 import random
@@ -8,6 +9,7 @@ import re
 import runpy
 import signal
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -246,3 +248,33 @@ def test_a_second_service_at_the_same_path_is_refused(name, serve, run, path):
     service = serve(name)
     assert path in complaint(run(name, "service"))
     end(service, path, calls=0, clients=0)
+
+
+# ---- the gateway -----------------------------------------------------------------------------------------------------
+
+
+def post(port, body):
+    """(status, body) of one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/", body)
+    response = connection.getresponse()
+    status, answer = response.status, response.read()
+    connection.close()
+    return status, answer
+
+
+def test_the_gateway_answers_many_requests_at_once_and_says_what_is_wrong(serve, run, path):
+    service = serve("gateway")
+    gateway = run("gateway", "gateway")
+    port = int(gateway.line().removeprefix("listening at port "))
+    assert post(port, "the cat and the hat") == (200, b'{"the": 2, "cat": 1, "and": 1, "hat": 1}')
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: post(port, f"word{n}"), range(100)))
+    assert answers == [(200, b'{"word%d": 1}' % n) for n in range(100)]
+    assert post(port, " ") == (422, b"ValueError: there are no words")
+    assert post(port, "x" * 100_000)[0] == 413
+    service.send_signal(signal.SIGTERM)
+    assert service.ends().splitlines() == ["clients: 1, calls: 102, of these failed: 1"]
+    assert post(port, "word")[0] == 502
+    gateway.send_signal(signal.SIGINT)
+    gateway.ends()

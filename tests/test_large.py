@@ -71,6 +71,12 @@ SEND = {
     "an iterator": lambda bus, data, kind: bus.send_many(iter([data]), kind),
     "zero copy": send_zero_copy,
 }
+
+
+def parts(message):
+    return message.type_id, message.data
+
+
 RECEIVE = {
     "recv": lambda bus: parts(bus.recv()),
     "try_recv": lambda bus: parts(bus.try_recv()),

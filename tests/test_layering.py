@@ -33,8 +33,9 @@ PACKAGE = [
     {"_tachyon", "_bench"},
     {"_client"},
     {"_rpc", "_outbox", "_pipe"},
-    {"_dispatcher", "aio"},
+    {"_dispatcher"},
     {"_server"},
+    {"aio"},
     {"__init__", "libtachyon"},
     {"cli"},
     {"__main__"},
@@ -143,7 +144,7 @@ MODULES = [
 PARTS = [
     *("status", "arguments", "message", "waiting", "handle", "arrays", "guards", "sending", "receiving"),
     *("calls", "array_guard", "array_ends", "open", "bell", "objects", "bus", "rpc", "ends", "exchange", "loops"),
-    *("listener", "wait_set"),
+    *("listener", "wait_set", "async"),
 ]
 
 

@@ -189,6 +189,21 @@ def test_both_ends_of_a_pipe_work_in_threads_of_one_process(run_thread):
     other.close()
 
 
+def test_objects_and_arrays_go_through_a_pipe(run_thread):
+    numpy = pytest.importorskip("numpy")
+    one, other = tachyon.pipe()
+    with one, other:
+        sent = run_thread(one.send_obj, {"a": (1, 2)}, 7, allow_pickle=True)
+        assert other.recv_obj(timeout=PATIENCE, allow_pickle=True) == {"a": (1, 2)}
+        sent.result(PATIENCE)
+        other.send_array(numpy.arange(6.0).reshape(2, 3))
+        assert one.recv_array(timeout=PATIENCE).tolist() == [[0, 1, 2], [3, 4, 5]]
+        into = numpy.zeros(3, "i4")
+        other.send_array(into + 5)
+        assert one.recv_array(into) is into
+        assert into.tolist() == [5, 5, 5]
+
+
 def test_a_loop_waits_for_the_other_side_by_the_descriptor(start):
     producer, consumer = tachyon.pair(4096)
     child = start("spawn", pair_workers.produce, producer, 3)

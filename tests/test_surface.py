@@ -128,7 +128,7 @@ def test_the_pxd_files_expose_what_is_documented_and_nothing_else():
     assert bus
     assert exposed == {
         "__init__.pxd": {"Bus", "Frame", "RpcBus", "Status"},
-        "_tachyon.pxd": {"Bus", "Frame", "RpcBus", "_Abortable", "_BusArrays", "_BusObjects", "_RpcArrays"},
+        "_tachyon.pxd": {"Bus", "Frame", "RpcBus", "_Abortable", "_BusArrays", "_BusBell", "_BusObjects", "_RpcArrays"},
         "libtachyon.pxd": {
             "Bus", "Consumer", "Frame", "Producer", "Status", "borrow_consumer", "borrow_producer", "cpu_relax",
             "give_back", "now_ns", "ring_layout",

@@ -138,9 +138,18 @@ bool Bus::arm(bool for_room) {
                peer_said_closed();
     };
     if (look()) return false;
+    // As in a wait: for as long as that has paid lately.
+    if (const std::uint64_t budget = budget_.next(now_ns()); budget > 0) {
+        if (spin(budget, look)) {
+            budget_.paid();
+            return false;
+        }
+        budget_.failed();
+    }
     if (park_on_socket(!for_room)) asked_since_ = now_ns();
     const bool sure = park_barrier(barrier_) && barrier_ == Barrier::locked;
     if (look()) {
+        budget_.paid();
         parked.store(kAwake, std::memory_order_relaxed);
         return false;
     }
@@ -157,8 +166,10 @@ bool Bus::arm(bool for_room) {
 }
 
 bool Bus::disarm() {
-    const bool there = connection_ != nullptr && connection_->hush();
+    bool knocked = false;
+    const bool there = connection_ != nullptr && connection_->hush(knocked);
     if (!there) last_check_ = 0;
+    budget_.slept(knocked);
     return there;
 }
 

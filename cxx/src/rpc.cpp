@@ -122,6 +122,21 @@ Status Caller::try_wait(std::uint64_t id, Frame& reply) noexcept {
     return Status::empty;
 }
 
+Status Caller::try_next(Frame& reply) noexcept {
+    for (std::uint64_t i = 0; i < kMostRepliesPerLook; ++i) {
+        const Status status = replies_.try_peek(reply);
+        if (status != Status::ok || window_.state(reply.correlation_id) == CallWindow::State::open) return status;
+        pass(reply);
+    }
+    return Status::empty;
+}
+
+void Caller::take(const Frame& reply) noexcept {
+    passed_ += frame_size(reply.size);
+    window_.set(reply.correlation_id, CallWindow::State::none);
+    --in_flight_;
+}
+
 void Caller::release(const Frame& reply) noexcept {
     if (reply.position != kNotInRing) {
         replies_.release_and_tell(reply);

@@ -63,7 +63,7 @@ class Tachyon(Way):
 
     def take(self) -> Iterator[Batch]:
         """In place."""
-        return worker_queue.batches(f"{self.folder}/queue", COLUMNS, timeout=PATIENCE)
+        return worker_queue.batches(f"{self.folder}/queue", timeout=PATIENCE)
 
 
 class Queue(Way):
@@ -200,7 +200,6 @@ def work(way: Way, results: Any) -> None:
         count += 1
         total += float(batch[:, 0].sum())
         last = time.monotonic()
-        del batch  # a view of the ring must not outlive its turn
     results.put((count, total, last))
     results.close()
     results.join_thread()

@@ -36,10 +36,10 @@ class Feeder:
         while True:
             for bus in list(self._buses):
                 try:
-                    if bus.try_send(batch):
+                    if bus.try_send_array(batch):
                         self._buses.rotate(-1)  # begin with the next one next time
                         return
-                    self._waiting.await_room(bus, batch.nbytes)
+                    self._waiting.await_room(bus, batch.nbytes + 48)  # with the array's header
                 except tachyon.PeerDeadError:
                     self._drop(bus)
                     if not self._buses:
@@ -64,16 +64,16 @@ class Feeder:
             bus.__exit__(kind, error, None)
 
 
-def batches(path: str, columns: int, *, timeout: float = 10.0) -> Iterator[Batch]:
+def batches(path: str, *, timeout: float = 10.0) -> Iterator[Batch]:
     """Yield a worker's batches where they lie, until the feeder ends. Each is valid until the next one is asked for.
 
-    Keep no view of it (`batch.copy()` to keep it): leaving its place in the ring would raise BufferError.
+    Keep no part of it (`batch.copy()` to keep it): leaving its place in the ring would raise BufferError.
     """
     with tachyon.Bus.connect(path, timeout=timeout) as bus:
         while True:
             try:
-                message = bus.recv_zero_copy()
+                received = bus.recv_array_zero_copy()
             except tachyon.PeerClosedError:
                 return
-            with message:
-                yield np.frombuffer(message, np.float32).reshape(-1, columns)
+            with received as batch:
+                yield batch

@@ -227,7 +227,7 @@ class Bus final : public Outlet, public Inlet {
     // Readable when a try may help after arm(), or the peer is gone. Made by the first call, gone with close(). SetupError.
     [[nodiscard]] int descriptor() { return connection_->bell(); }
     // True: there is nothing now, and the descriptor will tell: of a frame, or of what the last send, check_read or check_left
-    // lacked. False: try again, now. SetupError as descriptor().
+    // lacked. False: try again, now. Spins as a wait does before it parks, 50 µs at most. SetupError as descriptor().
     [[nodiscard]] bool arm(bool for_room);
     // Once the descriptor is readable, before the next try: silences it. False: the peer is gone, and nothing silences it.
     bool disarm();

@@ -144,6 +144,11 @@ class Caller : public Outlet {
     [[nodiscard]] Status try_wait(std::uint64_t id, Frame& reply) noexcept;
     // Frees a reply that try_wait handed over, once, in any order; as Bus::release_and_tell.
     void release(const Frame& reply) noexcept;
+    // The next reply that somebody may still ask for, in place, whichever call it answers: ok, empty, or as Bus::try_peek. Then
+    // take() it, and release it as one of try_wait's, or set_aside(). Others on the way are dropped.
+    [[nodiscard]] Status try_next(Frame& reply) noexcept;
+    void take(const Frame& reply) noexcept;
+    void set_aside(const Frame& reply) noexcept { pass(reply); }
     // Takes replies out of the ring, so that a callee that waits for room goes on: all that are there, or as many as a look
     // goes through.
     void gather() noexcept;

@@ -86,8 +86,9 @@ void Connection::ring_by(std::uint64_t time) {
     bell_->set_timer(time);
 }
 
-bool Connection::hush() {
-    if (!hear() && hung_up()) ended_ = true;
+bool Connection::hush(bool& knocked) {
+    knocked = hear();
+    if (!knocked && hung_up()) ended_ = true;
     if (ended_ || bell_ == nullptr) return !ended_;
     if (rings_at_ != kNever && now_ns() >= rings_at_) {
         rings_at_ = kNever;

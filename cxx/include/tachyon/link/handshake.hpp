@@ -72,8 +72,8 @@ class Connection {
     int bell();
     // After bell(): at this time (now_ns() scale), or before.
     void ring_by(std::uint64_t time);
-    // Silent until something happens again. False: the peer is gone, and it will never be silent again.
-    bool hush();
+    // Silent until something happens again. False: the peer is gone, and it will never be silent again. knocked: it was the peer.
+    bool hush(bool& knocked);
     [[nodiscard]] bool known_gone() const noexcept { return ended_; }
 
     // Of a socket whose two ends a third process made: what is known of that one gives way to the peer. SetupError (handshake).

@@ -55,18 +55,39 @@ class Bus(_AsyncBus, Watched):
 
     @staticmethod
     async def listen(
-        socket_path: _Path, capacity: int, *, timeout: float | None = None, mode: int = _OWNER_ONLY
+        socket_path: _Path,
+        capacity: int,
+        *,
+        timeout: float | None = None,
+        mode: int = _OWNER_ONLY,
+        max_large: int = 1 << 30,
     ) -> Bus:
         """As tachyon.Bus.listen, in a thread of its own. Cancelled, it leaves nothing behind."""
-        return Bus(await open_in_thread(_tachyon.Bus.listen, socket_path, capacity, timeout=timeout, mode=mode))
+        return Bus(
+            await open_in_thread(
+                _tachyon.Bus.listen, socket_path, capacity, timeout=timeout, mode=mode, max_large=max_large
+            )
+        )
 
     @staticmethod
     async def connect(
-        socket_path: _Path, *, timeout: float | None = 0.0, uid: int | None = None, max_capacity: int | None = 1 << 30
+        socket_path: _Path,
+        *,
+        timeout: float | None = 0.0,
+        uid: int | None = None,
+        max_capacity: int | None = 1 << 30,
+        max_large: int = 1 << 30,
     ) -> Bus:
         """As tachyon.Bus.connect, in a thread of its own. Cancelled, it leaves nothing behind."""
         return Bus(
-            await open_in_thread(_tachyon.Bus.connect, socket_path, timeout=timeout, uid=uid, max_capacity=max_capacity)
+            await open_in_thread(
+                _tachyon.Bus.connect,
+                socket_path,
+                timeout=timeout,
+                uid=uid,
+                max_capacity=max_capacity,
+                max_large=max_large,
+            )
         )
 
     # ---- sending: send() is in _AsyncBus ----
@@ -299,8 +320,13 @@ class Bus(_AsyncBus, Watched):
 
     @property
     def max_message_size(self) -> int:
-        """Largest message in bytes."""
+        """Largest message in bytes that goes through the ring."""
         return self.bus.max_message_size
+
+    @property
+    def max_large_size(self) -> int:
+        """Largest message in bytes at all, as tachyon.Bus.max_large_size."""
+        return self.bus.max_large_size
 
     @property
     def peer_pid(self) -> int:

@@ -172,16 +172,26 @@ def drop(accepting: asyncio.Task[Any]) -> None:
 class Listener(_Listener[Bus]):
     """Many buses at one path: tachyon.Listener for an event loop. `async for bus in listener`, or accept()."""
 
-    def __init__(self, socket_path: _Path, capacity: int, *, mode: int = _OWNER_ONLY) -> None:
+    def __init__(self, socket_path: _Path, capacity: int, *, mode: int = _OWNER_ONLY, max_large: int = 1 << 30) -> None:
         """Reserve the memory for the first peer, and listen: at once, not in a coroutine."""
-        super().__init__(_tachyon.Listener(socket_path, capacity, mode=mode), Bus, capacity)
+        super().__init__(_tachyon.Listener(socket_path, capacity, mode=mode, max_large=max_large), Bus, capacity)
 
 
 class RpcListener(_Listener[RpcBus]):
     """Many callers at one path: tachyon.RpcListener for an event loop. RpcServer serves them."""
 
     def __init__(
-        self, socket_path: _Path, cap_fwd: int = 1 << 20, cap_rev: int = 1 << 20, *, mode: int = _OWNER_ONLY
+        self,
+        socket_path: _Path,
+        cap_fwd: int = 1 << 20,
+        cap_rev: int = 1 << 20,
+        *,
+        mode: int = _OWNER_ONLY,
+        max_large: int = 1 << 30,
     ) -> None:
         """Reserve the memory for the first caller, and listen: at once, not in a coroutine."""
-        super().__init__(_tachyon.RpcListener(socket_path, cap_fwd, cap_rev, mode=mode), RpcBus, cap_fwd + cap_rev)
+        super().__init__(
+            _tachyon.RpcListener(socket_path, cap_fwd, cap_rev, mode=mode, max_large=max_large),
+            RpcBus,
+            cap_fwd + cap_rev,
+        )

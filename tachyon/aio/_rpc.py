@@ -49,20 +49,33 @@ class RpcBus(_Turn, Watched):
         *,
         timeout: float | None = None,
         mode: int = _OWNER_ONLY,
+        max_large: int = 1 << 30,
     ) -> RpcBus:
         """As tachyon.RpcBus.listen, in a thread of its own. Cancelled, it leaves nothing behind."""
         return RpcBus(
-            await open_in_thread(_tachyon.RpcBus.listen, socket_path, cap_fwd, cap_rev, timeout=timeout, mode=mode)
+            await open_in_thread(
+                _tachyon.RpcBus.listen, socket_path, cap_fwd, cap_rev, timeout=timeout, mode=mode, max_large=max_large
+            )
         )
 
     @staticmethod
     async def connect(
-        socket_path: _Path, *, timeout: float | None = 0.0, uid: int | None = None, max_capacity: int | None = 1 << 30
+        socket_path: _Path,
+        *,
+        timeout: float | None = 0.0,
+        uid: int | None = None,
+        max_capacity: int | None = 1 << 30,
+        max_large: int = 1 << 30,
     ) -> RpcBus:
         """As tachyon.RpcBus.connect, in a thread of its own. Cancelled, it leaves nothing behind."""
         return RpcBus(
             await open_in_thread(
-                _tachyon.RpcBus.connect, socket_path, timeout=timeout, uid=uid, max_capacity=max_capacity
+                _tachyon.RpcBus.connect,
+                socket_path,
+                timeout=timeout,
+                uid=uid,
+                max_capacity=max_capacity,
+                max_large=max_large,
             )
         )
 

@@ -78,13 +78,14 @@ class RpcServer:
         cap_rev: int = 1 << 20,
         *,
         mode: int = _OWNER_ONLY,
+        max_large: int = 1 << 30,
         max_concurrent: int = 64,
         grace: float | None = 10.0,
     ) -> None:
         """Listen at `socket_path`; callers may connect from now on, and are served by serve_forever().
 
-        cap_fwd, cap_rev, mode: as tachyon.RpcServer. grace: seconds that close() gives to handlers that run; None: as
-        long as they take. Raises CapacityError, MemoryError, HandshakeError.
+        cap_fwd, cap_rev, mode, max_large: as tachyon.RpcServer. grace: seconds that close() gives to handlers that run;
+        None: as long as they take. Raises CapacityError, MemoryError, HandshakeError.
         """
         if not isinstance(dispatcher, RpcDispatcher):
             raise TypeError(f"dispatcher must be an RpcDispatcher, not {type(dispatcher).__name__}")
@@ -92,7 +93,7 @@ class RpcServer:
             raise ValueError(f"max_concurrent must be at least 1, not {max_concurrent}")
         self.dispatcher = dispatcher
         self._grace = grace
-        self._listener = RpcListener(socket_path, cap_fwd, cap_rev, mode=mode)
+        self._listener = RpcListener(socket_path, cap_fwd, cap_rev, mode=mode, max_large=max_large)
         self._slots = asyncio.Semaphore(max_concurrent)
         self._callers: dict[Caller, asyncio.Task[None] | None] = {}
         self._running: set[asyncio.Task[None]] = set()

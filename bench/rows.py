@@ -172,7 +172,12 @@ ROWS = [
     Row("20", "aio parked round trip ÷ asyncio streams", loop_trip("aio"), loop_trip("asyncio-streams"), "<=", 0.7),
     Row("", "  ÷ zmq.asyncio", loop_trip("aio"), loop_trip("zmq-asyncio")),
     Row("", "  ÷ multiprocessing.Pipe in an executor", loop_trip("aio"), loop_trip("pipe-executor")),
-    Row("", "  without a pause ÷ asyncio streams", ("py:loop_trip:aio", 32, MI), ("py:loop_trip:asyncio-streams", 32, MI)),
+    Row(
+        "",
+        "  without a pause ÷ asyncio streams",
+        ("py:loop_trip:aio", 32, MI),
+        ("py:loop_trip:asyncio-streams", 32, MI),
+    ),
     Row(
         "release",
         "leaving a guard: 6 MB ÷ 6 kB, Python",

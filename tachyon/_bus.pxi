@@ -239,32 +239,23 @@ cdef class Bus(_Abortable):
             raise ValueError(f"spin_threshold must not be negative: {looks}")
         return drain(self, handle_of(self), min(most, MAX_CAPACITY // 64), min(looks, 1 << 20), deadline_after(timeout))
 
-    # -- in a loop that waits for other things too --
+    # -- in a loop --
 
     def fileno(self):
-        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm().
-
-        It is the same until the bus is closed; take it out of the loop before that. Never read from it.
-        """
+        """Return a descriptor for select, epoll, Qt, GLib and their like, for reading; take it out before close()."""
         return descriptor_of(handle_of(self))
 
     def arm(self, for_writing=False):
         """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already.
 
-        One round is: try (try_recv); if there was nothing, arm; if that is True, wait until fileno() is readable, and
-        disarm; try again. for_writing: of the side that sends, after a try_send that found no room, or a wait_read or
-        finish that ran out of time: it rings once there may be what that lacked. It may ring for nothing. It rings at
-        the peer's end too, and from then on arm() is False: the next try says how it ended. Between two rings neither
-        side makes a system call for a message.
-        Raises BusBusyError, BusClosedError, HandshakeError (no free descriptor).
+        A round: try; if there was nothing, arm; if that is True, wait until fileno() is readable, and disarm. It may
+        ring for nothing, and rings at the peer's end. for_writing: for what the last try_send, or wait_read or finish
+        with a timeout, lacked. Raises BusBusyError, BusClosedError, HandshakeError (no free descriptor).
         """
         return arm(handle_of(self), bool(for_writing))
 
     def disarm(self):
-        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try.
-
-        False: the peer is gone, and the descriptor will be readable for ever: take it out of the loop.
-        """
+        """Once fileno() is readable: silence it; then try. False: the peer is gone, and nothing silences it now."""
         return disarm(handle_of(self))
 
     # -- the rest --

@@ -14,11 +14,6 @@ from tachyon._tachyon import call_and_wait
 if TYPE_CHECKING:
     from tachyon._tachyon import Message, RpcBus
 
-    class AsyncRpcBus(Protocol):
-        """What acall needs of a tachyon.aio.RpcBus."""
-
-        async def request(self, data: Any, msg_type: int, *, timeout: float | None = None) -> Message: ...
-
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""
 
@@ -38,6 +33,14 @@ def _decode_error(payload: bytes | memoryview) -> int | None:
 
 def _decode_detail(payload: bytes | memoryview) -> str | None:
     return bytes(payload[2:]).decode("utf-8", "replace") if len(payload) > 2 else None
+
+
+class AsyncRpcBus(Protocol):
+    """What acall needs of a tachyon.aio.RpcBus."""
+
+    async def request(self, data: Any, msg_type: int, *, timeout: float | None = None) -> Message:
+        """Call, and return the reply."""
+        ...
 
 
 class RpcEndpoint:

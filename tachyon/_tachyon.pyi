@@ -119,11 +119,11 @@ class Bus:
     ) -> RxBatchGuard:
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block."""
     def fileno(self) -> int:
-        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm()."""
+        """Return a descriptor for select, epoll, Qt, GLib and their like, for reading; take it out before close()."""
     def arm(self, for_writing: object = False) -> bool:
         """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already."""
     def disarm(self) -> bool:
-        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try."""
+        """Once fileno() is readable: silence it; then try. False: the peer is gone, and nothing silences it now."""
     def flush(self) -> None:
         """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
     def set_polling_mode(self, pure_spin: object) -> None:
@@ -321,10 +321,10 @@ class RpcBus:
     ) -> TxGuard:
         """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
     def fileno(self) -> int:
-        """As Bus.fileno. One descriptor for both rings."""
+        """As Bus.fileno, for both rings."""
     def arm(self, for_writing: object = False) -> bool:
-        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply with
-        timeout=0 that found none.
+        """As Bus.arm, for replies (a caller) or calls (a callee), or for room. Look for both if both are armed. A
+        caller that waits for room waits for replies too, and takes them: its callee may need room for them.
         """
     def disarm(self) -> bool:
         """As Bus.disarm."""
@@ -419,12 +419,12 @@ class RpcListener(_Listener):
 
 @final
 class WaitSet:
-    """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for the
-    clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
+    """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for
+    the clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
     """
     def add(self, member: _HasFileno) -> None:
-        """Wait for a message on a Bus, a call or a reply on an RpcBus, a client of a listener, or until the fileno() of
-        another object is readable. ValueError if it is a member already.
+        """Wait for a message on a Bus, a call or a reply on an RpcBus, a client of a listener, or until the fileno()
+        of another object is readable. ValueError if it is a member already.
         """
     def remove(self, member: object) -> None:
         """Forget a member. No effect if it is none."""
@@ -518,15 +518,17 @@ class GivingUp:
 @final
 class Pass:
     """`await Pass()` lets the loop have one pass."""
-    def __await__(self) -> Generator[None, None, None]: ...
+    def __await__(self) -> Generator[None]: ...
 
 @disjoint_base
 class _Turn:
     """How long somebody may go on before the loop has its turn: some 100 µs, and a few messages."""
 
     _closing: bool
-    def _begin(self) -> None: ...
-    def _is_over(self) -> bool: ...
+    def _begin(self) -> None:
+        """Begin a turn: the loop has just had its own."""
+    def _is_over(self) -> bool:
+        """Is it the loop's turn?"""
     async def _rest(self) -> None: ...
 
 @disjoint_base
@@ -538,7 +540,8 @@ class _AsyncBus(_Turn):
     @property
     def bus(self) -> Bus: ...
     def __init__(self, bus: Bus) -> None: ...
-    def _check_alone(self) -> None: ...
+    def _check_alone(self) -> None:
+        """May a task wait for a message now?"""
     def send(
         self, data: ReadableBuffer, type_id: SupportsIndex = 0, *, timeout: _Seconds | None = None
     ) -> Coroutine[Any, Any, None]:
@@ -554,9 +557,12 @@ class _Step:
     def __await__(self) -> Generator[Any, None, Any]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Any: ...
-    def send(self, value: Any) -> Any: ...
-    def throw(self, *raised: Any) -> Any: ...
-    def close(self) -> None: ...
+    def send(self, value: Any) -> Any:
+        """As every coroutine has it."""
+    def throw(self, *raised: Any) -> Any:
+        """As every coroutine has it."""
+    def close(self) -> None:
+        """As every coroutine has it."""
 
 @final
 class _Sending(_Step):

@@ -43,8 +43,8 @@ cdef class WaitSet:
     """One thread waits for many: for messages on a Bus, for calls or replies on an RpcBus, for room on either, for the
     clients of a listener, and for whatever has a fileno(). RpcServer is made of it.
 
-    wait() returns a member that may be ready, or has ended: then try. Closing a member, from any thread, makes it ready;
-    remove it then. Nobody else may use a member during a wait (BusBusyError).
+    wait() returns a member that may be ready, or has ended: then try. A member that is closed, by any thread, is ready:
+    remove it. Nobody else may use a member during a wait (BusBusyError).
     """
 
     cdef core.WaitSet* _core

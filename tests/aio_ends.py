@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 
 import pytest
+from conftest import PATIENCE
 
 import tachyon
-from conftest import PATIENCE
 from tachyon import aio
 
 

@@ -280,7 +280,11 @@ def test_senders_of_many_tasks_come_in_the_order_in_which_they_came(apair):
 
 def test_whoever_sends_first_is_the_sender_and_its_own_receiver_learns_it(apair):
     async def main():
-        for send in (aio.Bus.send, lambda bus, data: passes(bus.try_send(data)), lambda bus, data: bus.send_many([data])):
+        for send in (
+            aio.Bus.send,
+            lambda bus, data: passes(bus.try_send(data)),
+            lambda bus, data: bus.send_many([data]),
+        ):
             async with apair() as (producer, consumer):
                 receiving = asyncio.ensure_future(producer.recv())
                 await asleep(producer)

@@ -138,12 +138,21 @@ async def main():
 asyncio.run(main())
 """
     done = subprocess.run(
-        ["strace", "-f", "-c", "-o", str(counts), sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+        ["strace", "-f", "-c", "-o", str(counts), sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     if "ptrace" in done.stderr and done.returncode != 0:
         pytest.skip(f"strace may not trace here: {done.stderr}")
     assert done.returncode == 0, done.stderr
-    calls = {name: int(count) for count, name in re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) (?: *\d+ )? *(\w+)$", counts.read_text(), re.MULTILINE)}
+    calls = {
+        name: int(count)
+        for count, name in re.findall(
+            r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) (?: *\d+ )? *(\w+)$", counts.read_text(), re.MULTILINE
+        )
+    }
     for name in ("epoll_wait", "recvfrom", "sendto", "membarrier", "poll", "futex", "timerfd_settime"):
         assert calls.get(name, 0) < 20_000, calls
     child.ends()

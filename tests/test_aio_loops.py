@@ -1,4 +1,4 @@
-"""Other loops than asyncio's own: uvloop through tachyon.aio; trio and anyio through fileno and arm, as docs/asyncio.md has it."""
+"""Other loops than asyncio's own: uvloop by tachyon.aio; trio and anyio by fileno and arm, as in docs/asyncio.md."""
 
 import asyncio
 import os

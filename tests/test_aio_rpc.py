@@ -9,7 +9,16 @@ import pytest
 from aio_ends import asleep, dispatcher_of, passes, run, serving
 
 import tachyon
-from tachyon import MSG_TYPE_ERROR, BusBusyError, BusClosedError, BusEmptyError, BusFullError, PeerClosedError, RpcError, aio
+from tachyon import (
+    MSG_TYPE_ERROR,
+    BusBusyError,
+    BusClosedError,
+    BusEmptyError,
+    BusFullError,
+    PeerClosedError,
+    RpcError,
+    aio,
+)
 
 echo, slow, fail = tachyon.RpcEndpoint(1), tachyon.RpcEndpoint(2), tachyon.RpcEndpoint(3)
 

@@ -139,8 +139,8 @@ MODULES = [
 ]
 # _tachyon.pyx in the order of its includes: each part knows those before it.
 PARTS = [
-    *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bell", "bus", "rpc"),
-    *("exchange", "loops", "listener", "wait_set", "async"),
+    *("status", "arguments", "message", "waiting", "handle", "guards", "sending", "receiving", "open", "bell"),
+    *("bus", "rpc", "exchange", "loops", "listener", "wait_set", "async"),
 ]
 
 

@@ -129,7 +129,8 @@ bool Bus::arm(bool for_room) {
     }
     std::atomic<std::uint32_t>& parked = for_room ? header->producer_parked : header->consumer_parked;
     const auto look = [&] {
-        return (for_room ? wanted_now() : frame_seen()) || closing_.load(std::memory_order_relaxed) || peer_said_closed();
+        return (for_room ? wanted_now() : frame_seen()) || closing_.load(std::memory_order_relaxed) ||
+               peer_said_closed();
     };
     if (look()) return false;
     // As in a wait: for as long as that has paid lately.

@@ -1,7 +1,7 @@
 """tachyon in an asyncio event loop: the classes of `tachyon`, whose methods that wait are coroutines.
 
-Nothing here is imported by `import tachyon`: `from tachyon import aio`. For other loops there are Bus.fileno and Bus.arm.
-See docs/asyncio.md.
+Nothing here is imported by `import tachyon`: `from tachyon import aio`. For other loops there are Bus.fileno and
+Bus.arm. See docs/asyncio.md.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ class Bus(_AsyncBus, Watched):
     bus: _tachyon.Bus
 
     @staticmethod
-    async def listen(socket_path: _Path, capacity: int, *, timeout: float | None = None, mode: int = _OWNER_ONLY) -> Bus:
+    async def listen(
+        socket_path: _Path, capacity: int, *, timeout: float | None = None, mode: int = _OWNER_ONLY
+    ) -> Bus:
         """As tachyon.Bus.listen, in a thread of its own. Cancelled, it leaves nothing behind."""
         return Bus(await open_in_thread(_tachyon.Bus.listen, socket_path, capacity, timeout=timeout, mode=mode))
 
@@ -50,9 +52,7 @@ class Bus(_AsyncBus, Watched):
     ) -> Bus:
         """As tachyon.Bus.connect, in a thread of its own. Cancelled, it leaves nothing behind."""
         return Bus(
-            await open_in_thread(
-                _tachyon.Bus.connect, socket_path, timeout=timeout, uid=uid, max_capacity=max_capacity
-            )
+            await open_in_thread(_tachyon.Bus.connect, socket_path, timeout=timeout, uid=uid, max_capacity=max_capacity)
         )
 
     # ---- sending: send() is in _AsyncBus ----
@@ -175,7 +175,8 @@ class Bus(_AsyncBus, Watched):
 
     async def recv_into(self, buffer: WriteableBuffer, *, timeout: float | None = None) -> tuple[int, int]:
         """As tachyon.Bus.recv_into."""
-        return await self._take(lambda: self.bus.recv_into(buffer, timeout=0), timeout)
+        got: tuple[int, int] = await self._take(lambda: self.bus.recv_into(buffer, timeout=0), timeout)
+        return got
 
     def recv_zero_copy(self, *, timeout: float | None = None) -> Opening[RxGuard]:
         """As tachyon.Bus.recv_zero_copy: `async with bus.recv_zero_copy() as guard`, or `with await …`."""

@@ -14,7 +14,7 @@ from tachyon._tachyon import GivingUp
 class Closable(Protocol):
     """What comes of them."""
 
-    def close(self) -> None: ...  # noqa: D102
+    def close(self) -> None: ...
 
 
 C = TypeVar("C", bound=Closable)

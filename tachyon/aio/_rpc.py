@@ -77,7 +77,8 @@ class RpcBus(_Turn, Watched):
             except BusFullError:
                 return None
 
-        return await self._send(attempt, timeout)
+        correlation_id: int = await self._send(attempt, timeout)
+        return correlation_id
 
     def call_zero_copy(self, size: int, msg_type: int, *, timeout: float | None = None) -> Opening[TxGuard]:
         """As tachyon.RpcBus.call_zero_copy: `async with bus.call_zero_copy(size, 7) as guard`."""
@@ -134,7 +135,7 @@ class RpcBus(_Turn, Watched):
     async def _come(
         self, waiters: dict[int, asyncio.Future[Message | None]], correlation_id: int, timeout: float | None
     ) -> Message | None:
-        """Wait until the reply has come, the time is over, or the bus has ended. Returns the reply, if it was wanted."""
+        """Wait until the reply has come, the time is over, or the bus has ended. Returns what was wanted."""
         loop = self._enter()
         future: asyncio.Future[Message | None] = loop.create_future()
         deadline = deadline_of(loop, timeout)
@@ -151,7 +152,7 @@ class RpcBus(_Turn, Watched):
             if self._closing:
                 self._check_open()
 
-    # One look at the replies in each pass of the loop, while they come; then one more; then the callee is asked to ring.
+    # One look at the replies in each pass of the loop, while they come, and one more; then the callee is to ring.
     def _look_soon(self) -> None:
         self._looks = 0
         if self._looking is None and self._loop is not None:

@@ -332,8 +332,8 @@ class RpcServer:
             elif not isinstance(failure, asyncio.CancelledError):
                 log.error("a call failed", exc_info=failure)
             detail = describe(failure) if self.dispatcher.send_details else None
-            error = _encode_error(call.msg_type, detail, caller.bus.max_reply_size)
-            await caller.bus.reply(call.id, error, MSG_TYPE_ERROR)
+            words = _encode_error(call.msg_type, detail, caller.bus.max_reply_size)
+            await caller.bus.reply(call.id, words, MSG_TYPE_ERROR)
         except (PeerDeadError, BusClosedError):
             pass  # its reader says so
         finally:

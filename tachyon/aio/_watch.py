@@ -40,13 +40,13 @@ class Waitable(Protocol):
     """What a Bus and an RpcBus have in common."""
 
     @property
-    def closed(self) -> bool: ...  # noqa: D102
-    def fileno(self) -> int: ...  # noqa: D102
-    def arm(self, for_writing: object = False) -> bool: ...  # noqa: D102
-    def disarm(self) -> bool: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
-    def abort(self) -> None: ...  # noqa: D102
-    def __exit__(self, exc_type: Any, exc: Any, traceback: Any) -> None: ...  # noqa: D105
+    def closed(self) -> bool: ...
+    def fileno(self) -> int: ...
+    def arm(self, for_writing: object = False) -> bool: ...
+    def disarm(self) -> bool: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def __exit__(self, exc_type: Any, exc: Any, traceback: Any) -> None: ...
 
 
 class Watched:
@@ -63,9 +63,8 @@ class Watched:
     _descriptor = -1
     _watching = False
 
-    if TYPE_CHECKING:
-
-        def _begin(self) -> None: ...
+    def _begin(self) -> None:
+        raise NotImplementedError  # that of _Turn comes first
 
     # ---- in the loop ----
 
@@ -240,7 +239,7 @@ class Watched:
         loop = self._loop
         if not self._watching or loop is None or loop.is_closed():
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         if running_loop() is loop or not loop.is_running():
             loop.remove_reader(self._descriptor)
             loop.call_soon(self.bus.close)
@@ -279,8 +278,8 @@ def deadline_of(loop: asyncio.AbstractEventLoop, timeout: float | None) -> float
 class Guard(Protocol):
     """What is left by a `with` block."""
 
-    def __enter__(self) -> Any: ...  # noqa: D105
-    def __exit__(self, exc_type: Any, exc: Any, traceback: Any) -> None: ...  # noqa: D105
+    def __enter__(self) -> Any: ...
+    def __exit__(self, exc_type: Any, exc: Any, traceback: Any) -> None: ...
 
 
 G = TypeVar("G", bound=Guard)

@@ -373,7 +373,7 @@ class Bus final : public Outlet, public Inlet {
     Status gone_ = Status::ok;      // of a producer: how the consumer went
     std::uint64_t claim_size_ = 0;  // bytes that were asked for; the ring knows whole lines only
     static constexpr std::uint64_t kAllRead = kNever, kLeft = kNever - 1;
-    std::uint64_t wanted_ = 0;     // room that the last try lacked, or that all is read, or that the consumer leaves
+    std::uint64_t wanted_ = 0;       // room that the last try lacked, or that all is read, or that the consumer leaves
     std::uint64_t asked_since_ = 0;  // since when a parked word has said "by the socket"; now_ns()
     std::uint64_t last_check_ = 0;
     std::uint64_t last_tick_ = 0;  // coarse_ns() of the last send that asked whether the peer lives

@@ -230,8 +230,6 @@ cdef int advance(_Step step, object value, PyObject** result) except -1:
 cdef class _Sending(_Step):
     """What send() returns."""
 
-    __qualname__ = "Bus.send"
-
     def __dealloc__(self):
         if self._state == _NOT_STARTED and self._bus is not None:
             warn_of_unawaited("send")
@@ -244,8 +242,6 @@ cdef class _Sending(_Step):
 @cython.final
 cdef class _Taking(_Step):
     """What recv() and __anext__ return."""
-
-    __qualname__ = "Bus.recv"
 
     def __dealloc__(self):
         if self._state == _NOT_STARTED and self._bus is not None:

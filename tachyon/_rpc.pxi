@@ -135,16 +135,12 @@ cdef class RpcBus(_RpcArrays):
     # -- either --
 
     def fileno(self):
-        """As Bus.fileno. One descriptor for both rings."""
+        """As Bus.fileno, for both rings."""
         return descriptor_of(&rpc_of(self).calls())
 
     def arm(self, for_writing=False):
-        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply with
-        timeout=0 that found none.
-
-        Both may be armed at once: then look for both after it has rung. A caller that waits for room arms for replies
-        too, and takes them (wait), because its callee may be waiting for room for them.
-        """
+        """As Bus.arm, for replies (a caller) or calls (a callee), or for room. Look for both if both are armed. A
+        caller that waits for room waits for replies too, and takes them: its callee may need room for them."""
         check_opened(rpc_of(self))
         cdef bint for_room = bool(for_writing)
         cdef bint calls = for_room == (rpc_of(self).caller() != NULL)

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from tachyon._objects import AnyCodec
     from tachyon._tachyon import Message
 
-    class AsyncRpcBus(Protocol):
-        """What acall needs of a tachyon.aio.RpcBus."""
-
-        async def request(self, data: Any, msg_type: int, *, timeout: float | None = None) -> Message: ...
-
-
 MSG_TYPE_ERROR = 0xFFFF
 """msg_type of a reply that says that the call failed: its payload begins with the call's own, two bytes, big-endian."""
 
@@ -49,6 +43,14 @@ def _decode_error(payload: bytes | memoryview) -> int | None:
 
 def _decode_detail(payload: bytes | memoryview) -> str | None:
     return bytes(payload[2:]).decode("utf-8", "replace") if len(payload) > 2 else None
+
+
+class AsyncRpcBus(Protocol):
+    """What acall needs of a tachyon.aio.RpcBus."""
+
+    async def request(self, data: Any, msg_type: int, *, timeout: float | None = None) -> Message:
+        """Call, and return the reply."""
+        ...
 
 
 class RpcEndpoint:

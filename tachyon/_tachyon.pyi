@@ -211,11 +211,11 @@ class Bus(_BusArrays):
     ) -> RxBatchGuard:
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block."""
     def fileno(self) -> int:
-        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm()."""
+        """Return a descriptor for select, epoll, Qt, GLib and their like, for reading; take it out before close()."""
     def arm(self, for_writing: object = False) -> bool:
         """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already."""
     def disarm(self) -> bool:
-        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try."""
+        """Once fileno() is readable: silence it; then try. False: the peer is gone, and nothing silences it now."""
     def flush(self) -> None:
         """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
     def set_polling_mode(self, pure_spin: object) -> None:
@@ -506,7 +506,7 @@ class RpcBus(_RpcArrays):
     ) -> TxGuard:
         """Claim room for an answer of `size` bytes, to be written in place: a TxGuard."""
     def fileno(self) -> int:
-        """As Bus.fileno. One descriptor for both rings."""
+        """As Bus.fileno, for both rings."""
     def arm(self, for_writing: object = False) -> bool:
         """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply
         with timeout=0 that found none.

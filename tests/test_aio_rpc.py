@@ -244,7 +244,9 @@ def test_whatever_a_handler_does_its_caller_is_answered(path, caplog, handler):
         return function(request)
 
     async def main():
-        async with serving(path, dispatcher_of(_1=function if handler == "function" else coroutine), cap_rev=4096):
+        async with serving(
+            path, dispatcher_of(_1=function if handler == "function" else coroutine), cap_rev=4096, max_large=0
+        ):
             async with await aio.RpcBus.connect(path, timeout=60) as bus:
                 for each in (*outcomes, b"raise"):
                     with pytest.raises(RpcError) as caught:

@@ -79,7 +79,7 @@ class RpcClient:
     # ---- calls ----
 
     async def call(self, data: ReadableBuffer, msg_type: int, *, timeout: float | None = None) -> int:
-        """As tachyon.RpcClient.call: connect if necessary, send a request and return its id. Cancelled, nothing was sent."""
+        """As tachyon.RpcClient.call: connect if necessary, send a request, return its id. Cancelled, none was sent."""
         end = end_of(timeout)
         link = await self._connected(end)
         try:

@@ -63,9 +63,8 @@ class Watched:
     _descriptor = -1
     _watching = False
 
-    if TYPE_CHECKING:
-
-        def _begin(self) -> None: ...
+    def _begin(self) -> None:
+        raise NotImplementedError  # that of _Turn comes first
 
     # ---- in the loop ----
 

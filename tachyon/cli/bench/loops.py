@@ -7,19 +7,17 @@ import contextlib
 import struct
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tachyon.cli.bench.ours import PATIENCE
 from tachyon.cli.bench.pairs import CONTEXT, Channel, Cores, both
 from tachyon.cli.bench.peers import ZeroMq
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    ASend = Callable[[bytes], Awaitable[object]]
+ASend = Callable[[bytes], Awaitable[object]]
 
 LENGTH = struct.Struct("!I")
 CAPACITY = 1 << 20
@@ -153,7 +151,11 @@ class AsyncZeroMq(LoopChannel):
 
     name = "zmq-asyncio"
     title = "zmq.asyncio, PAIR over ipc"
-    absent = staticmethod(ZeroMq.absent)
+
+    @staticmethod
+    def absent() -> str:
+        """Where it is not installed."""
+        return ZeroMq.absent()
 
     def _socket(self) -> Any:
         self.context = import_module("zmq.asyncio").Context()

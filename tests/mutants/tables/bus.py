@@ -85,7 +85,7 @@ TABLE = {
     M("both may send", BUS_CPP,
       "return first ? Status::ok : Status::wrong_side;", "return Status::ok;", "cxx/bus"),
     M("a send that cannot be decides too", BUS_CPP,
-      "if (size > max_size_) return Status::too_large;  // a message that cannot be sent decides nothing", "",
+      "if (size > max_size_)\nreturn Status::too_large;  // a message that cannot be sent decides nothing; a parcel asks again", "",
       "cxx/bus"),
     M("a look decides", BUS_CPP,
       "if (!consumer_.has_frame()) return Status::empty;",

@@ -34,11 +34,11 @@ TABLE = {
 ],
 "a peer that lies about parcels": [
     M("any size is believed", BUS_PARCELS,
-      "if (bytes == 0 || bytes > connection_->max_large() || bytes > most_size_ || parcels_.received.is_full()) "
+      "if (bytes == 0 || bytes > connection_->max_large() || bytes > most_size_ || parcels_.received.is_full())\n"
       "return poison();",
       "if (parcels_.received.is_full()) return poison();", "cxx/parcels_hostile"),
     M("any number is believed", BUS_PARCELS,
-      "|| bytes > most_size_ || parcels_.received.is_full()) return poison();", "|| bytes > most_size_) return poison();",
+      "|| bytes > most_size_ || parcels_.received.is_full())\nreturn poison();", "|| bytes > most_size_) return poison();",
       "cxx/parcels_hostile"),
     M("seals are not looked at", MEMORY,
       "if (seals < 0 || (seals & kSeals) != kSeals || (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) == 0) return EPROTO;",

@@ -73,10 +73,6 @@ SEND = {
 }
 
 
-def parts(message):
-    return message.type_id, message.data
-
-
 RECEIVE = {
     "recv": lambda bus: parts(bus.recv()),
     "try_recv": lambda bus: parts(bus.try_recv()),

@@ -91,9 +91,13 @@ class Links(Generic[Way]):
             raise ValueError(f"there is no such call: {correlation_id} was never issued")
         if self._former is not None and correlation_id > self._former.base and not self._former.bus.closed:
             return self._former.way, correlation_id - self._former.base
-        raise PeerDeadError(
-            f"the connection to {self.path!r} that call {correlation_id} was sent over is lost; "
-            "whether it was served is not known"
+        raise self.lost()
+
+    def lost(self) -> PeerDeadError:
+        """Return what to say of a call whose connection has been closed, because others came after it."""
+        self.check_open()
+        return PeerDeadError(
+            f"the connection to {self.path!r} that this call was made over is lost; whether it was served is not known"
         )
 
     def check_open(self) -> None:
@@ -202,7 +206,10 @@ class RpcClient:
     def wait(self, correlation_id: int, *, timeout: float | None = None) -> RxGuard:
         """Wait for the reply to a call. As RpcBus.wait; the guard knows the id that the call has in its connection."""
         bus, number = self._links.find(correlation_id)
-        guard = bus.wait(number, timeout=timeout)
+        try:
+            guard = bus.wait(number, timeout=timeout)
+        except BusClosedError:
+            raise self._links.lost() from None
         self._links.answered()
         return guard
 

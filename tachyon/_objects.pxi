@@ -42,8 +42,6 @@ cdef bint send_packed(_BusObjects bus, object packed, uint32_t type_id, uint64_t
         if deadline != 0:
             raise
         return False
-    finally:
-        packed.release()
     return True
 
 

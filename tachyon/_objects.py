@@ -99,12 +99,7 @@ class Codec:
     def pack_whole(self, o: Any) -> bytes:
         """Return the whole message, copied together."""
         packed = self.pack(o)
-        if isinstance(packed, bytes):
-            return packed
-        try:
-            return packed.joined()
-        finally:
-            packed.release()
+        return packed if isinstance(packed, bytes) else packed.joined()
 
     def unpack(self, data: bytes, decode: Decode) -> Any:
         """Return the object of a whole message. Raises CodecError."""
@@ -168,9 +163,7 @@ def read_header(data: bytes | memoryview, codec: str) -> tuple[int, str]:
 
 # ---- pickle ----------------------------------------------------------------------------------------------------------
 
-_BODY = struct.Struct(
-    "<QQ"
-)  # bytes of the pickle, buffers beside it; of each buffer: bytes, and whether it is read-only
+_BODY = struct.Struct("<QQ")  # bytes of the pickle, buffers beside it; then the bytes of each, as "Q"
 
 
 def _aligned(offset: int) -> int:
@@ -195,12 +188,6 @@ class Pieces:
         """Copy all of it."""
         return b"".join(part for _, part in self.parts)
 
-    def release(self) -> None:
-        """Let go of the owners' memory, now and not when the collector comes by."""
-        for _, part in self.parts:
-            if isinstance(part, memoryview):
-                part.release()
-
 
 class _Pickle(Codec):
     """Pickle protocol 5. After the header: the sizes, the pickle, and each buffer on 64 bytes of memory."""
@@ -215,8 +202,8 @@ class _Pickle(Codec):
         owners: list[pickle.PickleBuffer] = []
         data = pickle.dumps(o, 5, buffer_callback=owners.append)
         buffers = [owner.raw() for owner in owners]
-        sizes = [_BODY.pack(buffer.nbytes, buffer.readonly) for buffer in buffers]
-        head = b"".join((self._header, _BODY.pack(len(data), len(buffers)), *sizes, data))
+        sizes = struct.pack(f"<{len(buffers)}Q", *(buffer.nbytes for buffer in buffers))
+        head = b"".join((self._header, _BODY.pack(len(data), len(buffers)), sizes, data))
         return Pieces(head, buffers) if buffers else head
 
     def unpack(self, data: bytes | memoryview, decode: Decode) -> Any:
@@ -236,24 +223,21 @@ class _Pickle(Codec):
         if start > len(view):
             raise damaged
         size, count = _BODY.unpack(view[at:start])
-        if count > (len(view) - start) // _BODY.size:
+        if count > (len(view) - start) // 8:
             raise damaged
-        table = [_BODY.unpack_from(view, start + i * _BODY.size) for i in range(count)]
-        start += count * _BODY.size
+        sizes = struct.unpack_from(f"<{count}Q", view, start)
+        start += count * 8
         end = start + size
         if end > len(view):
             raise damaged
         buffers: list[memoryview] = []
-        for length, readonly in table:
+        for length in sizes:
             first = _aligned(end)
             end = first + length
             if end > len(view):
                 raise damaged
             buffer = view[first:end]
-            if readonly:
-                buffers.append(buffer.toreadonly())
-            else:
-                buffers.append(memoryview(bytearray(buffer)) if buffer.readonly else buffer)
+            buffers.append(memoryview(bytearray(buffer)) if buffer.readonly else buffer)
         return size, buffers, start
 
 

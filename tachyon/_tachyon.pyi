@@ -229,9 +229,7 @@ class Bus(_BusArrays):
         """Bytes of ring, as given to listen."""
     @property
     def max_message_size(self) -> int:
-        """Largest message in bytes that goes through the ring, whenever the consumer has freed the rest: capacity -
-        16.
-        """
+        """Largest message in bytes that goes through the ring, once the consumer has freed the rest: capacity - 16."""
     @property
     def max_large_size(self) -> int:
         """Largest message in bytes at all. Beyond max_message_size it goes in memory of its own, up to the smaller

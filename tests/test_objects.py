@@ -173,7 +173,7 @@ def test_sending_waits_for_room_only_as_long_as_it_may(pair):
 
 def test_a_pickle_with_buffers_waits_for_room_only_as_long_as_it_may(pair):
     producer, consumer = pair(1024)
-    o = pickle.PickleBuffer(bytearray(400))
+    o = pickle.PickleBuffer(bytearray(500))
     assert producer.try_send_obj(o, allow_pickle=True) is True
     assert producer.try_send_obj(o, allow_pickle=True) is False
     with pytest.raises(BusFullError):
@@ -276,6 +276,14 @@ def test_a_header_of_a_later_version_may_have_more_fields_and_one_of_another_kin
         producer.send(head + b"\x10\0\7msgpack\0\0\5")
         with pytest.raises(CodecError, match=rf"version {head[2]}, flags {head[3]}; version 1 is read here"):
             consumer.recv_obj()
+
+
+@pytest.mark.parametrize("size", [0, 7, 13, 19, 0xFFFF])
+def test_a_header_that_ends_within_the_name_or_beyond_the_message_is_refused(pair, size):
+    producer, consumer = pair()
+    producer.send(b"\xb7o\1\0" + size.to_bytes(2, "little") + b"\7msgpack\0\0\5\5")
+    with pytest.raises(CodecError, match=f"damaged object header: 7 bytes of name in {size} bytes of header"):
+        consumer.recv_obj()
 
 
 def test_encoded_objects_go_any_other_way(pair, rpc):

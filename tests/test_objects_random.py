@@ -85,7 +85,7 @@ def test_a_damaged_pickle_header_is_a_codec_error_and_nothing_beyond_the_message
     producer, consumer = bus
     owners, _ = owned(buffers)
     whole = encode_obj(["x", *owners], allow_pickle=True)
-    table = 16 + 16 + 16 * len(owners)  # the pickle itself is left alone: what it does is up to who wrote it
+    table = 16 + 16 + 8 * len(owners)  # the pickle itself is left alone: what it does is up to who wrote it
     damaged = bytearray(whole)
     for at, value in changes:
         damaged[at % table] = value

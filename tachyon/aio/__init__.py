@@ -8,8 +8,9 @@ See docs/asyncio.md.
 from __future__ import annotations
 
 from tachyon.aio._bus import Bus
+from tachyon.aio._client import RpcClient
 from tachyon.aio._listener import Listener, RpcListener
 from tachyon.aio._rpc import RpcBus
 from tachyon.aio._server import RpcServer
 
-__all__ = ["Bus", "Listener", "RpcBus", "RpcListener", "RpcServer"]
+__all__ = ["Bus", "Listener", "RpcBus", "RpcClient", "RpcListener", "RpcServer"]

@@ -15,13 +15,13 @@ Connection::Connection(Descriptor socket, Side side) : socket_(std::move(socket)
 
 void Connection::recognize(const Sender& sender) { know(identify_sender(socket_.get(), sender)); }
 
-void Connection::know(Peer&& peer) noexcept {
+void Connection::know(Peer&& peer) {
+    if (inbox_ == nullptr) inbox_ = std::make_unique<Inbox>();
     peer_pid_ = peer.pid;
     peer_uid_ = peer.uid;
     process_ = std::move(peer.process);
     record_ = std::move(peer.record);  // where neither can be had, the socket is all we have
     ended_ = peer.ended;
-    inbox_ = std::make_unique<Inbox>();
 }
 
 Connection::Connection(Connection&& other) noexcept { *this = std::move(other); }

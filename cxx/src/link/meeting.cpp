@@ -81,7 +81,6 @@ class Meeting::Half {
         // from the same number once more, after this look at it.
         check();
         connection_.recognize(reader_.sender());
-        if (connection_.hung_up()) nobody_there();
         answer(patience);
         greeted_ = true;
         return true;
@@ -96,10 +95,9 @@ class Meeting::Half {
         return false;
     }
 
-    // While any copy of the other socket is open, somebody may still come; but copies that only forked children of the maker have,
+    // A hang-up is read as one. While any copy of the other socket is open, somebody may still come; but copies that only forked children of the maker have,
     // unknowingly, are not to keep this side waiting for ever once the maker has died.
     void expect_somebody() {
-        if (has_hung_up(connection_.socket(), -1, -1)) nobody_there();
         if (!connection_.hung_up()) return;
         const std::uint64_t now = now_ns();
         if (orphaned_ == 0) orphaned_ = now;

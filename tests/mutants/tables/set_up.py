@@ -91,11 +91,9 @@ TABLE = {
 "ends for other processes": [
     M("the peer is who made the sockets", MEETING,
       "connection_.recognize(reader_.sender());", "", "cxx/meeting"),
-    M("a peer that has died before it was heard is one", MEETING,
-      "connection_.recognize(reader_.sender());\n        if (connection_.hung_up()) nobody_there();",
-      "connection_.recognize(reader_.sender());", "cxx/meeting"),
-    M("a hang-up before the greeting is waited out", MEETING,
-      "if (has_hung_up(connection_.socket(), -1, -1)) nobody_there();", "", "cxx/meeting"),
+    M("a peer that has died before it was ready is waited for", MEETING,
+      "if ((errno != EAGAIN && errno != EINTR) || connection_.hung_up()) nobody_there();",
+      "if (errno != EAGAIN && errno != EINTR) nobody_there();", "cxx/meeting"),
     M("the death of the maker is not looked at", MEETING,
       "if (now - orphaned_ >= kPatience) {", "if (false) {", "cxx/pair_end"),
     M("a refusal is not heard, only the hang-up", MEETING,
@@ -110,8 +108,6 @@ TABLE = {
       "const ssize_t n = peek_with(box_.get(),",
       "if (::fcntl(box_.get(), F_DUPFD, 0) < 0) ::recv(box_.get(), &note, sizeof note, kReceive);\n"
       "        const ssize_t n = peek_with(box_.get(),", "cxx/pair_end"),
-    M("what is no end is taken", PAIR_END,
-      "if (n != sizeof note || !is_right(note)) no_end();", "", "cxx/pair_end"),
     M("the roles of a pair are not fixed", PAIR_END,
       "static_cast<Side>(note.producer)}", "Side::undecided}", "cxx/pair_end"),
     M("the maker keeps its copy for ever", "tachyon/_ends.pxi",

@@ -95,7 +95,7 @@ class Connection {
     void set_max_large(std::uint64_t bytes) noexcept { max_large_ = bytes; }
 
   private:
-    void know(Peer&& peer) noexcept;
+    void know(Peer&& peer);
 
     Descriptor socket_;
     Descriptor process_;  // pidfd: a forked child of the peer may hold its socket open, but not its life

@@ -87,7 +87,7 @@ cdef str limits_of(core.BusHandle* handle):
             f"the smaller max_large of both sides; through its ring {most_bytes(handle)}); "
             "raise max_large on both, up to 4 GiB, or send it in pieces"
         )
-    return f"its capacity of {handle.capacity()} less 16); listen with a larger one, or allow max_large on both sides"
+    return f"its capacity of {handle.capacity()} less 16); listen with a larger capacity, or allow max_large on both"
 
 
 cdef uint64_t most_bytes(core.BusHandle* handle) noexcept:

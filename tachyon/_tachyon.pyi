@@ -211,11 +211,11 @@ class Bus(_BusArrays):
     ) -> RxBatchGuard:
         """Wait for a message, then take up to `max_msgs` in place, as an RxBatchGuard for a `with` block."""
     def fileno(self) -> int:
-        """Return a descriptor for select, epoll, Qt, GLib and their like, for reading; take it out before close()."""
+        """Return a descriptor for select, epoll, Qt, GLib, trio and their like: one, for reading; see arm()."""
     def arm(self, for_writing: object = False) -> bool:
         """Before you wait for fileno(): ask the peer to ring. False: do not wait, something may be there already."""
     def disarm(self) -> bool:
-        """Once fileno() is readable: silence it; then try. False: the peer is gone, and nothing silences it now."""
+        """Once fileno() is readable: silence it, until the next ring after an arm(). Then try."""
     def flush(self) -> None:
         """Make everything done so far visible to the peer now, and wake it. send and the guards do so by themselves."""
     def set_polling_mode(self, pure_spin: object) -> None:
@@ -508,8 +508,8 @@ class RpcBus(_RpcArrays):
     def fileno(self) -> int:
         """As Bus.fileno, for both rings."""
     def arm(self, for_writing: object = False) -> bool:
-        """As Bus.arm: for replies (a caller) or calls (a callee); for_writing: for room, after a call or a reply
-        with timeout=0 that found none.
+        """As Bus.arm, for replies (a caller) or calls (a callee), or for room. Look for both if both are armed. A
+        caller that waits for room waits for replies too, and takes them: its callee may need room for them.
         """
     def disarm(self) -> bool:
         """As Bus.disarm."""

@@ -36,7 +36,11 @@ class LoopChannel(Channel):
         raise NotImplementedError
 
     async def end(self) -> None:
-        """End the stream, and let go."""
+        """End the stream, and let go, on the sending side."""
+
+    async def end_in(self) -> None:
+        """Let go, on the receiving side."""
+        await self.end()
 
     def send_for(self, seconds: float, payload: bytes) -> int:
         """Send until the time is over; how many."""
@@ -64,7 +68,7 @@ class LoopChannel(Channel):
             async for _ in messages:
                 pass
             took = time.perf_counter() - start
-            await self.end()
+            await self.end_in()
             return took
 
         return asyncio.run(run())
@@ -179,9 +183,13 @@ class AsyncZeroMq(LoopChannel):
             yield message
 
     async def end(self) -> None:
-        """Send the empty message, and let it go out. The receiver's goes nowhere."""
+        """Send the empty message, and let everything go out."""
         await self.socket.send(b"")
-        self.context.destroy(linger=200)
+        self.context.destroy(linger=20_000)
+
+    async def end_in(self) -> None:
+        """Nothing more will come."""
+        self.context.destroy(linger=0)
 
 
 class ExecutorPipe(LoopChannel):
@@ -211,8 +219,12 @@ class ExecutorPipe(LoopChannel):
             yield message
 
     async def end(self) -> None:
-        """Send the empty message; nobody minds it once it has come."""
+        """Send the empty message."""
         self.writer.send_bytes(b"")
+        self.executor.shutdown()
+
+    async def end_in(self) -> None:
+        """Let the thread go."""
         self.executor.shutdown()
 
 
@@ -237,7 +249,7 @@ def round_trip(kind: type[LoopChannel], cores: Cores, size: int, parked: bool, s
             async for message in messages:
                 await send(data(message))
             await home.end()
-            await out.end()
+            await out.end_in()
 
         async def ping() -> float:
             send = await out.open_out()
@@ -253,7 +265,7 @@ def round_trip(kind: type[LoopChannel], cores: Cores, size: int, parked: bool, s
             await out.end()
             async for _ in messages:
                 pass
-            await home.end()
+            await home.end_in()
             return float(sorted(samples)[len(samples) // 2])
 
         result, _ = both(cores, lambda: asyncio.run(ping()), lambda: asyncio.run(echo()))

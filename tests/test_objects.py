@@ -411,6 +411,19 @@ def test_after_the_send_nothing_refers_to_the_senders_memory(pair):
         full.extend(b"x")
 
 
+def test_an_object_larger_than_the_ring_arrives_too(pair):
+    np = pytest.importorskip("numpy")
+    producer, consumer = pair(4096)
+    producer.send_obj(["x" * 100_000, b"y" * 100_000])
+    assert consumer.recv_obj() == ["x" * 100_000, b"y" * 100_000]
+    a = np.arange(100_000.0)
+    assert producer.try_send_obj([a, a[1:]], allow_pickle=True)
+    got = consumer.recv_obj(allow_pickle=True)
+    assert (got[0] == a).all()
+    assert (got[1] == a[1:]).all()
+    assert got[0].ctypes.data % 64 == got[1].ctypes.data % 64 == 0
+
+
 def test_what_is_between_the_buffers_is_zeros(pair):
     producer, consumer = pair(4096)
     for _ in range(8):

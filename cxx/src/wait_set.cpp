@@ -126,7 +126,7 @@ int WaitSet::look_at_descriptors(int timeout) noexcept {
         if (connection == nullptr || connection->hung_up()) {
             member.ready = true;
         } else {
-            connection->hear();
+            (void)connection->hear();
         }
     }
     look_at_unwatched();
@@ -146,7 +146,7 @@ int WaitSet::look_at_each(int timeout) noexcept {
             member->ready = true;
             ++count;
         } else if (connection != nullptr) {
-            connection->hear();
+            (void)connection->hear();
         }
     }
     return count;

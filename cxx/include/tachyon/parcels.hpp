@@ -50,7 +50,7 @@ class ParcelsUnderWay {
 class ParcelsReceived {
   public:
     [[nodiscard]] const Parcel* find(std::uint64_t position) const noexcept {
-        const auto found =
+        const auto* const found =
             std::ranges::find_if(entries_, [position](const Entry& each) { return each.is_at(position); });
         return found == entries_.end() ? nullptr : &found->parcel;
     }
@@ -58,13 +58,13 @@ class ParcelsReceived {
     [[nodiscard]] bool is_empty() const noexcept { return count_ == 0; }
     // There must be a place. Returns where it is from now on.
     const Parcel* add(std::uint64_t position, Parcel parcel) noexcept {
-        const auto place = std::ranges::find_if(entries_, [](const Entry& each) { return !each.parcel; });
+        auto* const place = std::ranges::find_if(entries_, [](const Entry& each) { return !each.parcel; });
         *place = {position, std::move(parcel)};
         ++count_;
         return &place->parcel;
     }
     bool drop(std::uint64_t position) noexcept {
-        const auto found =
+        auto* const found =
             std::ranges::find_if(entries_, [position](const Entry& each) { return each.is_at(position); });
         if (found == entries_.end()) return false;
         found->parcel.reset();

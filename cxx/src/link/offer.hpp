@@ -30,7 +30,7 @@ class Offer {
     Offer(std::string listener, std::string where, const ConnectOptions& options);
 
     // Says what this side wants. False: the listener is gone.
-    bool ask(int socket) const { return send_hello(socket, hello_, options_.schema); }
+    [[nodiscard]] bool ask(int socket) const { return send_hello(socket, hello_, options_.schema); }
     [[nodiscard]] HelloReader reader() const { return HelloReader(arrangement_.segments, arrangement_.max_schema); }
     // Why a reader has failed that did not come to an end. Returns if the listener has hung up.
     void explain(const HelloReader& reader) const;

@@ -99,6 +99,7 @@ std::pair<PairEnd, PairEnd> PairEnd::make(const ListenOptions& options, Side pro
         const Arrangement& arrangement = arrangement_of(options.kind);
         const std::vector<SegmentOffer> offers = describe_offers(arrangement, options.capacities);
         std::vector<Segment> memory;
+        memory.reserve(offers.size());
         for (const SegmentOffer& offer : offers)
             memory.push_back(Segment::create(offer.bytes, {options.deadline, interrupt}));
         Descriptor listener, connector;

@@ -60,7 +60,7 @@ class Connection {
     // Wakes a peer that waits for many at once, by a byte on the socket; and takes such bytes out again, true if there were any.
     // Neither ever blocks.
     void knock() const noexcept;
-    bool hear() const noexcept;
+    [[nodiscard]] bool hear() const noexcept;
     // Passes the descriptor of a parcel. 0, EAGAIN and its like: not now, or another errno. Never blocks.
     [[nodiscard]] int pass(int descriptor) const noexcept;
     // The oldest that the peer has passed; as Inbox.

@@ -156,7 +156,8 @@ def test_a_forked_child_may_not_arm_and_does_no_harm(pair):
             consumer.arm()
         except BusClosedError:
             try:
-                code = int("eventpoll" in os.readlink(f"/proc/self/fd/{number}"))  # not ours, whoever has the number now
+                # Not ours: the number may be another file's by now.
+                code = int("eventpoll" in os.readlink(f"/proc/self/fd/{number}"))
             except OSError:
                 code = 0
         os._exit(code)

@@ -11,7 +11,7 @@ using namespace tachyon::test;
 
 namespace {
 
-std::unique_ptr<Bus> open(PairEnd& end) {
+[[maybe_unused]] std::unique_ptr<Bus> open(PairEnd& end) {
     auto taken = end.take();
     if (!taken) return nullptr;
     return Bus::adopt(taken->meeting->meet(in_ms(30'000)), taken->producer);

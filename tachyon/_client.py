@@ -71,8 +71,9 @@ class Links(Generic[Way]):
         if self._now is not None:
             if self._former is not None:
                 self._former.way.close()
+            # In this order: find() may look in another thread meanwhile.
+            self._base += last_call(self._now.bus)
             self._former, self._now = self._now, None
-            self._base += last_call(self._former.bus)
             stats = {} if self._former.bus.closed else self._former.bus.stats()
             if not (stats.get("in_flight") or stats.get("set_aside")):
                 self._former.way.close()
@@ -85,12 +86,14 @@ class Links(Generic[Way]):
     def find(self, correlation_id: int) -> tuple[Way, int]:
         """Return what a call was sent by, and its id there."""
         self.check_open()
-        if self._now is not None and correlation_id > self._base:
-            return self._now.way, correlation_id - self._base
+        now = self._now
+        if now is not None and correlation_id > now.base:
+            return now.way, correlation_id - now.base
+        former = self._former
         if not 0 < correlation_id <= self._base:
             raise ValueError(f"there is no such call: {correlation_id} was never issued")
-        if self._former is not None and correlation_id > self._former.base and not self._former.bus.closed:
-            return self._former.way, correlation_id - self._former.base
+        if former is not None and correlation_id > former.base and not former.bus.closed:
+            return former.way, correlation_id - former.base
         raise self.lost()
 
     def lost(self) -> PeerDeadError:

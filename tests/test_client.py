@@ -167,6 +167,24 @@ def test_calls_are_served_at_most_once_by_servers_that_are_killed_again_and_agai
     assert len(sent) >= len(served) >= len(answered) >= 160
 
 
+def test_a_wait_in_the_moment_in_which_another_thread_finds_the_server_gone_is_told_so(client, serve, monkeypatch):
+    server = serve()
+    number = client.call(b"x", 2)
+    server.kill()
+    serve()
+    found = []
+
+    def last_call(bus):
+        found.append(client._links.find(number)[1])
+        return tachyon._tachyon.last_call(bus)
+
+    monkeypatch.setattr("tachyon._client.last_call", last_call)
+    assert echo.call(client, b"y", timeout=PATIENCE) == b"y"
+    assert found == [number]
+    with pytest.raises(tachyon.PeerDeadError):
+        client.wait(number)
+
+
 def test_without_a_server_it_gives_up_in_time(path):
     with tachyon.RpcClient(path, connect_timeout=0.05) as client:
         for timeout in (None, PATIENCE):

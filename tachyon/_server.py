@@ -139,7 +139,7 @@ class RpcServer(_Serving):
         except PeerDeadError as error:
             log.warning("%s", error)
             self._drop(bus)
-        except BufferError as error:  # a handler keeps a view of a request: the ring cannot go on
+        except (BufferError, MemoryError) as error:  # a handler keeps a view of a request, or there is no room for it
             log.error("%s; its caller is cut off", error)
             self._drop(bus)
         except BaseException:  # Ctrl-C, not in a handler: what has been done of a step is not known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -233,6 +234,22 @@ def spawn(tmp_path):
 def until():
     """until(condition): poll until it is true; the watchdog is a minute."""
     return wait_until
+
+
+@pytest.fixture
+def no_descriptors():
+    """no_descriptors(): a block in which this process gets no more of them."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    class Block:
+        def __enter__(self):
+            with open("/dev/null") as free:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (free.fileno(), before[1]))
+
+        def __exit__(self, *exc_info):
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    return Block()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Messages that do not fit the ring: in memory of their own, in their place among the others."""
 
 import os
-import resource
 import signal
 import threading
 import time
@@ -285,22 +284,6 @@ def test_an_endpoint_answers_with_more_than_its_ring(served):
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_descriptors():
-    """no_descriptors(): a block in which this process gets no more of them."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    class Block:
-        def __enter__(self):
-            with open("/dev/null") as free:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (free.fileno(), before[1]))
-
-        def __exit__(self, *exc_info):
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-    return Block()
 
 
 def test_without_descriptors_it_is_a_memory_error_and_nothing_is_lost(pair, no_descriptors):

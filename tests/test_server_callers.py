@@ -42,6 +42,30 @@ def test_a_caller_that_goes_with_answers_unread_is_forgotten(serve, until, spawn
         assert echo.call(other, b"x", timeout=30) == b"x"
 
 
+def test_a_call_that_there_is_no_memory_for_costs_its_caller_the_connection(
+    serve, until, spawn, path, no_descriptors, caplog
+):
+    server = serve(forward=4096, reverse=4096)
+    child = spawn(
+        """
+        bus = tachyon.RpcBus.connect(path, timeout=30)
+        hear()
+        bus.call(bytes(100_000), 1)
+        try: bus.wait(1)
+        except tachyon.PeerClosedError: say("cut off")
+        """,
+        path,
+    )
+    until(lambda: server.stats()["callers"] == 1)
+    with no_descriptors:
+        child.tell()
+        until(lambda: server.stats()["callers"] == 0)
+    child.says("cut off")
+    assert "cut off" in caplog.text
+    with connect(server) as other:
+        assert echo.call(other, bytes(5000), timeout=30) == bytes(5000)
+
+
 @pytest.mark.parametrize("end", ["close", "kill"])
 def test_callers_that_end_leave_nothing_behind(serve, spawn, until, path, end):
     server = serve()

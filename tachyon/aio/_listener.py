@@ -76,11 +76,13 @@ class _Listener(Generic[B]):
 
     # To reserve a large ring takes up to a second. Whoever is cancelled meanwhile leaves what comes of it to the next.
     async def _try_in_thread(self) -> Any:
-        if self._accepting is None:
-            self._accepting = asyncio.ensure_future(open_in_thread(self._try))
-        bus = await asyncio.shield(self._accepting)
+        accepting = self._accepting
+        if accepting is None or ended_with_its_loop(accepting):
+            accepting = self._accepting = asyncio.ensure_future(open_in_thread(self._try))
+        if not accepting.done():
+            await asyncio.wait([accepting])
         self._accepting = None
-        return bus.bus
+        return accepting.result().bus
 
     def _try(self) -> Accepted:
         return Accepted(self.listener.try_accept())
@@ -88,9 +90,15 @@ class _Listener(Generic[B]):
     def try_accept(self) -> B | None:
         """Return the next peer if one is there now, else None: no coroutine. A large ring is reserved on the spot."""
         self._check()
-        if self._place is not None or self._accepting is not None:
+        accepting = self._accepting
+        if self._place is not None or (accepting is not None and not accepting.done()):
             return None
-        bus = self.listener.try_accept()
+        self._accepting = None
+        bus = None
+        if accepting is not None and not accepting.cancelled():  # of an accept() that was cancelled
+            bus = accepting.result().bus
+        if bus is None:
+            bus = self.listener.try_accept()
         return None if bus is None else self._wrap(bus)
 
     def _check(self) -> None:
@@ -123,8 +131,11 @@ class _Listener(Generic[B]):
         if self._closing:
             return
         self._closing = True
-        if self._accepting is not None:
-            self._accepting.add_done_callback(drop)
+        accepting = self._accepting
+        if accepting is not None and accepting.done():
+            drop(accepting)
+        elif accepting is not None and not accepting.get_loop().is_closed():
+            accepting.add_done_callback(drop)
         if self._place is not None and self._place.future is not None:
             loop = self._place.future.get_loop()
             self._place.wake()
@@ -161,6 +172,11 @@ class Accepted:
         """Drop it."""
         if self.bus is not None:
             self.bus.close()
+
+
+def ended_with_its_loop(accepting: asyncio.Task[Any]) -> bool:
+    """Will it bring nothing, because the loop that it ran in has ended?"""
+    return accepting.cancelled() or (not accepting.done() and accepting.get_loop().is_closed())
 
 
 def drop(accepting: asyncio.Task[Any]) -> None:

@@ -79,7 +79,7 @@ cdef class _AsyncBus(_Turn):
     cdef int _alone(self) except -1:
         if self._closing:
             raise_status(handle_of(self.bus), Status.closed)
-        if self._receiver is not None:
+        if self._receiver is not None and not self._forget_closed_loop():
             raise BusBusyError("another task waits for a message of this bus; one at a time may")
         return 0
 

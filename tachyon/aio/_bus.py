@@ -104,7 +104,9 @@ class Bus(_AsyncBus, Watched):
     def try_send(self, data: ReadableBuffer, type_id: int = 0) -> bool:
         """As tachyon.Bus.try_send: no coroutine. False also while others wait for room."""
         self._check_open()
-        return not self._line and self._sent(self.bus.try_send(data, type_id))
+        if self._line and not self._forget_closed_loop():
+            return False
+        return self._sent(self.bus.try_send(data, type_id))
 
     def _sent(self, what: T) -> T:
         if self._receiver is not None:  # by this, it is the side that sends: who receives there learns it

@@ -111,7 +111,7 @@ class RpcBus(_Turn, Watched):
     async def _wait_for(self, correlation_id: int, timeout: float | None) -> RxGuard:
         await self._rest()
         self._check_open()
-        if correlation_id in self._watched or correlation_id in self._wanted:
+        if (correlation_id in self._watched or correlation_id in self._wanted) and not self._forget_closed_loop():
             raise BusBusyError(f"another task waits for the reply to call {correlation_id}")
         try:
             return self.bus.wait(correlation_id, timeout=0)
@@ -158,12 +158,21 @@ class RpcBus(_Turn, Watched):
         try:
             return await future
         finally:
-            waiters.pop(correlation_id, None)
+            if waiters.get(correlation_id) is future:
+                del waiters[correlation_id]
             if timer is not None:
                 timer.cancel()
             self._begin()
             if self._closing:
                 self._check_open()
+
+    def _forget_closed_loop(self) -> bool:
+        forgotten = super()._forget_closed_loop()
+        if forgotten:
+            self._looking = None
+            self._wanted.clear()
+            self._watched.clear()
+        return forgotten
 
     # One look at the replies in each pass of the loop, while they come; one more; then the callee is asked to ring.
     def _look_soon(self) -> None:
@@ -182,7 +191,7 @@ class RpcBus(_Turn, Watched):
             self._looks = 0 if count else self._looks + 1
             if self._looks > 1 and self.bus.arm():
                 return
-        except TachyonError:  # how it ended: each of them asks for itself
+        except (TachyonError, MemoryError):  # the end, or no memory for a reply: each of them asks for itself
             self._wake_waiters()
             return
         self._looking = self._loop.call_soon(self._look)
@@ -219,7 +228,7 @@ class RpcBus(_Turn, Watched):
 
         await self._rest()
         self._check_open()
-        if self._receiver is not None:
+        if self._receiver is not None and not self._forget_closed_loop():
             raise BusBusyError("another task waits for a call of this bus; one at a time may")
         guard = attempt()
         return guard if guard is not None else await self._receive(attempt, timeout)

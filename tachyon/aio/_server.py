@@ -97,6 +97,8 @@ class RpcServer:
         self._slots = asyncio.Semaphore(max_concurrent)
         self._callers: dict[Caller, asyncio.Task[None] | None] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._handling = 0  # of those, not at the answer yet
+        self._ended: asyncio.Event | None = None  # while it serves: a handler has ended
         self._loop: asyncio.AbstractEventLoop | None = None  # while it serves
         self._stopped: asyncio.Event | None = None
         self._stopping = False
@@ -111,14 +113,15 @@ class RpcServer:
 
         Failures of handlers are logged, with traceback, and their callers get an error reply. A handler's SystemExit
         or KeyboardInterrupt is raised once its caller has been answered. It returns once the handlers that run have
-        ended. Raises BusBusyError when another task serves already, BusClosedError after close().
+        ended and their answers are sent, for which callers that do not read have a second. Raises BusBusyError when
+        another task serves already, BusClosedError after close().
         """
         if self._closing:
             raise BusClosedError(f"{self!r} is closed; make a new one")
         if self._loop is not None:
             raise BusBusyError(f"{self!r} is served by another task already")
         self._loop = asyncio.get_running_loop()
-        self._stopped = asyncio.Event()
+        self._stopped, self._ended = asyncio.Event(), asyncio.Event()
         if self._stopping:
             self._stopped.set()
         accepting = asyncio.ensure_future(self._accept())
@@ -127,8 +130,11 @@ class RpcServer:
                 self._attend(caller)
             await self._stopped.wait()
             await self._end_tasks(accepting)
-            while self._running and not self._closing:  # close() has its own patience
-                await asyncio.wait(self._running)
+            while self._handling and not self._closing:  # close() has its own patience
+                self._ended.clear()
+                await self._ended.wait()
+            if self._running and not self._closing:  # answers; one whose caller does not read must not keep us
+                await asyncio.wait(self._running, timeout=_LAST_WORDS)
         finally:
             await self._end_tasks(accepting)
             self._loop = None
@@ -171,6 +177,8 @@ class RpcServer:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=_LAST_WORDS)
+        if self._ended is not None:
+            self._ended.set()
         for caller in list(self._callers):
             caller.bus.close()
         self._callers.clear()
@@ -247,7 +255,7 @@ class RpcServer:
             pass
         except PeerDeadError as error:
             log.warning("%s", error)
-        except BufferError as error:  # a handler keeps a view of a request: the ring cannot go on
+        except (BufferError, MemoryError) as error:  # a handler keeps a view of a request, or there is no room for it
             log.error("%s; its caller is cut off", error)
         self._callers.pop(caller, None)
         caller.bus.close()
@@ -259,6 +267,7 @@ class RpcServer:
         if endpoint is not None and inspect.iscoroutinefunction(endpoint.handler):
             with guard, memoryview(guard) as view:
                 request = bytes(view)
+            self._handling += 1
             self._start(self._run(call, request))
             return call
         answer: Any = None
@@ -311,6 +320,9 @@ class RpcServer:
             failure = error
         finally:
             call.started.set()
+            self._handling -= 1
+            if self._ended is not None:
+                self._ended.set()
         await self._answer(call, answer, failure)
 
     async def _answer(self, call: Call, answer: Any, failure: BaseException | None) -> None:

@@ -31,8 +31,8 @@ class Place:
         self.future: asyncio.Future[bool] | None = None
 
     def wake(self, in_time: bool = True) -> None:
-        """End the wait, if there is one now."""
-        if self.future is not None and not self.future.done():
+        """End the wait, if there is one now, and its loop has not been closed."""
+        if self.future is not None and not self.future.done() and not self.future.get_loop().is_closed():
             self.future.set_result(in_time)
 
 
@@ -73,11 +73,20 @@ class Watched:
         if loop is not self._loop:
             if self._loop is not None and not self._loop.is_closed():
                 raise BusBusyError(f"{self!r} belongs to another event loop; open one for each loop")
+            self._forget_closed_loop()
             self._descriptor = self.bus.fileno()
             # Weakly: a bus that nobody has any more is not kept by the loop.
             loop.add_reader(self._descriptor, _ring, weakref.ref(self))
             self._loop, self._watching = loop, True
         return loop
+
+    def _forget_closed_loop(self) -> bool:
+        """Have nobody wait any more who waits in a loop that has been closed: those tasks never go on."""
+        if self._loop is None or not self._loop.is_closed():
+            return False
+        self._receiver = None
+        self._line.clear()
+        return True
 
     def _leave(self) -> None:
         if self._watching and self._loop is not None:
@@ -122,9 +131,9 @@ class Watched:
     async def _receive(self, attempt: Callable[[], T | None], timeout: float | None) -> T:
         """Try until there is something; alone. What was taken is returned without another await."""
         self._check_open()
+        loop = self._enter()
         if self._receiver is not None:
             raise BusBusyError("another task waits for a message of this bus; one at a time may")
-        loop = self._enter()
         deadline = deadline_of(loop, timeout)
         place = self._receiver = Place()
         in_time = timeout is None or timeout > 0
@@ -143,7 +152,8 @@ class Watched:
                 else:
                     await Pass()
         finally:
-            self._receiver = None
+            if self._receiver is place:
+                self._receiver = None
             self._begin()
 
     async def _stand_in_line(
@@ -172,9 +182,10 @@ class Watched:
                 else:
                     await Pass()
         finally:
-            self._line.remove(place)
-            if self._line:
-                self._line[0].wake()
+            if place in self._line:  # not if its loop has been closed
+                self._line.remove(place)
+                if self._line:
+                    self._line[0].wake()
             self._begin()
 
     def _arm_for_room(self) -> bool:
@@ -211,6 +222,8 @@ class Watched:
 
     def _end_in_loop(self, loop: asyncio.AbstractEventLoop | None, how: Callable[[], None]) -> None:
         if self._closing:
+            if loop is None:  # the loop has been stopped before its next pass
+                how()
             return
         self._closing = True
         self._leave()
@@ -236,11 +249,14 @@ class Watched:
 
     def __del__(self) -> None:
         """Take a forgotten bus out of its loop, and close it."""
-        loop = self._loop
-        if not self._watching or loop is None or loop.is_closed():
+        bus = getattr(self, "bus", None)  # none if it was never made
+        if self._closing or bus is None or bus.closed:
             return
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        if running_loop() is loop or not loop.is_running():
+        loop = self._loop
+        if not self._watching or loop is None or loop.is_closed():
+            bus.close()
+        elif running_loop() is loop or not loop.is_running():
             loop.remove_reader(self._descriptor)
             loop.call_soon(self.bus.close)
         else:

@@ -127,7 +127,7 @@ TABLE = {
     M("connections that bring no answer follow at once", "tachyon/_client.py",
       "        time.sleep(pause)\n", "", "test_client.py::test_connections_that_bring_no_answer_come_ever_more_slowly"),
     M("answers of a lost connection are lost", "tachyon/_client.py",
-      "if self._former is not None and correlation_id > self._former.base", "if self._former is not None and False",
+      "if former is not None and correlation_id > former.base", "if former is not None and False",
       "test_client.py::test_a_call_in_flight_raises_and_is_not_repeated"),
     M("an end is pickled anywhere", "tachyon/_ends.pxi",
       "        if spawning_popen() is None:\n", "        if False:\n",

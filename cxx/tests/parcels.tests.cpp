@@ -509,7 +509,8 @@ TEST_CASE("who is killed at any step of receiving is seen to be dead, and leaves
             });
             const auto bus = Bus::listen(folder.file(), listen_options());
             Status status = send_one(*bus, 0);
-            CHECK((status == Status::ok || (last == 0 && status == Status::peer_dead)));
+            // Whoever dies as soon as the message is there may be dead before the sender has looked back.
+            CHECK((status == Status::ok || (last <= 1 && status == Status::peer_dead)));
             CHECK(eventually([&] {
                 status = send_one(*bus, 1, 5000);
                 return status != Status::ok && status != Status::full;

@@ -1,5 +1,6 @@
 // A peer that lies about messages that do not fit the ring.
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "half_bus.hpp"
@@ -43,11 +44,16 @@ struct Liar : HalfBus {
     Producer producer;
 };
 
+// For a message of so many bytes.
 Descriptor memfd(std::uint64_t bytes, int seals = kAllSeals, unsigned flags = 0, bool reserve = true) {
+    bytes += Parcel::kLead;
     Descriptor made(::memfd_create("tachyon-parcel", MFD_CLOEXEC | MFD_ALLOW_SEALING | flags));
     if (!made) return made;
     REQUIRE(::ftruncate(made.get(), static_cast<off_t>(bytes)) == 0);
-    if (reserve) REQUIRE(::fallocate(made.get(), 0, 0, static_cast<off_t>(bytes)) == 0);
+    if (reserve) {
+        const std::vector<char> zeros(bytes);
+        REQUIRE(std::cmp_equal(::pwrite(made.get(), zeros.data(), bytes, 0), bytes));
+    }
     if (seals != 0) REQUIRE(::fcntl(made.get(), F_ADD_SEALS, seals) == 0);
     return made;
 }
@@ -86,6 +92,13 @@ TEST_CASE("what comes in another memory than it should is corrupt, and nothing o
         {"can be sealed", [] { return memfd(kBytes, kAllSeals & ~F_SEAL_SEAL); }},
         {"can be written", [] { return memfd(kBytes, kAllSeals & ~F_SEAL_WRITE); }},
         {"not reserved", [] { return memfd(kBytes, kAllSeals, 0, false); }},
+        {"reserved behind its end",
+         [] {
+             Descriptor made = memfd(kBytes, 0, 0, false);
+             REQUIRE(::fallocate(made.get(), FALLOC_FL_KEEP_SIZE, 8192, 8192) == 0);
+             REQUIRE(::fcntl(made.get(), F_ADD_SEALS, kAllSeals) == 0);
+             return made;
+         }},
         {"a file",
          [] {
              const Folder folder;
@@ -130,12 +143,12 @@ TEST_CASE("what comes in another memory than it should is corrupt, and nothing o
 }
 
 TEST_CASE("huge pages are refused, whose mapping could not be undone") {
-    const Descriptor huge = memfd(2 << 20, 0, MFD_HUGETLB, false);
+    const Descriptor huge = memfd((2 << 20) - Parcel::kLead, 0, MFD_HUGETLB, false);
     if (!huge || ::fallocate(huge.get(), 0, 0, 2 << 20) != 0) return;  // this machine has none
     REQUIRE(::fcntl(huge.get(), F_ADD_SEALS, kAllSeals) == 0);
     Liar liar(4 << 20);
     REQUIRE(liar.pass({huge.get()}));
-    liar.announce(2 << 20);
+    liar.announce((2 << 20) - Parcel::kLead);
     Frame frame{};
     CHECK(liar.bus->try_peek(frame) == Status::corrupt);
 }

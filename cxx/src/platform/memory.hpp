@@ -41,12 +41,12 @@ extern const bool kHasParcels;  // or this system has nothing of the kind, and e
 
 // Empty memory of that size; what is written to it is taken from the machine then.
 int make_parcel(std::uint64_t bytes, Descriptor& memory) noexcept;
-int write_parcel(int descriptor, const void* data, std::uint64_t bytes) noexcept;
+int write_parcel(int descriptor, std::uint64_t start, const void* data, std::uint64_t bytes) noexcept;
 // Reserves all of it, and maps it to be written.
 int map_parcel_to_write(int descriptor, std::uint64_t bytes, void*& memory) noexcept;
 // Cuts it down to so many bytes, and seals it. It must not be mapped to be written any more.
 int seal_parcel(int descriptor, std::uint64_t bytes) noexcept;
-// Of what a peer passed. EPROTO: it is not a parcel of that size, sealed and with all of its memory reserved.
+// Of what a peer passed. EPROTO: it is not a parcel of that size, sealed and without a hole.
 int map_parcel_to_read(int descriptor, std::uint64_t bytes, void*& memory) noexcept;
 
 // Moves the pages to a NUMA node and prefers it from now on. 0, or an errno. No effect where there is no NUMA.

@@ -206,10 +206,10 @@ int make_parcel(std::uint64_t bytes, Descriptor& memory) noexcept {
 }
 
 // A half of what mapping, touching and copying would take: no page is cleared before it is filled, and none is mapped.
-int write_parcel(int descriptor, const void* data, std::uint64_t bytes) noexcept {
+int write_parcel(int descriptor, std::uint64_t start, const void* data, std::uint64_t bytes) noexcept {
     const auto* const from = static_cast<const char*>(data);
     for (std::uint64_t done = 0; done < bytes;) {
-        const ssize_t n = ::pwrite(descriptor, from + done, bytes - done, static_cast<off_t>(done));
+        const ssize_t n = ::pwrite(descriptor, from + done, bytes - done, static_cast<off_t>(start + done));
         if (n < 0 && errno != EINTR) return errno;
         if (n > 0) done += static_cast<std::uint64_t>(n);
     }
@@ -237,7 +237,8 @@ int map_parcel_to_read(int descriptor, std::uint64_t bytes, void*& memory) noexc
     if (seals < 0 || (seals & kSeals) != kSeals || (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) == 0) return EPROTO;
     struct stat status{};
     if (::fstat(descriptor, &status) != 0 || std::cmp_not_equal(status.st_size, bytes)) return EPROTO;
-    if (unreserved_memory(descriptor, bytes) != 0) return EPROTO;
+    // Not st_blocks, which counts what may have been reserved behind the end, too.
+    if (std::cmp_not_equal(::lseek(descriptor, 0, SEEK_HOLE), bytes)) return EPROTO;
     struct statfs system{};
     if (::fstatfs(descriptor, &system) != 0 || system.f_type == kHugePages) return EPROTO;
     // Private: kernels before 6.7 refuse a shared mapping of what is sealed against writing. Nobody writes, so no page is copied.

@@ -98,7 +98,7 @@ int bind_memory_to_node(const void*, std::uint64_t, unsigned) noexcept { return 
 // Nothing here can be sealed against writing, nor reserved.
 const bool kHasParcels = false;
 int make_parcel(std::uint64_t, Descriptor&) noexcept { return ENOTSUP; }
-int write_parcel(int, const void*, std::uint64_t) noexcept { return ENOTSUP; }
+int write_parcel(int, std::uint64_t, const void*, std::uint64_t) noexcept { return ENOTSUP; }
 int map_parcel_to_write(int, std::uint64_t, void*&) noexcept { return ENOTSUP; }
 int seal_parcel(int, std::uint64_t) noexcept { return ENOTSUP; }
 int map_parcel_to_read(int, std::uint64_t, void*&) noexcept { return ENOTSUP; }

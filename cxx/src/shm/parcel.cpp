@@ -28,24 +28,26 @@ void Parcel::unmap() noexcept {
 
 int Parcel::fill(const void* data, std::uint64_t bytes) noexcept {
     reset();
-    int error = make_parcel(bytes, descriptor_);
-    if (error == 0) error = write_parcel(descriptor(), data, bytes);
+    int error = make_parcel(kLead + bytes, descriptor_);
+    if (error == 0) error = write_parcel(descriptor(), kLead, data, bytes);
     if (error == 0) error = seal(bytes);
     return error;
 }
 
 int Parcel::make(std::uint64_t bytes) noexcept {
     reset();
-    int error = make_parcel(bytes, descriptor_);
-    if (error == 0) error = map_parcel_to_write(descriptor(), bytes, mapping_);
-    if (error == 0) mapped_ = bytes_ = bytes;
-    return error;
+    int error = make_parcel(kLead + bytes, descriptor_);
+    if (error == 0) error = map_parcel_to_write(descriptor(), kLead + bytes, mapping_);
+    if (error != 0) return error;
+    mapped_ = kLead + bytes;
+    bytes_ = bytes;
+    return 0;
 }
 
 int Parcel::seal(std::uint64_t bytes) noexcept {
     if (sealed_) return 0;
     unmap();
-    const int error = seal_parcel(descriptor(), bytes);
+    const int error = seal_parcel(descriptor(), kLead + bytes);
     sealed_ = error == 0;
     if (sealed_) bytes_ = bytes;
     return error;
@@ -53,9 +55,11 @@ int Parcel::seal(std::uint64_t bytes) noexcept {
 
 int Parcel::attach(int descriptor, std::uint64_t bytes) noexcept {
     reset();
-    const int error = map_parcel_to_read(descriptor, bytes, mapping_);
-    if (error == 0) mapped_ = bytes_ = bytes;
-    return error;
+    const int error = map_parcel_to_read(descriptor, kLead + bytes, mapping_);
+    if (error != 0) return error;
+    mapped_ = kLead + bytes;
+    bytes_ = bytes;
+    return 0;
 }
 
 }  // namespace tachyon

@@ -15,6 +15,10 @@ namespace tachyon {
 // All that can fail returns 0 or an errno.
 class Parcel {
   public:
+    // Bytes before the message that nobody looks at: it begins as far into a line as in a ring, so that what lies on a line there,
+    // an array's data for instance, does so here.
+    static constexpr std::uint64_t kLead = 16;
+
     // Are there any on this system?
     static bool supported() noexcept;
 
@@ -42,7 +46,9 @@ class Parcel {
 
     // ---- either ----
 
-    [[nodiscard]] std::uint8_t* memory() const noexcept { return static_cast<std::uint8_t*>(mapping_); }
+    [[nodiscard]] std::uint8_t* memory() const noexcept {
+        return mapping_ == nullptr ? nullptr : static_cast<std::uint8_t*>(mapping_) + kLead;
+    }
     [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
     explicit operator bool() const noexcept { return bytes_ != 0; }
     void reset() noexcept { *this = Parcel(); }

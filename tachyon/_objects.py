@@ -106,12 +106,12 @@ class Codec:
         at = len(self._header) if data.startswith(self._header) else self._find(data)
         try:
             return decode(data[at:])
+        except MemoryError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: Exception) -> Exception:
-        if isinstance(error, MemoryError):
-            return error
+    def _failed(self, error: Exception) -> CodecError:
         return CodecError(
             f"codec {self.name!r} cannot decode it: {type(error).__name__}: {error}", self.name, self.name
         )
@@ -213,6 +213,8 @@ class _Pickle(Codec):
         size, buffers, at = self._layout(view, at)
         try:
             return pickle.loads(view[at : at + size], buffers=buffers)
+        except MemoryError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
 
@@ -297,4 +299,4 @@ def decode_obj(data: Any, *, type: Any = None, codec: AnyCodec | None = None, al
     chosen = codec_of(codec, allow_pickle)
     decode = chosen.decoder(type)
     raw = getattr(data, "data", data)  # a Message's
-    return chosen.unpack(raw if isinstance(raw, bytes) else bytes(raw), decode)
+    return chosen.unpack(raw if isinstance(raw, bytes) else bytes(memoryview(raw)), decode)

@@ -298,6 +298,22 @@ def test_encoded_objects_go_any_other_way(pair, rpc):
         assert decode_obj(wrap(encode_obj([b"x"], allow_pickle=True)), allow_pickle=True) == [b"x"]
 
 
+@pytest.mark.parametrize("data", [5, [1, 2], None, "text"])
+def test_what_is_no_buffer_is_no_message(data):
+    with pytest.raises(TypeError, match="bytes-like"):
+        decode_obj(data)
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_message():
+    def decode(data):
+        raise MemoryError
+
+    codec = Codec(bytes, decode)
+    with pytest.raises(MemoryError) as caught:
+        decode_obj(encode_obj(b"", codec=codec), codec=codec)
+    assert caught.value.__cause__ is None
+
+
 def test_without_msgspec_the_error_says_how_to_get_it_and_other_codecs_work():
     code = """if True:
         import sys

@@ -13,6 +13,8 @@ cdef int check_out(object out) except -1:
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     if out.dtype.hasobject:
         raise refuse_pointers(b"O", "recv_array")
+    if hasattr(out, "filled") and hasattr(out, "mask"):
+        raise TypeError("out is a masked array, whose mask would hide what comes; pass out.data")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
     return 0
@@ -31,11 +33,12 @@ cdef object copy_array(core.Frame* frame, object out):
         items.size -= <uint32_t>said.header_bytes()
         copy_out(to, &items)
         return array
-    if out.shape != shape_of(&said) or out.dtype != dtype:
-        raise ArrayError(f"the array is {dtype} {shape_of(&said)}, and out {out.dtype} {out.shape}")
+    target = _dtypes.numpy().asarray(out)  # NumPy's own class: another one's code could keep what it is copied from
+    if target.shape != shape_of(&said) or target.dtype != dtype:
+        raise ArrayError(f"the array is {dtype} {shape_of(&said)}, and out {target.dtype} {target.shape}")
     if frame.size != said.header_bytes():
         memory = PyMemoryView_FromMemory(<char*>frame.payload, frame.size, PyBUF_READ)
-        _dtypes.numpy().copyto(out, array_over(memory, &said, dtype, said.header_bytes()), "no")
+        _dtypes.numpy().copyto(target, array_over(memory, &said, dtype, said.header_bytes()), "no")
     return out
 
 

@@ -80,8 +80,8 @@ cdef object array_over(object buffer, core.Array* array, object dtype, uint64_t 
     numpy = _dtypes.numpy()
     order = "F" if array.column_major else "C"
     tachyon_count_items(array[0], items)
-    if items == 0:
-        return numpy.empty(shape_of(array), dtype, order)
+    if items == 0:  # which frombuffer takes for a mistake
+        return numpy.ndarray(shape_of(array), dtype, memoryview(buffer), start, order=order)
     return numpy.frombuffer(buffer, dtype, items, start).reshape(shape_of(array), order=order)
 
 
@@ -158,7 +158,8 @@ cdef int take_away(object reference) except -1:
 
 
 # How many references to an array are variables of a frame. Each is counted once: what is the module's, or a class's,
-# may be the same for several frames, and a variable of an enclosing function is that function's.
+# may be the same for several frames, and a variable of an enclosing function is that function's. What somebody put into
+# `locals()` of a function beside its variables is none of them.
 cdef Py_ssize_t names_in(object frame, object array, list seen) except -1:
     cdef Py_ssize_t names = 0
     code, local = frame.f_code, frame.f_locals
@@ -167,6 +168,8 @@ cdef Py_ssize_t names_in(object frame, object array, list seen) except -1:
         if each is local:
             return 0
     for name, value in local.items():
+        if own and name not in code.co_varnames and name not in code.co_cellvars:
+            continue
         if value is array and name not in code.co_freevars:
             names += 1
     value = each = None
@@ -203,14 +206,17 @@ cdef object refuse_array(object data):
     )
 
 
-# DLPack's code of a buffer's items, where that has one: a single letter of struct's, perhaps with its byte order.
-cdef int simple_code(const char* format, bint* swapped) noexcept:
-    cdef const char* at = format
+# DLPack's code of a buffer's items, where that has one: a single letter of struct's, perhaps with its byte order. ctypes
+# calls a union and a packed structure, of whatever size, a byte.
+cdef int simple_code(Py_buffer* view, bint* swapped) noexcept:
+    cdef const char* at = view.format
     if at == NULL:
-        return 1
+        return 1 if view.itemsize == 1 else -1
     swapped[0] = at[0] in (b">", b"!") if tachyon_little_endian else at[0] == b"<"
     if at[0] in (b"@", b"=", b"<", b">", b"!", b"^"):
         at += 1
+    if at[0] in (b"b", b"B", b"?") and view.itemsize != 1:
+        return -1
     if at[0] != 0 and at[1] == 0:
         if at[0] in (b"b", b"h", b"i", b"l", b"q", b"n"):
             return 0
@@ -263,7 +269,7 @@ cdef class ArrayPayload:
         self._exported = True
         if has_pointers(self._view.format):
             raise refuse_pointers(self._view.format, "send_array")
-        cdef int code = simple_code(self._view.format, &swapped)
+        cdef int code = simple_code(&self._view, &swapped)
         # NumPy's dates that are scalars pass themselves off as bytes.
         if code < 0 or (self._view.itemsize == 1 and getattr(getattr(array, "dtype", None), "itemsize", 1) != 1):
             self._exported = False

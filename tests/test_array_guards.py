@@ -52,6 +52,19 @@ def test_every_array_of_a_guard_goes_with_its_block(one):
     assert not full(producer)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_names_that_are_no_variables_do_not_pass_for_ones(one, kept):
+    producer, consumer = one
+    with pytest.raises(BufferError), consumer.recv_array_zero_copy() as a:
+        names = locals()
+        names["other"] = names["another"] = a  # as a debugger does
+        if not kept:
+            del names
+        view = memoryview(a)
+    assert full(producer)
+    assert view.tolist() == NUMBERS.tolist()
+
+
 def test_a_message_that_may_be_an_array_is_asked(one):
     producer, consumer = one
     with consumer.recv_zero_copy() as rx:

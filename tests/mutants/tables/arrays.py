@@ -43,7 +43,7 @@ TABLE = {
       "test_array_headers.py::test_a_message_that_is_no_array_is_an_error_that_holds_it"),
     M("what is no array stays the next message", ENDS, "with_message(error, frame)\ntaken = True",
       "with_message(error, frame)", "test_array_headers.py::test_a_message_that_is_no_array_is_an_error_that_holds_it"),
-    M("an array goes into whatever out", ENDS, "if out.shape != shape_of(&said) or out.dtype != dtype:",
+    M("an array goes into whatever out", ENDS, "if target.shape != shape_of(&said) or target.dtype != dtype:",
       "if out.shape != shape_of(&said):", "test_array_headers.py::test_an_array_that_does_not_fit_out_is_an_error_that_holds_it"),
 ],
 "an array in place": [

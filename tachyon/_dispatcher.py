@@ -65,10 +65,8 @@ class RpcDispatcher(_Dispatching):
     def handler(self, msg_type: int, **options: Any) -> Any:
         """Decorate a function into an endpoint for `msg_type`, and register it. Options as tachyon_rpc."""
 
-        def decorate(function: Any) -> RpcEndpoint:
-            return self.register(tachyon_rpc(msg_type, **options)(function))
-
-        return decorate
+        make: Callable[[Any], RpcEndpoint] = tachyon_rpc(msg_type, **options)
+        return lambda function: self.register(make(function))
 
     def serve_once(self, bus: RpcBus, *, timeout: float | None = None) -> None:
         """Wait for one call, for at most `timeout` seconds, and answer it.

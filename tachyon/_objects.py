@@ -18,12 +18,9 @@ import functools
 import pickle
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from tachyon._errors import CodecError
-
-if TYPE_CHECKING:
-    from typing import TypeAlias
 
 _HEAD = struct.Struct("<2sBBHB")
 _MAGIC, _VERSION = b"\xb7o", 1
@@ -135,8 +132,7 @@ class Codec:
         )
 
 
-if TYPE_CHECKING:
-    AnyCodec: TypeAlias = Codec | Literal["msgpack"] | tuple[Encode, Decode]
+AnyCodec: TypeAlias = Codec | Literal["msgpack"] | tuple[Encode, Decode]
 
 
 def _name_of(encode: Encode) -> str:

@@ -301,17 +301,21 @@ def _annotations(handler: Handler) -> tuple[Any, Any]:
 
 
 @overload
-def tachyon_rpc(msg_type: int) -> Callable[[Handler], RpcEndpoint]: ...
+def tachyon_rpc(
+    msg_type: int, *, codec: None = None, allow_pickle: Literal[False] = False
+) -> Callable[[Handler], RpcEndpoint]: ...
 
 
 @overload
 def tachyon_rpc(
-    msg_type: int, *, codec: AnyCodec, request: Any = ..., result: Any = ...
+    msg_type: int, *, codec: AnyCodec, allow_pickle: Literal[False] = False, request: Any = ..., result: Any = ...
 ) -> Callable[[Callable[[A], R]], TypedEndpoint[A, R]]: ...
 
 
 @overload
-def tachyon_rpc(msg_type: int, *, allow_pickle: Literal[True]) -> Callable[[Callable[[A], R]], TypedEndpoint[A, R]]: ...
+def tachyon_rpc(
+    msg_type: int, *, codec: None = None, allow_pickle: Literal[True]
+) -> Callable[[Callable[[A], R]], TypedEndpoint[A, R]]: ...
 
 
 def tachyon_rpc(

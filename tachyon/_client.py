@@ -22,11 +22,12 @@ _LEAST_PAUSE = 0.01  # seconds before the second connection that brings no answe
 _MOST_PAUSE = 1.0
 
 
-class _Closable(Protocol):
+class _Caller(Protocol):
+    def cancel(self, correlation_id: int) -> bool: ...
     def close(self) -> None: ...
 
 
-Way = TypeVar("Way", bound=_Closable)
+Way = TypeVar("Way", bound=_Caller)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,14 @@ class Links(Generic[Way]):
         if former is not None and correlation_id > former.base and not former.bus.closed:
             return former.way, correlation_id - former.base
         raise self.lost()
+
+    def cancel(self, correlation_id: int) -> bool:
+        """Give up a call. False if there is nothing to give up."""
+        try:
+            way, number = self.find(correlation_id)
+        except (PeerDeadError, ValueError):
+            return False
+        return way.cancel(number)
 
     def lost(self) -> PeerDeadError:
         """Return what to say of a call whose connection has been closed, because others came after it."""
@@ -218,11 +227,7 @@ class RpcClient:
 
     def cancel(self, correlation_id: int) -> bool:
         """Give up a call: its reply will be dropped when it comes. False if there is nothing to give up."""
-        try:
-            bus, number = self._links.find(correlation_id)
-        except (PeerDeadError, ValueError):
-            return False
-        return bus.cancel(number)
+        return self._links.cancel(correlation_id)
 
     def _call_and_wait(
         self, data: Buffer, msg_type: int, timeout: float | None, on_response: Callable[[memoryview], Any] | None

@@ -264,11 +264,7 @@ class TypedEndpoint(RpcEndpoint, Generic[A, R]):
         on_response: gets that, and its result is returned. Raises CodecError for an answer that cannot be decoded;
         otherwise as RpcEndpoint.call.
         """
-        answer = self._ask(bus, self.encode(payload), None, timeout)
-        if answer.type_id == MSG_TYPE_ERROR:
-            raise self._failure(answer.data)
-        result = self.decode_result(answer.data)
-        return result if on_response is None else on_response(result)
+        return self._object_in(self._ask(bus, self.encode(payload), None, timeout), on_response)
 
     async def acall(  # type: ignore[override]
         self,
@@ -280,6 +276,9 @@ class TypedEndpoint(RpcEndpoint, Generic[A, R]):
     ) -> R | T:
         """As call, over a tachyon.aio.RpcBus: any number of them may be in flight at once."""
         answer = await bus.request(self.encode(payload), self.msg_type, timeout=timeout)
+        return self._object_in(answer, on_response)
+
+    def _object_in(self, answer: Message, on_response: Callable[[R], T] | None) -> R | T:
         if answer.type_id == MSG_TYPE_ERROR:
             raise self._failure(answer.data)
         result = self.decode_result(answer.data)

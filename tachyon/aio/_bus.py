@@ -330,11 +330,6 @@ class Bus(_AsyncBus, Watched):
         """Largest message in bytes at all, as tachyon.Bus.max_large_size."""
         return self.bus.max_large_size
 
-    @property
-    def peer_pid(self) -> int:
-        """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
-        return self.bus.peer_pid
-
 
 class Chunks:
     """The items of send_many, some at a time."""

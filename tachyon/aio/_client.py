@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tachyon._client import Links, end_of, left_until
-from tachyon._errors import BusClosedError, PeerDeadError, TachyonTimeoutError
+from tachyon._errors import BusClosedError, TachyonTimeoutError
 from tachyon.aio._rpc import RpcBus
 from tachyon.aio._watch import Opening
 
@@ -113,11 +113,7 @@ class RpcClient:
 
     def cancel(self, correlation_id: int) -> bool:
         """Give up a call: no coroutine. False if there is nothing to give up."""
-        try:
-            bus, number = self._links.find(correlation_id)
-        except (PeerDeadError, ValueError):
-            return False
-        return bus.cancel(number)
+        return self._links.cancel(correlation_id)
 
     # ---- the end ----
 

@@ -282,11 +282,6 @@ class RpcBus(_Turn, Watched):
         """Largest reply in bytes."""
         return self.bus.max_reply_size
 
-    @property
-    def peer_pid(self) -> int:
-        """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
-        return self.bus.peer_pid
-
 
 def resolve(future: asyncio.Future[Message | None]) -> None:
     """Let somebody look for itself."""

@@ -199,6 +199,12 @@ class Watched:
         """True after close(), and in a forked child."""
         return self._closing or bool(self.bus.closed)
 
+    @property
+    def peer_pid(self) -> int:
+        """Process id of the peer; 0 if it lives in a PID namespace that we cannot see."""
+        pid: int = self.bus.peer_pid
+        return pid
+
     def close(self) -> None:
         """Tell the peer that nothing more will come, and let go, a pass of the loop later. Idempotent; from any thread.
 

@@ -161,11 +161,7 @@ HelloReader::Progress HelloReader::advance(int socket) {
     for (std::span<char> room = wanted(); !room.empty(); room = wanted()) {
         alignas(cmsghdr) Control control;
         iovec part{room.data(), room.size()};
-        msghdr message{};
-        message.msg_iov = &part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
+        msghdr message = message_of(part, control);
         const ssize_t n = ::recvmsg(socket, &message, kReceive);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return Progress::more;
@@ -190,14 +186,7 @@ bool send_parts(int socket, std::span<iovec> parts, std::span<const int> descrip
     message.msg_iov = parts.data();
     message.msg_iovlen = static_cast<decltype(message.msg_iovlen)>(parts.size());
     if (!descriptors.empty()) {
-        const std::size_t bytes = sizeof(int) * std::min(descriptors.size(), kMaxSegments + 1);
-        message.msg_control = control.data();
-        message.msg_controllen = static_cast<decltype(message.msg_controllen)>(CMSG_SPACE(bytes));
-        cmsghdr* const rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = static_cast<decltype(rights->cmsg_len)>(CMSG_LEN(bytes));
-        std::memcpy(CMSG_DATA(rights), descriptors.data(), bytes);
+        attach_descriptors(message, control, descriptors.first(std::min(descriptors.size(), kMaxSegments + 1)));
     }
     std::size_t wanted = 0;
     for (const iovec& part : parts) wanted += part.iov_len;
@@ -220,11 +209,7 @@ bool send_with(int socket, std::span<const std::byte> data, std::span<const int>
 ssize_t peek_with(int socket, std::span<std::byte> data, std::vector<Descriptor>& descriptors) {
     alignas(cmsghdr) Control control;
     iovec part{data.data(), data.size()};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
+    msghdr message = message_of(part, control);
     const ssize_t n = ::recvmsg(socket, &message, kReceive | MSG_PEEK);
     if (n < 0) return n;
     Sender nobody;

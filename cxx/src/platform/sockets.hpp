@@ -5,10 +5,13 @@
 
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <span>
 
 #include "tachyon/link/descriptor.hpp"
 
@@ -28,6 +31,26 @@ int bind_with_mode(int socket, const sockaddr_un& address, mode_t mode);
 Descriptor own_received(int number) noexcept;
 
 extern const int kSend, kReceive;  // flags for send and recv, and their like: neither waits or raises a signal
+
+// For sendmsg and recvmsg: a message of one part, with room for control data.
+inline msghdr message_of(iovec& part, std::span<char> control) noexcept {
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = static_cast<decltype(message.msg_controllen)>(control.size());
+    return message;
+}
+// Has descriptors go with a message. `control` is zeroed and has room for them.
+inline void attach_descriptors(msghdr& message, std::span<char> control, std::span<const int> descriptors) noexcept {
+    message.msg_control = control.data();
+    message.msg_controllen = static_cast<decltype(message.msg_controllen)>(CMSG_SPACE(descriptors.size_bytes()));
+    cmsghdr* const rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = static_cast<decltype(rights->cmsg_len)>(CMSG_LEN(descriptors.size_bytes()));
+    std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
+}
 
 // Gives a socket that is going to connect a name by which the listener may know it (kConnectorName), where that needs no file.
 void name_connector(int socket) noexcept;

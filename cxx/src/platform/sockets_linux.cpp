@@ -97,16 +97,8 @@ Descriptor own_received(int number) noexcept { return Descriptor(number); }
 int pass_descriptor(int socket, char byte, int descriptor) noexcept {
     alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
     iovec part{&byte, 1};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* const rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof descriptor);
-    std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+    msghdr message = message_of(part, {});
+    attach_descriptors(message, control, {&descriptor, 1});
     for (;;) {
         if (::sendmsg(socket, &message, kSend) == 1) return 0;
         if (errno != EINTR) return errno;
@@ -120,11 +112,7 @@ Heard hear_from(int socket, Descriptor& passed) noexcept {
     alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostPassed)> control;
     std::array<char, 256> bytes;
     iovec part{bytes.data(), bytes.size()};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
+    msghdr message = message_of(part, control);
     const ssize_t n = ::recvmsg(socket, &message, kReceive | MSG_PEEK);
     if (n <= 0) return Heard::nothing;
     std::size_t count = 0;

@@ -8,7 +8,7 @@ namespace tachyon {
 // ---- waiting -------------------------------------------------------------------------------------------------------------
 
 template <class HasWork>
-Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept {
+Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work, bool may_doze) noexcept {
     const auto look = [&] { return has_work() || closing_.load(std::memory_order_relaxed) || peer_said_closed(); };
     if (look()) return Status::ok;
     SegmentHeader* const header = segment_.header();
@@ -42,7 +42,8 @@ Status Bus::wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWor
         budget_.failed();
     }
     count_park(counters);
-    const Parked parked_for = park(parked, barrier_, slice, look);
+    const Parked parked_for = may_doze && budget_.traffic() ? doze_and_park(parked, barrier_, slice, look)
+                                                            : park(parked, barrier_, slice, look);
     budget_.slept(parked_for != Parked::slice_over);
     switch (parked_for) {
         case Parked::saw_work:  // within the microseconds that the barrier took: a spin would have paid
@@ -86,9 +87,9 @@ Status Bus::wait_beside(std::uint64_t until) noexcept {
 
 // One slice of a producer's wait: full when it is over and nothing has come of it.
 template <class HasWork>
-Status Bus::wait_as_producer(std::uint64_t until, HasWork has_work) noexcept {
+Status Bus::wait_as_producer(std::uint64_t until, HasWork has_work, bool may_doze) noexcept {
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
-    const Status status = wait(segment_.header()->producer_parked, until, has_work);
+    const Status status = wait(segment_.header()->producer_parked, until, has_work, may_doze);
     if (closing_.load(std::memory_order_relaxed)) return Status::closed;
     if (status == Status::empty) {
         last_check_ = 0;
@@ -104,7 +105,7 @@ Status Bus::wait_writable(std::uint64_t size, std::uint64_t until) noexcept {
         if (parcels_.retry_at > now_ns()) until = std::min(until, parcels_.retry_at);
     }
     if (status != Status::ok) return status;
-    return wait_as_producer(until, [this, size] { return can_advance(size); });
+    return wait_as_producer(until, [this, size] { return can_advance(size); }, true);
 }
 
 // ---- for other people's loops ----------------------------------------------------------------------------------------------

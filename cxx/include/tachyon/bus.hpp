@@ -379,11 +379,12 @@ class Bus final : public Outlet, public Inlet {
     void say_end(End end) noexcept;
     [[nodiscard]] bool peer_gone_by_clock() noexcept;
     template <class HasWork>
-    [[nodiscard]] Status wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work) noexcept;
+    [[nodiscard]] Status wait(std::atomic<std::uint32_t>& parked, std::uint64_t until, HasWork has_work,
+                              bool may_doze = false) noexcept;
     template <class Check, class Sleep>
     [[nodiscard]] static Status wait_for_consumer(const Waiting& waiting, Check check, Sleep sleep);
     template <class HasWork>
-    [[nodiscard]] Status wait_as_producer(std::uint64_t until, HasWork has_work) noexcept;
+    [[nodiscard]] Status wait_as_producer(std::uint64_t until, HasWork has_work, bool may_doze = false) noexcept;
     void disown() noexcept;  // in a forked child
 
     std::shared_ptr<Connection> connection_;

@@ -16,7 +16,7 @@ namespace tachyon {
 
 // cursor_  position of the next frame to look at   ┐
 // freed_   bytes freed; all before it is cleared   ├ freed - pending ≤ freed ≤ cursor ≤ freed + capacity; none decreases
-// pending_ freed, but not yet in read_position     ┘
+// pending_ freed, and the producer not told of it  ┘
 // empty    the commit word at cursor_ reads 0
 class Consumer {
   public:
@@ -64,7 +64,7 @@ class Consumer {
         ++peeked_;
     }
 
-    // Frees the oldest held frame, and the padding before it. While the producer is parked it is told at once.
+    // Frees the oldest held frame, and the padding before it. While the producer is parked it is told at once, if it does not doze.
     void release(const Frame& frame) noexcept {
         if (freed_ != frame.position) [[unlikely]]
             free_padding(frame.position);
@@ -179,7 +179,15 @@ class Consumer {
 
     void hand_back_when_due() noexcept {
         // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
-        if (pending_ >= publish_every_ || memory_.header->producer_parked.load(std::memory_order_relaxed) != 0) {
+        const std::uint32_t parked = memory_.header->producer_parked.load(std::memory_order_relaxed);
+        if (pending_ >= publish_every_ || parked != kAwake) [[unlikely]]
+            hand_back_to(parked);
+    }
+    // A producer that dozes sees the room when it looks next; pending_ goes on to count towards what is worth a wake.
+    [[gnu::noinline]] void hand_back_to(std::uint32_t parked) noexcept {
+        if (pending_ < publish_every_ && parked == kDozing) {
+            memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]
+        } else {
             hand_back();
         }
     }

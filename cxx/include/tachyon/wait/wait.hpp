@@ -92,7 +92,9 @@ inline bool park_barrier(Barrier barrier) noexcept {
 
 // What a parked word says. A sleeper that waits for one ring sleeps on the word itself, one that waits for many (wait_set.hpp)
 // asks for a byte on the ring's socket instead.
-inline constexpr std::uint32_t kAwake = 0, kParkedOnFutex = 1, kParkedOnSocket = 2;
+// A producer that waits for room dozes first, on the word: it looks again within kStoreDelay, and is woken before only when it is
+// worth it. Else a consumer that is the slower one would wake it for every message.
+inline constexpr std::uint32_t kAwake = 0, kParkedOnFutex = 1, kParkedOnSocket = 2, kDozing = 3;
 
 // How to reach a peer that is parked on its socket. The ring does not know what is behind it.
 struct Doorbell {
@@ -133,8 +135,8 @@ enum class Parked : int { saw_work, woken, slice_over, interrupted, found_late }
 // A store that a barrier ought to have pushed out has left its core by itself after this time.
 inline constexpr std::uint64_t kStoreDelay = kMillisecond;
 
-inline Parked sleep_on(std::atomic<std::uint32_t>& parked, std::uint64_t ns) noexcept {
-    const int error = futex_wait(parked, kParkedOnFutex, ns);
+inline Parked sleep_on(std::atomic<std::uint32_t>& parked, std::uint32_t how, std::uint64_t ns) noexcept {
+    const int error = futex_wait(parked, how, ns);
     return error == 0 ? Parked::woken : error == EINTR ? Parked::interrupted : Parked::slice_over;
 }
 
@@ -143,18 +145,30 @@ inline Parked sleep_on(std::atomic<std::uint32_t>& parked, std::uint64_t ns) noe
 // Linux leaves a core out of membarrier(GLOBAL_EXPEDITED) once a thread of a registered process has exited on it, until another
 // process runs there. So the look after that barrier is not taken for the last: a short sleep and one more come before the long.
 template <class HasWork>
-Parked park(std::atomic<std::uint32_t>& parked, Barrier barrier, std::uint64_t slice, HasWork has_work) noexcept {
-    parked.store(kParkedOnFutex, std::memory_order_relaxed);  // [park-barrier] orders it
+Parked park(std::atomic<std::uint32_t>& parked, Barrier barrier, std::uint64_t slice, HasWork has_work,
+            std::uint32_t how = kParkedOnFutex) noexcept {
+    parked.store(how, std::memory_order_relaxed);  // [park-barrier] orders it
     if (!park_barrier(barrier)) slice = std::min(slice, kStoreDelay);
     Parked result = Parked::saw_work;
     if (!has_work()) {
         const std::uint64_t first = barrier == Barrier::locked ? slice : std::min(slice, kStoreDelay);
-        result = sleep_on(parked, first);
+        result = sleep_on(parked, how, first);
         if (result == Parked::slice_over && first < slice)
-            result = has_work() ? Parked::found_late : sleep_on(parked, slice - first);
+            result = has_work() ? Parked::found_late : sleep_on(parked, how, slice - first);
     }
     parked.store(kAwake, std::memory_order_relaxed);  // we look again in any case
     return result;
+}
+
+// As park. What lasts less than kStoreDelay costs whoever ends it no system call, unless that is worth it: see kDozing.
+template <class HasWork>
+Parked doze_and_park(std::atomic<std::uint32_t>& parked, Barrier barrier, std::uint64_t slice,
+                     HasWork has_work) noexcept {
+    const std::uint64_t doze = std::min(slice, kStoreDelay);
+    const Parked dozed = park(parked, barrier, doze, has_work, kDozing);
+    if (dozed != Parked::slice_over) return dozed;
+    if (has_work()) return Parked::found_late;
+    return doze < slice ? park(parked, barrier, slice - doze, has_work) : dozed;
 }
 
 // ---- spinning ------------------------------------------------------------------------------------------------------------
@@ -189,6 +203,7 @@ class SpinBudget {
     void failed() noexcept { set(budget() / 2 >= kLeast ? budget() / 2 : 0); }
     // After a sleep. False: its slice ran out, so there is no traffic to spin for.
     void slept(bool woken) noexcept { woken_ = woken; }
+    [[nodiscard]] bool traffic() const noexcept { return woken_; }
     [[nodiscard]] std::uint64_t budget() const noexcept { return budget_.load(std::memory_order_relaxed); }
 
   private:

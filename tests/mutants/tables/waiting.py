@@ -38,8 +38,7 @@ TABLE = {
 ],
 "dozing": [
     M("a producer that dozes does not see what is released", CONSUMER,
-      "memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]\n} else {", "} else {",
-      "cxx/doze"),
+      "publish();\n} else {", "} else {", "cxx/doze"),
     M("a producer that dozes is never woken for room", CONSUMER,
       "if (pending_ < publish_every_ && parked == kDozing) {", "if (parked == kDozing) {", "cxx/doze"),
     M("a producer that waits for room parks at once", BUS_WAIT,

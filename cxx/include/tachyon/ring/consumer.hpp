@@ -133,7 +133,7 @@ class Consumer {
         counters.messages.store(released_, std::memory_order_relaxed);
         counters.wakes.store(wakes_, std::memory_order_relaxed);
         counters.active_ns.store(coarse_ns(), std::memory_order_relaxed);
-        memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]
+        publish();
         if (wake_if_parked(memory_.header->producer_parked, memory_.barrier, memory_.doorbell)) [[unlikely]]
             ++wakes_;
     }
@@ -177,6 +177,9 @@ class Consumer {
         frame.type_id = high_half(word);
     }
 
+    void publish() const noexcept {
+        memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]
+    }
     void hand_back_when_due() noexcept {
         // Relaxed: a hint. A producer that parks after this look finds what peek or a later release hands back.
         const std::uint32_t parked = memory_.header->producer_parked.load(std::memory_order_relaxed);
@@ -186,7 +189,7 @@ class Consumer {
     // A producer that dozes sees the room when it looks next; pending_ goes on to count towards what is worth a wake.
     [[gnu::noinline]] void hand_back_to(std::uint32_t parked) noexcept {
         if (pending_ < publish_every_ && parked == kDozing) {
-            memory_.header->read_position.store(freed_, std::memory_order_release);  // [free]
+            publish();
         } else {
             hand_back();
         }

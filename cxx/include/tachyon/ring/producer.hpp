@@ -194,13 +194,17 @@ class Producer {
     void fetch_ahead() const noexcept {
         detail::fetch_cleared(memory_.data + ((write_position_ + kFetchLines * kLine) & mask_));
     }
+    // As many lines as are claimed, some way ahead of them if all of those are free: they will be claimed next. Else these.
     void fetch_claimed(std::uint64_t frame) const noexcept {
-        const std::uint8_t* const start = line();
+        std::uint64_t from = write_position_;
         if (frame < memory_.bulk) [[likely]] {
-            for (std::uint64_t i = 0; i < frame; i += kLine) detail::fetch_cleared(start + i);
+            if (from + detail::kFetchAhead + frame - cached_read_position_ <= memory_.capacity)
+                from += detail::kFetchAhead;
+            for (const std::uint64_t to = from + frame; from < to; from += kLine)
+                detail::fetch_cleared(memory_.data + (from & mask_));
         } else {  // the rest of it is fetched in the course of copying
-            for (std::uint64_t i = 0; i < std::min(frame, detail::kFetchAhead); i += kLine)
-                detail::fetch_read(start + i);
+            for (const std::uint64_t to = from + std::min(frame, detail::kFetchAhead); from < to; from += kLine)
+                detail::fetch_read(memory_.data + (from & mask_));
         }
     }
 

@@ -285,3 +285,15 @@ TEST_CASE("the next header is cleared before the frame in front of it can be see
     CHECK(both.ring.word(last).load() != 0);
     CHECK(both.ring.word(4096).load() == 0);
 }
+
+TEST_CASE("a payload arrives whole whichever way it is copied") {
+    Both both(1 << 20);
+    std::uint64_t sequence = 0;
+    for (const std::uint64_t size :
+         {1024, 4096, 65535, 65536, 65537, 65583, 65584, 65585, 131119, 131120, 131121, 300000}) {
+        INFO(size);
+        REQUIRE(both.send(size, sequence));
+        CHECK(both.take(size, sequence) == "ok");
+        ++sequence;
+    }
+}

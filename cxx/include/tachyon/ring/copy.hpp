@@ -2,6 +2,7 @@
 // Threads, lifetime, ordering: as memcpy.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -56,8 +57,16 @@ inline void fetch_read(const std::uint8_t* line) noexcept {
 inline constexpr std::uint64_t kFetchAhead = 1024;
 
 // A payload of a frame whose lines the consumer has not cleared. Above 2 KiB or so glibc's memcpy becomes `rep movsb`, which is slow
-// towards an address that is not a line's; wider vectors than these made no difference.
+// towards an address that is not a line's; wider vectors than these made no difference. From a line's beginning on it is the best for
+// long payloads; in pieces, because what it finds very large it writes past the cache.
 inline void copy_bulk(std::uint8_t* to, const std::uint8_t* from, std::uint64_t size) noexcept {
+    constexpr std::uint64_t kPiece = 64 << 10;
+    if (size >= kPiece) {
+        copy_bytes<kOneLinePayload>(to, from);
+        for (std::uint64_t at = kOneLinePayload; at < size; at += kPiece)
+            std::memcpy(to + at, from + at, std::min(kPiece, size - at));
+        return;
+    }
 #if defined(__SSE2__)
     const auto load = [&](std::uint64_t at) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)); };
     const auto store = [&](std::uint64_t at, __m128i part) {

@@ -183,13 +183,15 @@ class AsyncZeroMq(LoopChannel):
             yield message
 
     async def end(self) -> None:
-        """Send the empty message, and let everything go out."""
+        """Send the empty message, and stay until it has arrived: why, ZeroMq.finish says."""
         await self.socket.send(b"")
-        self.context.destroy(linger=20_000)
+        await self.socket.recv()
+        self.context.destroy(linger=0)
 
     async def end_in(self) -> None:
-        """Nothing more will come."""
-        self.context.destroy(linger=0)
+        """Say that it has arrived, and let that go out."""
+        await self.socket.send(b"")
+        self.context.destroy(linger=20_000)
 
 
 class ExecutorPipe(LoopChannel):
@@ -248,8 +250,8 @@ def round_trip(kind: type[LoopChannel], cores: Cores, size: int, parked: bool, s
             send, data = await home.open_out(), home.data
             async for message in messages:
                 await send(data(message))
-            await home.end()
             await out.end_in()
+            await home.end()
 
         async def ping() -> float:
             send = await out.open_out()

@@ -223,8 +223,8 @@ def round_trip(kind: type[Channel], cores: Cores, size: int, capacity: int, seco
             send, data = home.open_sender(), home.data
             for message in messages:
                 send(data(message))
-            home.finish()
             out.leave()
+            home.finish()
 
         def ping() -> tuple[float, list[int]]:
             send = out.open_sender()

@@ -105,13 +105,19 @@ class ZeroMq(Channel):
         return iter(self.socket.recv, b"")
 
     def finish(self) -> None:
-        """Let everything be sent."""
+        """Send the empty message, and stay until it has arrived.
+
+        To linger is not enough: libzmq gives what is left to the kernel, and a receiver that has as many messages as it
+        takes at a time looks no more at a connection that has been closed meanwhile.
+        """
         self.socket.send(b"")
-        self.context.destroy(linger=10_000)
+        self.socket.recv()
+        self.context.destroy(linger=0)
 
     def leave(self) -> None:
-        """Nothing more will come."""
-        self.context.destroy(linger=0)
+        """Say that it has arrived, and let that go out."""
+        self.socket.send(b"")
+        self.context.destroy(linger=20_000)
 
 
 class FasterFifo(Channel):

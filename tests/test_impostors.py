@@ -96,7 +96,7 @@ def test_a_listener_that_answers_something_else(path, impostor, changes, number,
 def memfd(size, *, seal=True):
     number = os.memfd_create("test", os.MFD_ALLOW_SEALING)
     os.ftruncate(number, size)
-    os.posix_fallocate(number, 0, size)
+    os.pwrite(number, bytes(size), 0)
     if seal:
         fcntl.fcntl(number, 1033, 7)  # F_ADD_SEALS: SEAL | SHRINK | GROW
     return number

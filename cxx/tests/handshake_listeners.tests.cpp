@@ -30,7 +30,7 @@ Outcome answered_with(const Hello& hello, const std::vector<int>& descriptors, c
 Descriptor memory_file(std::uint64_t bytes, int seals) {
     Descriptor memory(::memfd_create("tachyon", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     REQUIRE(::ftruncate(memory.get(), static_cast<off_t>(bytes)) == 0);
-    REQUIRE(::fallocate(memory.get(), 0, 0, static_cast<off_t>(bytes)) == 0);
+    REQUIRE(reserve(memory.get(), bytes));
     REQUIRE(::fcntl(memory.get(), F_ADD_SEALS, seals) == 0);
     return memory;
 }

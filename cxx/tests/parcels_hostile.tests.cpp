@@ -45,15 +45,12 @@ struct Liar : HalfBus {
 };
 
 // For a message of so many bytes.
-Descriptor memfd(std::uint64_t bytes, int seals = kAllSeals, unsigned flags = 0, bool reserve = true) {
+Descriptor memfd(std::uint64_t bytes, int seals = kAllSeals, unsigned flags = 0, bool reserved = true) {
     bytes += Parcel::kLead;
     Descriptor made(::memfd_create("tachyon-parcel", MFD_CLOEXEC | MFD_ALLOW_SEALING | flags));
     if (!made) return made;
     REQUIRE(::ftruncate(made.get(), static_cast<off_t>(bytes)) == 0);
-    if (reserve) {
-        const std::vector<char> zeros(bytes);
-        REQUIRE(std::cmp_equal(::pwrite(made.get(), zeros.data(), bytes, 0), bytes));
-    }
+    if (reserved) REQUIRE(reserve(made.get(), bytes));
     if (seals != 0) REQUIRE(::fcntl(made.get(), F_ADD_SEALS, seals) == 0);
     return made;
 }

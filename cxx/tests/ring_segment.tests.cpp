@@ -21,7 +21,7 @@ Descriptor forged(std::uint64_t bytes, int seals, std::uint64_t header_capacity 
     Descriptor memory(::memfd_create("tachyon", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     REQUIRE(memory);
     REQUIRE(::ftruncate(memory.get(), static_cast<off_t>(bytes)) == 0);
-    REQUIRE(::fallocate(memory.get(), 0, 0, static_cast<off_t>(bytes)) == 0);
+    REQUIRE(reserve(memory.get(), bytes));
     if (bytes >= 24) {
         REQUIRE(::pwrite(memory.get(), &magic, 8, 0) == 8);
         REQUIRE(::pwrite(memory.get(), &version, 4, 8) == 4);

@@ -25,13 +25,16 @@ Segment attach(Descriptor descriptor, std::uint64_t bytes, const Patience& patie
     return segment;
 }
 
-// What a peer might pass instead of a segment: reserved, or but for its first page not.
-Descriptor forged(std::uint64_t bytes, int seals, bool reserved = true) {
+// What a peer might pass instead of a segment: reserved, or but for its first page not; and so much behind its end.
+Descriptor forged(std::uint64_t bytes, int seals, bool reserved = true, std::uint64_t behind = 0) {
     Descriptor memory(::memfd_create("tachyon", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     REQUIRE(memory);
     REQUIRE(::ftruncate(memory.get(), static_cast<off_t>(bytes)) == 0);
-    const std::uint64_t taken = reserved ? bytes : kPage;
-    if (bytes > 0) REQUIRE(::fallocate(memory.get(), 0, 0, static_cast<off_t>(taken)) == 0);
+    if (bytes > 0) REQUIRE(reserve(memory.get(), reserved ? bytes : kPage));
+    if (behind > 0) {
+        const auto from = static_cast<off_t>(page_up(bytes)), size = static_cast<off_t>(behind);
+        REQUIRE(::fallocate(memory.get(), FALLOC_FL_KEEP_SIZE, from, size) == 0);
+    }
     REQUIRE(::fcntl(memory.get(), F_ADD_SEALS, seals) == 0);
     return memory;
 }
@@ -218,6 +221,21 @@ TEST_CASE("a memfd whose memory is not all reserved is refused, and none of it i
     REQUIRE(::fallocate(torn.get(), 0, 0, kPage + kLarge - 4096) == 0);
     CHECK(contains(refusal(copy_of(torn.get()), kPage + kLarge), "has not reserved 4096"));
     CHECK(taken(torn.get()) == kLarge);
+}
+
+TEST_CASE("what is reserved behind the end of a memfd, or not touched, makes up for no hole") {
+    for (const Access access : {Access::read_write, Access::read_only}) {
+        const auto passed = [access](const Descriptor& memory) {
+            const std::string path = "/proc/self/fd/" + std::to_string(memory.get());
+            return Descriptor(::open(path.c_str(), (access == Access::read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+        };
+        const std::string missing = "of its 8192 bytes the listener has not reserved those from 4096 on";
+        CHECK(contains(refusal(passed(forged(kBytes, kSeals, false, 64 * kPage)), kBytes, access), missing));
+        CHECK(refusal(passed(forged(kBytes, kSeals, true, 64 * kPage)), kBytes, access) == "attached");
+        const Descriptor untouched = forged(kBytes, kSeals, false);
+        REQUIRE(::fallocate(untouched.get(), 0, 0, kBytes) == 0);
+        CHECK(contains(refusal(passed(untouched), kBytes, access), missing));
+    }
 }
 
 TEST_CASE("memory that is given back while it is being mapped is not taken anew") {

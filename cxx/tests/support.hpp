@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
@@ -150,6 +151,18 @@ class Folder {
   private:
     std::string path_;
 };
+
+// Has the first bytes of a file reserved and touched, as a peer has those of what it passes.
+inline bool reserve(int descriptor, std::uint64_t bytes) {
+    const std::vector<char> zeros(1 << 20);
+    for (std::uint64_t done = 0; done < bytes;) {
+        const ssize_t n = ::pwrite(descriptor, zeros.data(), std::min<std::uint64_t>(zeros.size(), bytes - done),
+                                   static_cast<off_t>(done));
+        if (n <= 0) return false;
+        done += static_cast<std::uint64_t>(n);
+    }
+    return true;
+}
 
 inline bool exists(const std::string& path) {
     struct stat status{};

@@ -31,6 +31,9 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes, Access access
 // How much of it, where the system can reserve, is not reserved: the first look at that would take it from what we may use, while
 // what is reserved is charged to who did that.
 std::uint64_t unreserved_memory(int descriptor, std::uint64_t bytes) noexcept;
+// Where it has the first hole; `bytes`: it has none, or the system cannot tell. What was reserved counts once it has been touched. Unlike
+// the number above it is not misled by what was reserved behind the end; but it takes 16 ms for a GiB.
+std::uint64_t first_hole(int descriptor, std::uint64_t bytes) noexcept;
 
 // SetupError (memory).
 void* map_shared_memory(int descriptor, std::uint64_t bytes, Access access);

@@ -156,6 +156,12 @@ std::uint64_t unreserved_memory(int descriptor, std::uint64_t bytes) noexcept {
     return 0;
 }
 
+std::uint64_t first_hole(int descriptor, std::uint64_t bytes) noexcept {
+    const off_t hole = ::lseek(descriptor, 0, SEEK_HOLE);
+    if (hole >= 0) return std::min(static_cast<std::uint64_t>(hole), bytes);
+    return errno == EINVAL ? bytes : 0;  // sandboxes that have memfds, and no SEEK_HOLE
+}
+
 void* map_shared_memory(int descriptor, std::uint64_t bytes, Access access) {
     const int protection = access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
     void* const address = ::mmap(nullptr, bytes, protection, MAP_SHARED, descriptor, 0);
@@ -237,8 +243,7 @@ int map_parcel_to_read(int descriptor, std::uint64_t bytes, void*& memory) noexc
     if (seals < 0 || (seals & kSeals) != kSeals || (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) == 0) return EPROTO;
     struct stat status{};
     if (::fstat(descriptor, &status) != 0 || std::cmp_not_equal(status.st_size, bytes)) return EPROTO;
-    // Not st_blocks, which counts what may have been reserved behind the end, too.
-    if (std::cmp_not_equal(::lseek(descriptor, 0, SEEK_HOLE), bytes)) return EPROTO;
+    if (first_hole(descriptor, bytes) != bytes) return EPROTO;
     struct statfs system{};
     if (::fstatfs(descriptor, &system) != 0 || system.f_type == kHugePages) return EPROTO;
     // Private: kernels before 6.7 refuse a shared mapping of what is sealed against writing. Nobody writes, so no page is copied.

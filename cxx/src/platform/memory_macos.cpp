@@ -77,6 +77,8 @@ std::string refusal_of_memory(int descriptor, std::uint64_t bytes, Access access
 
 std::uint64_t unreserved_memory(int, std::uint64_t) noexcept { return 0; }
 
+std::uint64_t first_hole(int, std::uint64_t bytes) noexcept { return bytes; }
+
 void* map_shared_memory(int descriptor, std::uint64_t bytes, Access access) {
     const int protection = access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
     void* const address = ::mmap(nullptr, bytes, protection, MAP_SHARED, descriptor, 0);

@@ -55,17 +55,24 @@ Segment Segment::attach(Descriptor descriptor, std::uint64_t bytes, Access acces
     segment.access_ = access;
     segment.descriptor_ = std::move(descriptor);
     segment.check();
+    if (const std::uint64_t hole = first_hole(segment.descriptor(), bytes); hole != bytes) {
+        segment.refuse_unreserved("those from " + std::to_string(hole) + " on");
+    }
     segment.mapping_ = map_shared_memory(segment.descriptor(), bytes, access);
     return segment;
 }
 
 void Segment::check() const {
     if (const std::string why = refusal_of_memory(descriptor(), bytes_, access_); !why.empty()) refuse_segment(why);
-    // A number of its own, because a listener that drops a client takes the memory back: the client has to tell the two.
     if (const std::uint64_t missing = unreserved_memory(descriptor(), bytes_); missing != 0) {
-        fail_handshake(ENODATA, "the peer's segment was refused: of its " + std::to_string(bytes_) +
-                                    " bytes the listener has not reserved " + std::to_string(missing));
+        refuse_unreserved(std::to_string(missing));
     }
+}
+
+// A number of its own, because a listener that drops a client takes the memory back: the client has to tell the two.
+void Segment::refuse_unreserved(const std::string& which) const {
+    fail_handshake(ENODATA, "the peer's segment was refused: of its " + std::to_string(bytes_) +
+                                " bytes the listener has not reserved " + which);
 }
 
 void Segment::populate(const Patience& patience) const {

@@ -60,6 +60,7 @@ class Segment {
 
   private:
     void check() const;
+    [[noreturn]] void refuse_unreserved(const std::string& which) const;
     void unmap() noexcept;
 
     Descriptor descriptor_;

@@ -157,17 +157,24 @@ def test_batches_come_back_as_computed_locally(name, serve, run, path):
 
 @inference_only
 def test_malformed_batches_get_an_error_and_the_connection_goes_on(name, serve, path):
+    np = pytest.importorskip("numpy")
     service = serve(name)
     with tachyon.RpcBus.connect(path, timeout=60) as bus:
-        for size in (0, 255, 257):
-            with bus.wait(bus.call(bytes(size), 1), timeout=60) as rx:
-                assert rx.type_id == tachyon.MSG_TYPE_ERROR
-                text = bytes(rx)[2:].decode()
-            assert text == f"ValueError: a batch is rows of 64 float32, 256 bytes each; got {size} bytes"
-        with bus.wait(bus.call(bytes(512), 1), timeout=60) as rx:
-            assert rx.type_id != tachyon.MSG_TYPE_ERROR
-            assert bytes(rx) == bytes(2 * 40)  # nothing in, nothing out: the network has no bias
-    end(service, path, calls=4, failed=3)
+        for refused, why in [
+            (np.zeros((2, 63), "f4"), r"ValueError: a batch is float32 of shape \(rows, 64\); got float32 \(2, 63\)"),
+            (np.zeros((2, 64)), r"ValueError: .*; got float64 \(2, 64\)"),
+            (np.zeros(64, "f4"), r"ValueError: .*; got float32 \(64,\)"),
+            (np.zeros((0, 64), "f4"), r"ValueError: .*; got float32 \(0, 64\)"),
+        ]:
+            with pytest.raises(tachyon.RpcError) as caught:
+                bus.wait_array(bus.call_array(refused, 1), timeout=60)
+            assert re.fullmatch(why, caught.value.detail)
+        with pytest.raises(tachyon.RpcError) as caught:
+            bus.wait_array(bus.call(bytes(512), 1), timeout=60)
+        assert caught.value.detail.startswith("ArrayError: ")
+        answer = bus.wait_array(bus.call_array(np.zeros((2, 64), "f4"), 1), timeout=60)
+        assert (answer.dtype, answer.tolist()) == (np.float32, [[0] * 10] * 2)  # the network has no bias
+    end(service, path, calls=6, failed=5)
 
 
 @inference_only

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 import tachyon
-from model import CLASSES, FEATURES, INFER, Array, forward
+from model import FEATURES, INFER, Array, forward
 from tachyon.cli.histogram import quantiles
 
 TIMEOUT = 10.0  # seconds: for the service to appear, and for each answer
@@ -20,14 +20,11 @@ TIMEOUT = 10.0  # seconds: for the service to appear, and for each answer
 
 def infer(bus: tachyon.RpcBus, batch: Array) -> Array:
     """Send one batch and return its result."""
-    with bus.call_zero_copy(batch.nbytes, INFER, timeout=TIMEOUT) as call:
-        # The call's own place in the ring, as an array. What computes a batch can write it here in the first place.
-        # No name for that array: views of the ring have to be gone when the block is left.
-        np.copyto(np.frombuffer(call, dtype=np.float32).reshape(batch.shape), batch)
-    with bus.wait(call.correlation_id, timeout=TIMEOUT) as answer:
-        if answer.type_id == tachyon.MSG_TYPE_ERROR:  # two bytes, then the text
-            raise tachyon.RpcError(bytes(answer)[2:].decode(), INFER)
-        return np.frombuffer(answer, dtype=np.float32).reshape(-1, CLASSES).copy()  # to keep it
+    call = bus.call_array_zero_copy(batch.shape, batch.dtype, INFER, timeout=TIMEOUT)
+    with call as place:  # in the ring; what computes a batch can write it here in the first place
+        place[:] = batch
+    result: Array = bus.wait_array(call.correlation_id, timeout=TIMEOUT)  # a copy, to keep
+    return result
 
 
 def run(path: str, count: int, rows: int) -> None:

@@ -1,7 +1,7 @@
 """What both sides know: the messages, and a small fixed network, so that the client can check what comes back.
 
-A request is a batch: 1 or more rows of 64 float32, 256 bytes each, one after the other. There is no header: the number
-of rows follows from the size. The answer has as many rows of 10 float32. Both are in this machine's byte order.
+A request is an array, a batch: 1 or more rows of 64 float32. The answer is one too, of as many rows of 10 float32. Shape
+and type go along with each, so neither side has to agree on more than that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 INFER = 1  # the msg_type
 FEATURES, HIDDEN, CLASSES = 64, 32, 10
-ROW_BYTES = FEATURES * 4
 
 Array = npt.NDArray[np.float32]
 

@@ -12,25 +12,25 @@ import sys
 import numpy as np
 
 import tachyon
-from model import FEATURES, INFER, ROW_BYTES, Array, forward
+from model import FEATURES, INFER, forward
 
-CALLS = 1 << 20  # bytes of ring for each client's calls: batches of up to 4,095 rows
+CALLS = 1 << 20  # bytes of ring for each client's calls: batches of up to 4,095 rows; larger ones go in memory of their own
 REPLIES = 1 << 18  # and for its answers, which are a sixth of that
 
 dispatcher = tachyon.RpcDispatcher(send_details=True)  # clients see the text of the error below
 
 
 @dispatcher.handler(INFER)
-def infer(request: memoryview) -> Array:
+def infer(request: memoryview) -> tachyon.ArrayPayload:
     """Answer one batch without copying it.
 
     `batch` is a view of the ring and must not outlive this call: as a local variable it goes when we return. Had we
     put it away, in a list say, the service would cut off this client. What we return is copied into the other ring.
     """
-    if len(request) == 0 or len(request) % ROW_BYTES:
-        raise ValueError(f"a batch is rows of {FEATURES} float32, {ROW_BYTES} bytes each; got {len(request)} bytes")
-    batch = np.frombuffer(request, dtype=np.float32).reshape(-1, FEATURES)
-    return forward(batch)
+    batch = tachyon.as_array(request)  # shape and type came along; ArrayError, which the client sees, if it is no array
+    if batch.dtype != np.float32 or batch.ndim != 2 or batch.shape[0] == 0 or batch.shape[1] != FEATURES:
+        raise ValueError(f"a batch is float32 of shape (rows, {FEATURES}); got {batch.dtype} {batch.shape}")
+    return tachyon.ArrayPayload(forward(batch))
 
 
 def main() -> None:

@@ -194,15 +194,17 @@ def _of_ml_dtypes(dtype: Any) -> bool:
     return str(dtype.type.__module__).partition(".")[0] == "ml_dtypes"
 
 
-def _description(dtype: Any) -> Any:
+def _description(dtype: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST:
+        raise TypeError(f"a dtype of more than {_DEEPEST} structures within each other cannot be sent; flatten it")
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return [_description(base), list(shape)]
+        return [_description(base, depth + 1), list(shape)]
     if dtype.names is not None:
         fields = [dtype.fields[name] for name in dtype.names]
         said: dict[str, Any] = {
             "names": list(dtype.names),
-            "formats": [_description(field[0]) for field in fields],
+            "formats": [_description(field[0], depth + 1) for field in fields],
             "offsets": [field[1] for field in fields],
             "itemsize": dtype.itemsize,
         }
@@ -222,7 +224,12 @@ def _description(dtype: Any) -> Any:
 def exported(array: Any) -> tuple[Layout, Any]:
     """Return the layout of an array that has no buffer of its own type, and one of the same bytes that has."""
     np = numpy()
-    plain = np.asarray(array)
+    try:
+        plain = np.asarray(array)
+    except ValueError as error:  # a format that NumPy does not know, such as that of ctypes' c_wchar
+        raise TypeError(
+            f"the items of this {type(array).__name__} cannot be sent: {error}; make a NumPy array of them first"
+        ) from error
     layout = layout_of(plain.dtype)
     return layout, plain.view(np.dtype((np.void, layout.item_bytes)))
 

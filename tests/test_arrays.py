@@ -192,6 +192,13 @@ def test_any_buffer_is_an_array(ends, data, dtype, shape):
     assert got.tobytes() == (data.tobytes() if hasattr(data, "tobytes") else bytes(data))
 
 
+def nested(depth):
+    dtype = np.dtype("i4")
+    for _ in range(depth):
+        dtype = np.dtype([("a", dtype)])
+    return dtype
+
+
 @pytest.mark.parametrize(
     ("data", "error", "text"),
     [
@@ -206,6 +213,9 @@ def test_any_buffer_is_an_array(ends, data, dtype, shape):
         (np.ma.masked_array([1, 2], [0, 1]), TypeError, r"masked .*filled"),
         (np.zeros((1,) * 9), ValueError, "9 dimensions .*at most 8"),
         (np.zeros(3, []), TypeError, "0 bytes"),
+        ((ctypes.c_wchar * 3)(), TypeError, "items of this c_wchar_Array_3 cannot be sent: .*; make a NumPy array"),
+        (np.zeros(1, nested(33)), TypeError, "more than 32 structures within each other cannot be sent"),
+        (np.zeros(1, nested(500)), TypeError, "more than 32 structures within each other cannot be sent"),
     ],
 )
 def test_what_is_no_array_or_has_pointers_is_refused_and_nothing_is_sent(ends, rpc, data, error, text):
@@ -226,6 +236,7 @@ def test_what_is_no_array_or_has_pointers_is_refused_and_nothing_is_sent(ends, r
 @pytest.mark.parametrize(
     ("shape", "dtype", "error", "text"),
     [
+        (1, nested(33), TypeError, "more than 32 structures"),
         (-1, "u1", ValueError, "-1 items"),
         ((1,) * 9, "u1", ValueError, "at most 8"),
         (1.5, "u1", TypeError, "float"),

@@ -69,8 +69,11 @@ cdef object receive_object(_BusObjects bus, object codec, object decode, bint ow
     data = take_own(handle, &frame) if own else take(handle, &frame).data
     try:
         return codec.unpack(data, decode)
-    except CodecError as error:
-        error.message = new_message(frame.type_id, bytes(data))
+    except (CodecError, MemoryError) as error:
+        try:
+            error.message = new_message(frame.type_id, bytes(data))
+        except MemoryError:
+            pass  # as before
         raise
 
 
@@ -98,7 +101,8 @@ cdef class _BusObjects(_BusBell):
         msgspec checks it and makes it. codec, allow_pickle: as send_obj. Unpickling runs whatever code the sender put
         there: allow_pickle only for a sender that you trust like yourself.
         Raises CodecError if the message is no object, was written by another codec, or cannot be decoded to `type`;
-        it has been taken then, and is the error's `message`. Otherwise as recv.
+        it has been taken then, and is the error's `message`. So it is of a MemoryError while it was being decoded, if
+        there was enough for a copy. Otherwise as recv.
         """
         chosen = codec_of(codec, allow_pickle)
         return receive_object(self, chosen, chosen.decoder(type), bool(allow_pickle), deadline_after(timeout))

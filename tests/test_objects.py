@@ -264,14 +264,27 @@ def test_what_is_no_buffer_is_no_message(data):
         decode_obj(data)
 
 
-def test_a_lack_of_memory_is_no_fault_of_the_message():
-    def decode(data):
-        raise MemoryError
+class Greedy:
+    def __reduce__(self):
+        return run_out, ()
 
-    codec = Codec(bytes, decode)
+
+def run_out(*_):
+    raise MemoryError
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_message_and_does_not_lose_it(pair):
+    codec = Codec(bytes, run_out)
     with pytest.raises(MemoryError) as caught:
         decode_obj(encode_obj(b"", codec=codec), codec=codec)
     assert caught.value.__cause__ is None
+    producer, consumer = pair()
+    for sent, how in ((b"abc", {"codec": codec}), (Greedy(), {"allow_pickle": True})):
+        producer.send_obj(sent, 7, **how)
+        with pytest.raises(MemoryError) as caught:
+            consumer.recv_obj(**how)
+        assert caught.value.message == Message(7, len(encode_obj(sent, **how)), encode_obj(sent, **how))
+        assert consumer.try_recv() is None
 
 
 def test_without_msgspec_the_error_says_how_to_get_it_and_other_codecs_work():

@@ -354,20 +354,20 @@ cdef tuple make_ends(type cls, const core.ListenOptions& options, Side producer)
     return first, second
 
 
-def pair(capacity):
+def pair(capacity, *, max_large=1 << 30):
     """Make a ring of `capacity` bytes for two other processes, or for this one and another.
 
-    Returns (producer's end, consumer's end): two BusEnds. The memory is reserved now. capacity: as Bus.listen.
+    Returns (producer's end, consumer's end): two BusEnds. The memory is reserved now. capacity, max_large: as Bus.listen.
     Raises CapacityError, MemoryError; HandshakeError without descriptors, or with too many ends that nobody uses.
     """
-    return make_ends(BusEnd, listen_options(Kind.bus, (capacity,), None, 0, core.kDefaultMaxLarge), Side.listener)
+    return make_ends(BusEnd, listen_options(Kind.bus, (capacity,), None, 0, max_large), Side.listener)
 
 
-def rpc_pair(cap_fwd=1 << 20, cap_rev=1 << 20):
+def rpc_pair(cap_fwd=1 << 20, cap_rev=1 << 20, *, max_large=1 << 30):
     """Make rings of `cap_fwd` bytes for calls and `cap_rev` for replies, as pair() makes one.
 
-    Returns (caller's end, callee's end): two RpcEnds.
+    Returns (caller's end, callee's end): two RpcEnds. max_large: for each way.
     """
-    options = listen_options(Kind.rpc, (cap_fwd, cap_rev), None, 0, core.kDefaultMaxLarge)
+    options = listen_options(Kind.rpc, (cap_fwd, cap_rev), None, 0, max_large)
     callee, caller = make_ends(RpcEnd, options, Side.undecided)
     return caller, callee

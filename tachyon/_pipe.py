@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-def pipe(capacity: int = 1 << 20) -> tuple[PipeEnd, PipeEnd]:
+def pipe(capacity: int = 1 << 20, *, max_large: int = 1 << 30) -> tuple[PipeEnd, PipeEnd]:
     """Make two ends, each of which sends to the other: for two other processes, or for this one and another.
 
-    capacity: bytes of ring for each way, as Bus.listen; the memory is reserved now. Raises as pair().
+    capacity: bytes of ring for each way, reserved now. max_large: for each way. Both as Bus.listen. Raises as pair().
     """
-    there, here = pair(capacity), pair(capacity)
+    there, here = pair(capacity, max_large=max_large), pair(capacity, max_large=max_large)
     return PipeEnd((there[0], here[1]), 0), PipeEnd((there[1], here[0]), 1)
 
 

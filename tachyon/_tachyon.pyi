@@ -603,10 +603,12 @@ class RpcEnd(_End):
         """
     def __enter__(self) -> RpcBus: ...
 
-def pair(capacity: SupportsIndex) -> tuple[BusEnd, BusEnd]:
+def pair(capacity: SupportsIndex, *, max_large: SupportsIndex = 1073741824) -> tuple[BusEnd, BusEnd]:
     """Make a ring of `capacity` bytes for two other processes, or for this one and another."""
 
-def rpc_pair(cap_fwd: SupportsIndex = 1048576, cap_rev: SupportsIndex = 1048576) -> tuple[RpcEnd, RpcEnd]:
+def rpc_pair(
+    cap_fwd: SupportsIndex = 1048576, cap_rev: SupportsIndex = 1048576, *, max_large: SupportsIndex = 1073741824
+) -> tuple[RpcEnd, RpcEnd]:
     """Make rings of `cap_fwd` bytes for calls and `cap_rev` for replies, as pair() makes one."""
 
 @disjoint_base

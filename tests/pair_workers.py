@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import tachyon
@@ -101,3 +102,16 @@ def use_it(count: int) -> int:
     end, taken = taken, None
     produce(end, count)
     return os.getpid()
+
+
+def open_one(ends, closes: bool) -> None:
+    """For a pool whose workers keep their bus."""
+    global taken
+    watched()
+    taken = tachyon.take(ends).open(timeout=PATIENCE)
+    if closes:
+        Finalize(None, taken.close, exitpriority=1)
+
+
+def send_by_it(data: bytes) -> None:
+    taken.send(data)

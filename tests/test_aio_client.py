@@ -29,6 +29,19 @@ def test_many_tasks_share_one_connection(path, serve):  # noqa: F811
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("limit", "most"), [(0, (1 << 20) - 16), (1 << 21, 1 << 21)])
+def test_it_says_how_large_a_call_may_be(path, serve, limit, most):  # noqa: F811
+    serve()
+
+    async def main():
+        async with aio.RpcClient(path, max_large=limit) as client:
+            assert await echo.acall(client, bytes(most), timeout=PATIENCE) == bytes(most)
+            with pytest.raises(tachyon.MessageTooLargeError, match=f"at most {most} "):
+                await client.call(bytes(most + 1), 1, timeout=PATIENCE)
+
+    asyncio.run(main())
+
+
 def test_after_a_restart_calls_go_to_the_new_server_and_none_twice(path, serve):  # noqa: F811
     async def main():
         nonlocal server

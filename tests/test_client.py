@@ -57,6 +57,15 @@ def client(path):
         yield client
 
 
+@pytest.mark.parametrize(("limit", "most"), [(0, (1 << 20) - 16), (1 << 21, 1 << 21)])
+def test_it_says_how_large_a_call_may_be(serve, path, limit, most):
+    serve()
+    with tachyon.RpcClient(path, max_large=limit) as client:
+        assert echo.call(client, bytes(most), timeout=PATIENCE) == bytes(most)
+        with pytest.raises(tachyon.MessageTooLargeError, match=f"at most {most} "):
+            client.call(bytes(most + 1), 1, timeout=PATIENCE)
+
+
 def test_it_connects_on_first_use(client, serve, path):
     assert not client.connected
     assert not os.path.exists(path)

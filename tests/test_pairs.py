@@ -121,6 +121,25 @@ def test_workers_of_a_pool_take_an_end_each(method):
 
 
 @by_every_method
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_worker_that_keeps_its_bus_ends_orderly_only_if_it_has_it_closed(method, closes):
+    producer, consumer = tachyon.pair(4096)
+    context = multiprocessing.get_context(method)
+    initargs = ([producer], closes)
+    with ProcessPoolExecutor(1, context, initializer=pair_workers.open_one, initargs=initargs) as pool:
+        sent = pool.submit(pair_workers.send_by_it, b"abc")
+        with consumer.open(timeout=PATIENCE) as bus:
+            sent.result(PATIENCE)
+            pool.shutdown()
+            assert bus.recv(timeout=PATIENCE).data == b"abc"
+            with pytest.raises(tachyon.PeerDeadError) as caught:
+                bus.recv(timeout=PATIENCE)
+    orderly = isinstance(caught.value, tachyon.PeerClosedError)
+    if closes or method != "spawn":  # a process that was spawned may come to its destructors
+        assert orderly == closes
+
+
+@by_every_method
 def test_a_pool_with_more_workers_than_ends_breaks(method):
     context = multiprocessing.get_context(method)
     producer, _consumer = tachyon.pair(4096)
@@ -202,6 +221,45 @@ def test_objects_and_arrays_go_through_a_pipe(run_thread):
         other.send_array(into + 5)
         assert one.recv_array(into) is into
         assert into.tolist() == [5, 5, 5]
+
+
+def open_both(ends, run_thread):
+    opening = run_thread(ends[0].open, timeout=PATIENCE)
+    return ends[1].open(timeout=PATIENCE), opening.result(PATIENCE)
+
+
+@pytest.mark.parametrize(("options", "most"), [({}, 1 << 30), ({"max_large": 1 << 16}, 1 << 16), ({"max_large": 0}, 4080)])
+def test_the_maker_says_how_large_a_message_may_be(options, most, run_thread):
+    for ends in (tachyon.pair(4096, **options), tachyon.rpc_pair(4096, 4096, **options)):
+        for bus in open_both(ends, run_thread):
+            with bus:
+                assert bus.max_large_size == most
+    one, other = open_both(tachyon.pipe(4096, **options), run_thread)
+    with one, other:
+        for bus in (one.tx, one.rx, other.tx, other.rx):
+            assert bus.max_large_size == most
+        with pytest.raises(tachyon.MessageTooLargeError):
+            one.send_zero_copy(most + 1)
+        one.send(bytes(min(most, 100_000)), 7, timeout=PATIENCE)
+        assert other.recv(timeout=PATIENCE).size == min(most, 100_000)
+
+
+@by_every_method
+def test_a_limit_goes_along_to_a_child(method, start):
+    here, there = tachyon.pipe(4096, max_large=1 << 16)
+    start(method, pair_workers.echo, there)
+    with here:
+        here.send(b"x" * (1 << 16), timeout=PATIENCE)
+        assert here.recv(timeout=PATIENCE).size == here.rx.max_large_size == 1 << 16
+
+
+@pytest.mark.parametrize("bad", [-1, 1, 4097, 1 << 33])
+def test_a_limit_that_cannot_be_is_refused(bad):
+    for make in (tachyon.pipe, tachyon.rpc_pair, lambda **options: tachyon.pair(4096, **options)):
+        with pytest.raises(ValueError, match=f"max_large must be 0, or a power of two .*, not {bad}"):
+            make(max_large=bad)
+        with pytest.raises(TypeError, match="max_large must be an int"):
+            make(max_large=4096.0)
 
 
 def test_a_loop_waits_for_the_other_side_by_the_descriptor(start):

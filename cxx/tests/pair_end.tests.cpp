@@ -42,6 +42,26 @@ TEST_CASE("an end is one descriptor until it is taken, and ends leave nothing be
     CHECK(Held{} == before);
 }
 
+TEST_CASE("both ends know how large a message may be, and what is no limit makes none") {
+    ListenOptions options = listen_options();
+    options.max_large = 1 << 16;
+    auto [one, other] = PairEnd::make(options);
+    auto first = one.take(), second = other.take();
+    REQUIRE((first && second));
+    std::optional<Established> here, there;
+    CHECK(eventually([&] {
+        if (!here) here = first->meeting->advance();
+        if (!there) there = second->meeting->advance();
+        return here && there;
+    }));
+    CHECK(here->connection.max_large() == 1 << 16);
+    CHECK(there->connection.max_large() == 1 << 16);
+    const Held before;
+    options.max_large = 5000;
+    CHECK_THROWS_AS(PairEnd::make(options), SetupError);
+    CHECK(Held{} == before);
+}
+
 TEST_CASE("of all copies of an end one is taken") {
     auto [one, other] = PairEnd::make(listen_options());
     PairEnd copy(Descriptor(::dup(one.descriptor())));

@@ -34,12 +34,13 @@ class RpcClient:
         connect_timeout: float | None = 10.0,
         uid: int | None = None,
         max_capacity: int | None = 1 << 30,
+        max_large: int = 1 << 30,
     ) -> None:
         """Do nothing yet. As tachyon.RpcClient."""
         self.path = os.fspath(socket_path)
         end_of(connect_timeout)
         self._connect_timeout = connect_timeout
-        self._options: dict[str, Any] = {"uid": uid, "max_capacity": max_capacity}
+        self._options: dict[str, Any] = {"uid": uid, "max_capacity": max_capacity, "max_large": max_large}
         self._links: Links[RpcBus] = Links(self.path)
         self._connecting: asyncio.Task[Link[RpcBus]] | None = None
 

@@ -20,7 +20,7 @@
 namespace tachyon {
 namespace {
 
-constexpr std::string_view kNoteMagic{"TACHYON\x02", 8};
+constexpr std::string_view kNoteMagic{"TACHYON\x03", 8};
 
 // What lies in the box beside the descriptors, for whoever has the same release of this.
 struct Note {
@@ -31,6 +31,7 @@ struct Note {
     std::uint32_t side;      // of who takes it
     std::uint32_t producer;  // a Side
     std::uint32_t reserved;
+    std::uint64_t max_large;
     std::uint64_t capacities[kMaxSegments];
 };
 static_assert(std::has_unique_object_representations_v<Note>);
@@ -77,9 +78,11 @@ std::unique_ptr<Meeting> meeting_of(const Note& note, std::vector<Descriptor>& d
     if (descriptors.size() != 1 + (listens ? arrangement.segments : 0)) no_end();
     if (!listens) {
         return std::make_unique<Meeting>(std::move(descriptors[0]),
-                                         ConnectOptions{.kind = kind, .max_capacity = kNever});
+                                         ConnectOptions{.kind = kind, .max_capacity = kNever, .max_large = note.max_large});
     }
-    ListenOptions options{.kind = kind, .capacities = {note.capacities, note.capacities + arrangement.segments}};
+    ListenOptions options{.kind = kind,
+                          .capacities = {note.capacities, note.capacities + arrangement.segments},
+                          .max_large = note.max_large};
     std::vector<Segment> memory;
     std::size_t next = 1;
     for (const SegmentOffer& offer : describe_offers(arrangement, options.capacities)) {
@@ -98,6 +101,7 @@ std::pair<PairEnd, PairEnd> PairEnd::make(const ListenOptions& options, Side pro
     return set_up([&] {
         const Arrangement& arrangement = arrangement_of(options.kind);
         const std::vector<SegmentOffer> offers = describe_offers(arrangement, options.capacities);
+        (void)make_abilities(false, options.max_large);  // refuses what is no max_large
         std::vector<Segment> memory;
         memory.reserve(offers.size());
         for (const SegmentOffer& offer : offers)
@@ -110,6 +114,7 @@ std::pair<PairEnd, PairEnd> PairEnd::make(const ListenOptions& options, Side pro
         note.arrangement_hash = arrangement.hash;
         note.kind = static_cast<std::uint32_t>(options.kind);
         note.producer = static_cast<std::uint32_t>(producer);
+        note.max_large = options.max_large;
         std::ranges::copy(options.capacities, note.capacities);
         std::vector<int> numbers{listener.get()};
         for (const Segment& segment : memory) numbers.push_back(segment.descriptor());

@@ -29,6 +29,7 @@ TABLE = {
       "if (std::cmp_not_equal(status.st_size, bytes)) {", "if (false) {", "cxx/segment"),
     M("memory that is not reserved is mapped", MEMORY,
       "if (reserved < bytes) return", "if (reserved == 0) return", "cxx/segment"),
+    M("what is reserved behind the end counts", SEGMENT, "hole != bytes) {", "hole == 1) {", "cxx/segment"),
     M("memory that is given back is taken anew", SEGMENT,
       "check();  // the peer may give memory back at any time: then it must not become ours to pay for", "",
       "cxx/segment"),

@@ -1,4 +1,4 @@
-"""Other loops than asyncio's: uvloop through tachyon.aio; trio, anyio through fileno and arm, as in docs/asyncio.md."""
+"""Other loops than asyncio's: uvloop through tachyon.aio; a sender in trio. Receivers: test_docs_asyncio.py."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ import pytest
 from aio_ends import asleep
 
 import tachyon
-from tachyon import PeerClosedError, aio
+from tachyon import aio
 
 CHILD = """
 with tachyon.Bus.connect(path, timeout=30) as bus:
@@ -84,55 +84,6 @@ def test_uvloop_sees_a_killed_peer(spawn, path):
     loop = uvloop.new_event_loop()
     loop.run_until_complete(asyncio.wait_for(main(), 60))
     loop.close()
-
-
-def test_trio(spawn, path):
-    trio = pytest.importorskip("trio")
-    child = spawn(CHILD, path)
-
-    async def receive(bus):
-        while (message := bus.try_recv()) is None:
-            if bus.arm():
-                await trio.lowlevel.wait_readable(bus.fileno())
-                bus.disarm()
-        return message
-
-    async def main(bus):
-        with trio.fail_after(60):
-            assert [(await receive(bus)).data for _ in range(500)] == [b"%d" % n for n in range(500)]
-            with pytest.raises(PeerClosedError):
-                await receive(bus)
-
-    with tachyon.Bus.listen(path, 4096, timeout=60) as bus:
-        trio.run(main, bus)
-    child.ends()
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_anyio(spawn, path, backend):
-    anyio = pytest.importorskip("anyio")
-    if not hasattr(anyio, "wait_readable"):
-        pytest.skip("anyio before 4.7")
-    if backend == "trio":
-        pytest.importorskip("trio")
-    child = spawn(CHILD, path)
-
-    async def receive(bus):
-        while (message := bus.try_recv()) is None:
-            if bus.arm():
-                await anyio.wait_readable(bus.fileno())
-                bus.disarm()
-        return message
-
-    async def main(bus):
-        with anyio.fail_after(60):
-            assert [(await receive(bus)).data for _ in range(500)] == [b"%d" % n for n in range(500)]
-            with pytest.raises(PeerClosedError):
-                await receive(bus)
-
-    with tachyon.Bus.listen(path, 4096, timeout=60) as bus:
-        anyio.run(main, bus, backend=backend)
-    child.ends()
 
 
 def test_trio_waits_for_room_and_a_cancelled_wait_takes_nothing(pair):

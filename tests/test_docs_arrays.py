@@ -88,3 +88,7 @@ def test_the_calls(rpc, run_thread):
     exec(use, space)
     serving.result(60)
     assert (space["y"] == x + 1).all()
+
+
+def test_every_block_is_of_one_of_the_examples():
+    assert len(BLOCKS) == 7

@@ -89,7 +89,7 @@ def function(text: str, name: str) -> tuple[int, int]:
     """The place of one function, or of all of the text: from its head to the next line that is indented no deeper."""
     if not name:
         return 0, len(text)
-    python = rf"(?:cpdef|cdef|def)\b[^\n=]*?\b{re.escape(name)}\("
+    python = rf"(?:async )?(?:cpdef|cdef|def)\b[^\n=]*?\b{re.escape(name)}\("
     cxx = rf"[\w:<>\[\]&*~ ]*?\b{re.escape(name)}\([^;{{}}]*\)[^;{{}}()]*{{"
     head = re.search(rf"^([ \t]*)(?:{python}|{cxx})", text, re.MULTILINE)
     if head is None:

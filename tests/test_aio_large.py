@@ -202,7 +202,10 @@ def test_calls_that_are_cancelled_cost_neither_the_others_nor_a_descriptor(arpc)
                 async with callee:
                     while True:
                         try:
-                            async with callee.serve() as call, callee.reply_zero_copy(call.correlation_id, len(call)) as tx:
+                            async with (
+                                callee.serve() as call,
+                                callee.reply_zero_copy(call.correlation_id, len(call)) as tx,
+                            ):
                                 with memoryview(tx) as room:
                                     room[:] = bytes(call)
                         except tachyon.PeerClosedError:

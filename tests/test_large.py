@@ -2,18 +2,15 @@
 
 import os
 import signal
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import open_pair, wait_until
+from conftest import open_pair
 from large_messages import MOST, descriptors, parcels, pattern
 from strangers import dial, real_greeting, understood
 
 import tachyon
-from tachyon import Bus, BusEmptyError, BusFullError, Message, MessageTooLargeError, PeerClosedError, PeerDeadError
+from tachyon import Bus, BusEmptyError, BusFullError, Message, MessageTooLargeError, PeerClosedError
 
 SIZES = [4081, 65_535, 65_536, 1_000_000]
 

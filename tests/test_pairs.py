@@ -228,7 +228,9 @@ def open_both(ends, run_thread):
     return ends[1].open(timeout=PATIENCE), opening.result(PATIENCE)
 
 
-@pytest.mark.parametrize(("options", "most"), [({}, 1 << 30), ({"max_large": 1 << 16}, 1 << 16), ({"max_large": 0}, 4080)])
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 1 << 30), ({"max_large": 1 << 16}, 1 << 16), ({"max_large": 0}, 4080)]
+)
 def test_the_maker_says_how_large_a_message_may_be(options, most, run_thread):
     for ends in (tachyon.pair(4096, **options), tachyon.rpc_pair(4096, 4096, **options)):
         for bus in open_both(ends, run_thread):

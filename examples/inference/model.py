@@ -1,7 +1,7 @@
 """What both sides know: the messages, and a small fixed network, so that the client can check what comes back.
 
-A request is an array, a batch: 1 or more rows of 64 float32. The answer is one too, of as many rows of 10 float32. Shape
-and type go along with each, so neither side has to agree on more than that.
+A request is an array, a batch: 1 or more rows of 64 float32. The answer is one too, of as many rows of 10 float32.
+Shape and type go along with each, so neither side has to agree on more than that.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 import tachyon
 from model import FEATURES, INFER, forward
 
-CALLS = 1 << 20  # bytes of ring for each client's calls: batches of up to 4,095 rows; larger ones go in memory of their own
+CALLS = 1 << 20  # bytes of ring for each client's calls: up to 4,095 rows; larger batches go in memory of their own
 REPLIES = 1 << 18  # and for its answers, which are a sixth of that
 
 dispatcher = tachyon.RpcDispatcher(send_details=True)  # clients see the text of the error below

@@ -77,8 +77,9 @@ std::unique_ptr<Meeting> meeting_of(const Note& note, std::vector<Descriptor>& d
     const bool listens = static_cast<Side>(note.side) == Side::listener;
     if (descriptors.size() != 1 + (listens ? arrangement.segments : 0)) no_end();
     if (!listens) {
-        return std::make_unique<Meeting>(std::move(descriptors[0]),
-                                         ConnectOptions{.kind = kind, .max_capacity = kNever, .max_large = note.max_large});
+        return std::make_unique<Meeting>(
+            std::move(descriptors[0]),
+            ConnectOptions{.kind = kind, .max_capacity = kNever, .max_large = note.max_large});
     }
     ListenOptions options{.kind = kind,
                           .capacities = {note.capacities, note.capacities + arrangement.segments},

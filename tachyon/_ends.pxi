@@ -357,8 +357,9 @@ cdef tuple make_ends(type cls, const core.ListenOptions& options, Side producer)
 def pair(capacity, *, max_large=1 << 30):
     """Make a ring of `capacity` bytes for two other processes, or for this one and another.
 
-    Returns (producer's end, consumer's end): two BusEnds. The memory is reserved now. capacity, max_large: as Bus.listen.
-    Raises CapacityError, MemoryError; HandshakeError without descriptors, or with too many ends that nobody uses.
+    Returns (producer's end, consumer's end): two BusEnds. The memory is reserved now. capacity, max_large: as
+    Bus.listen. Raises CapacityError, MemoryError; HandshakeError without descriptors, or with too many ends that
+    nobody uses.
     """
     return make_ends(BusEnd, listen_options(Kind.bus, (capacity,), None, 0, max_large), Side.listener)
 

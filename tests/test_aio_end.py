@@ -215,7 +215,7 @@ def test_two_loops_in_two_threads_have_a_bus_each_and_one_bus_is_for_one_loop(pa
         producer, consumer = map(aio.Bus, ends)
         meet.wait(60)
         async with producer, consumer:
-            for n in range(300):
+            for n in range(60):
                 receiving = asyncio.ensure_future(consumer.recv())
                 if n % 3 == 0:
                     await asleep(consumer)

@@ -81,7 +81,7 @@ def main() -> int:
                 tree.build_python()
             for test in sorted({test for mutant in chosen for test in mutant.selections()}):
                 if failure := tree.run(test):
-                    print(f"the project as it is fails: {failure}", file=sys.stderr)
+                    print(f"the project as it is fails {test}: {failure}", file=sys.stderr)
                     return 2
         except NoBuildError as error:
             print(f"the project as it is: {error}", file=sys.stderr)

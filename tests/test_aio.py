@@ -266,7 +266,6 @@ def test_senders_of_many_tasks_come_in_the_order_in_which_they_came(apair):
             for n in range(20):
                 tasks.append(asyncio.ensure_future(producer.send(bytes(900), n + 1)))
                 await passes(1)
-            assert not producer.try_send(b"")  # nobody overtakes
             tasks[3].cancel()
             tasks[0].cancel()
             kinds = []
@@ -274,6 +273,49 @@ def test_senders_of_many_tasks_come_in_the_order_in_which_they_came(apair):
                 message = await consumer.recv()
                 kinds += [message.type_id] * (message.type_id != 0)
             assert kinds == [n + 1 for n in range(20) if n not in (0, 3)]
+
+    run(main)
+
+
+async def send_in_place(bus):
+    async with bus.send_zero_copy(8, 3):
+        pass
+
+
+@pytest.mark.parametrize(
+    "way",
+    [lambda bus: bus.send(b"3", 3), lambda bus: bus.send_many([b"3"], 3), send_in_place],
+    ids=["send", "send_many", "in place"],
+)
+def test_nobody_overtakes_who_waits_for_room(apair, way):
+    async def main():
+        async with apair(4096) as (producer, consumer):
+            while producer.try_send(bytes(1000), 1):
+                pass
+            first = asyncio.ensure_future(producer.send(bytes(900), 2))
+            await asleep(producer)
+            while consumer.try_recv() is not None:
+                pass  # there is room, of which the loop has not heard yet
+            assert not producer.try_send(b"", 3)
+            second = asyncio.ensure_future(way(producer))
+            await asyncio.gather(first, second)
+            assert [consumer.try_recv().type_id for _ in range(2)] == [2, 3]
+            assert consumer.try_recv() is None
+
+    run(main)
+
+
+def test_items_that_find_room_for_some_of_them_go_out_once(apair):
+    async def main():
+        async with apair(4096) as (producer, consumer):
+            for _ in range(10):
+                await producer.send(b"x")
+            sending = asyncio.ensure_future(producer.send_many([b"%d" % n for n in range(100)]))
+            await asleep(producer)
+            got = [(await consumer.recv()).data for _ in range(110)]
+            assert got == [b"x"] * 10 + [b"%d" % n for n in range(100)]
+            assert await sending == 100
+            assert consumer.try_recv() is None
 
     run(main)
 

@@ -218,7 +218,8 @@ def test_calls_that_are_cancelled_are_given_up_and_no_others(spawn, path, cancel
             for n in range(200):
                 assert await echo.acall(bus, b"%d" % n, timeout=60) == b"%d" % n
             assert counts["answered"] > 0
-            assert bus.stats()["in_flight"] < 200
+            stats = bus.stats()  # all calls of before those have been answered too
+            assert (stats["in_flight"], stats["set_aside"]) == (0, 0)
 
     of_a_test(main)
     child.ends()
@@ -277,6 +278,31 @@ def test_a_reply_that_came_just_before_its_waiter_was_cancelled_is_still_there(a
             if waiting.cancelled():
                 assert await take_reply(caller, first) == b"x!"
             assert caller.stats()["in_flight"] == 0
+
+    run(main)
+
+
+def test_a_reply_that_comes_between_a_cancellation_and_its_task_goes_to_nobody_else(arpc):
+    async def main():
+        async with arpc() as (caller, callee):
+            first = await caller.call(b"x", 1)
+            waiting = asyncio.ensure_future(take_reply(caller, first))
+            requesting = asyncio.ensure_future(caller.request(b"y", 1))
+            other = asyncio.ensure_future(caller.request(b"z", 1))
+            while len(caller._wanted) + len(caller._watched) < 3:
+                await passes(1)
+            for _ in range(3):
+                with callee.bus.serve(timeout=60) as call:
+                    callee.bus.reply(call.correlation_id, bytes(call) + b"!")
+            waiting.cancel()
+            requesting.cancel()
+            caller._look()  # before those two have had their turn
+            assert (await other).data == b"z!"
+            await asyncio.wait([waiting, requesting])
+            assert waiting.cancelled() and requesting.cancelled()
+            assert await take_reply(caller, first) == b"x!"
+            stats = caller.stats()
+            assert (stats["in_flight"], stats["set_aside"]) == (0, 0)
 
     run(main)
 

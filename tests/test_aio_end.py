@@ -7,7 +7,7 @@ import signal
 import threading
 
 import pytest
-from aio_ends import asleep, passes, run
+from aio_ends import asleep, awaits_reply, passes, run
 
 import tachyon
 from tachyon import BusBusyError, BusClosedError, PeerClosedError, PeerDeadError, aio
@@ -104,14 +104,32 @@ def test_close_ends_what_waits_here_and_tells_the_peer(apair):
     run(main)
 
 
+def test_close_ends_who_waits_for_a_reply_and_takes_the_bus_out_of_the_loop(arpc):
+    async def main():
+        async with arpc() as (caller, _):
+            waiting = asyncio.ensure_future(caller.wait(await caller.call(b"x", 1)).__aenter__())
+            requesting = asyncio.ensure_future(caller.request(b"y", 1))
+            await awaits_reply(caller)
+            number = caller.bus.fileno()
+            caller.close()
+            for task in (waiting, requesting):
+                with pytest.raises(BusClosedError):
+                    await asyncio.wait_for(task, 8)
+            assert not asyncio.get_running_loop().remove_reader(number)
+
+    run(main)
+
+
 def test_close_may_come_from_another_thread(apair, run_thread):
     async def main():
+        asyncio.get_running_loop().set_debug(True)  # complains of what no other thread may do
         async with apair() as (_, consumer):
             receiving = asyncio.ensure_future(consumer.recv())
             await asleep(consumer)
-            run_thread(consumer.close)
+            closing = run_thread(consumer.close)
             with pytest.raises(BusClosedError):
                 await receiving
+            await asyncio.to_thread(closing.result, 60)
 
     run(main)
 
@@ -272,11 +290,13 @@ def test_a_bus_that_is_forgotten_is_closed_and_complained_of(apair):
             other = aio.Bus(consumer.bus)
             with pytest.raises(tachyon.BusEmptyError):
                 await other.recv(timeout=0.001)
+            number = consumer.bus.fileno()
             with pytest.warns(ResourceWarning, match="unclosed <tachyon.aio.Bus"):
                 del other
                 gc.collect()
             await passes()
             assert consumer.bus.closed
+            assert not asyncio.get_running_loop().remove_reader(number)
             with pytest.raises(PeerClosedError):
                 await producer.send(b"x")
 

@@ -202,6 +202,24 @@ def test_calls_and_servers_that_a_closed_loop_has_left_waiting_are_in_nobodys_wa
     callee.close()
 
 
+def test_the_answer_to_a_request_that_a_closed_loop_has_left_is_in_nobodys_way(rpc):
+    caller, callee = map(aio.RpcBus, rpc())
+    left = left_in_a_closed_loop(lambda: [caller.request(b"left", 1)])
+
+    async def main():
+        calling = asyncio.ensure_future(caller.request(b"x", 1))
+        for _ in range(2):
+            async with callee.serve() as call:
+                await callee.reply(call.correlation_id, call)
+        assert (await asyncio.wait_for(calling, 8)).data == b"x"
+
+    run(main)
+    left.clear()
+    gc.collect()
+    caller.close()
+    callee.close()
+
+
 def test_a_listener_goes_on_in_the_next_loop_after_an_accept_that_a_loop_left(path, run_thread):
     listener = aio.Listener(path, LARGE)
 

@@ -206,8 +206,8 @@ cdef object refuse_array(object data):
     )
 
 
-# DLPack's code of a buffer's items, where that has one: a single letter of struct's, perhaps with its byte order. ctypes
-# calls a union and a packed structure, of whatever size, a byte.
+# DLPack's code of a buffer's items, where that has one: a single letter of struct's, perhaps with its byte order.
+# ctypes calls a union and a packed structure, of whatever size, a byte.
 cdef int simple_code(Py_buffer* view, bint* swapped) noexcept:
     cdef const char* at = view.format
     if at == NULL:

@@ -45,10 +45,12 @@ def read(here):
 
 if __name__ == "__main__":
     from concurrent.futures import ThreadPoolExecutor
+    jobs = [pool.submit(work, b"%d" % i) for i in range(100)]   # before there are threads, which a fork does not like
     with ThreadPoolExecutor(4) as readers:
         reading = [readers.submit(read, here) for here, _ in pipes]
-        with pool:
-            list(pool.map(work, [b"%d" % i for i in range(100)]))
+        for job in jobs:
+            job.result(60)
+        pool.shutdown()
         got = [each.result(60) for each in reading]
     assert sorted(int(data) for each in got for data in each) == list(range(100))
     print("all", any(got))

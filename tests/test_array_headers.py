@@ -41,6 +41,7 @@ BAD = {
     "a text that is no JSON": described(b"<f4"),
     "a text that is not ASCII": described(b'"\xff\xfe"'),
     "objects": described(b'"|O"', 8),
+    "objects as NumPy calls them": described(b'"|O8"', 8),
     "objects in a structure": described(b'{"names":["a"],"formats":["|O"],"offsets":[0],"itemsize":8}', 8),
     "another size": described(b'"<f8"', 4),
     "a subarray": described(b'["<f4",[1]]', 4),

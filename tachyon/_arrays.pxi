@@ -170,7 +170,7 @@ cdef Py_ssize_t names_in(object frame, object array, list seen) except -1:
     for name, value in local.items():
         if own and name not in code.co_varnames and name not in code.co_cellvars:
             continue
-        if value is array:
+        if value is array and name not in code.co_freevars:
             names += 1
     value = each = None
     if not own:

@@ -133,6 +133,13 @@ def test_whatever_array_is_sent_comes_out(ends, sent):
     check_round_trip(ends, sent)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (3, 1, 2, 2, 2)])
+def test_an_order_is_kept(ends, shape):
+    array = np.arange(np.prod(shape), dtype="i2").reshape(shape)
+    for each in (array, array.T, np.asfortranarray(array), array[::-1], np.asfortranarray(array)[:, ::2]):
+        check_round_trip(ends, each)
+
+
 def test_the_data_of_an_array_larger_than_the_ring_is_aligned_too(pair):
     producer, consumer = pair(4096)
     producer.send_array(np.ones(5000, "u1"))

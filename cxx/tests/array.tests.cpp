@@ -170,6 +170,9 @@ TEST_CASE("a header that contradicts itself is corrupt") {
          }) {
         CHECK(plain(change) == ArrayFault::corrupt);
     }
+    // No length of a ninth is read: behind the others.
+    CHECK(changed(array_of({1, 1, 1, 1, 1, 1, 1, 1}), [](auto& header, auto&) { header.dimensions = 9; }) ==
+          ArrayFault::corrupt);
     CHECK(five([](auto&, auto& more) { more.shape[0] = -1; }) == ArrayFault::corrupt);
     CHECK(five([](auto&, auto& more) { more.shape[1] = 1; }) == ArrayFault::corrupt);
     CHECK(five([](auto&, auto& more) { more.item_bytes = 4; }) == ArrayFault::corrupt);

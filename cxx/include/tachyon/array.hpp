@@ -103,8 +103,8 @@ struct Array {
         std::uint64_t product = 1, bytes = item_bytes;
         bool empty = false;
         for (std::size_t i = 0; i < dimensions; ++i) {
-            if (shape[i] < 0) return {};
             empty = empty || shape[i] == 0;
+            // A negative one is more than INT64_MAX here.
             const std::uint64_t factor = shape[i] == 0 ? 1 : static_cast<std::uint64_t>(shape[i]);
             if (__builtin_mul_overflow(product, factor, &product) || __builtin_mul_overflow(bytes, factor, &bytes) ||
                 bytes > std::uint64_t{INT64_MAX})

@@ -197,6 +197,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
 
     cdef cppclass Bus(Outlet, Inlet):
         Status try_send(const void* data, uint64_t size, uint32_t type_id) noexcept
+        Status try_claim(uint64_t size, uint8_t*& payload) noexcept
         void wake_consumer() noexcept
         Status try_peek(Frame& frame) noexcept
         Status wait_read(const Waiting& waiting) noexcept
@@ -204,6 +205,7 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         Status wait_left(const Waiting& waiting) noexcept
         Status check() noexcept
         Status release(const Frame& frame) noexcept
+        Status check() noexcept
         cpp_bool expect_held(size_t count) noexcept
         void put_back(const Frame& frame) noexcept
         void hand_back() noexcept

@@ -840,3 +840,14 @@ def take_replies(
     bus: RpcBus, wanted: dict[int, Future[Message | None]], watched: dict[int, Future[Message | None]], most: int
 ) -> int:
     """Take up to `most` replies of a caller. Returns how many; raises how the callee ended once there are none."""
+
+def pack(bus: Bus | RpcBus, head: bytes, limit: int, timeout: _Seconds | None) -> tuple[bytes, int] | None:
+    """Take what the ring holds, up to `limit` bytes of records, and return it behind `head` and its count."""
+
+def unpack(bus: Bus | RpcBus, sample: bytes, offset: int, timeout: _Seconds | None) -> int:
+    """Send the records of a sample, from `offset` on, wait up to `timeout` seconds for room, and return the new
+    offset.
+    """
+
+def check_peer(bus: Bus | RpcBus) -> None:
+    """Raise as send would if the other end of what unpack() writes to is gone. Never waits."""

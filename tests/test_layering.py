@@ -37,6 +37,7 @@ PACKAGE = [
     {"_server"},
     {"aio"},
     {"__init__", "libtachyon"},
+    {"bridge"},
     {"cli"},
     {"__main__"},
 ]
@@ -144,7 +145,7 @@ MODULES = [
 PARTS = [
     *("status", "arguments", "message", "waiting", "handle", "arrays", "guards", "sending", "receiving"),
     *("calls", "array_guard", "array_ends", "open", "bell", "objects", "bus", "rpc", "ends", "exchange", "loops"),
-    *("listener", "wait_set", "async"),
+    *("listener", "wait_set", "async", "packing"),
 ]
 
 

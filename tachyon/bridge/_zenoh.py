@@ -1,0 +1,191 @@
+"""Eclipse Zenoh as a link: it connects, encrypts, routes and reconnects. It does not guarantee delivery; a Channel does."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tachyon._errors import TachyonError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tachyon.bridge._link import Put, Undo
+
+try:
+    import zenoh
+except ImportError as error:  # pragma: no cover
+    raise ImportError("tachyon.bridge needs Eclipse Zenoh: pip install 'tachyon-ipc[zenoh]'") from error
+
+# What is not as in Zenoh itself, unless a configuration file says otherwise.
+DEFAULTS: dict[str, Any] = {
+    "mode": "peer",
+    "scouting/multicast/enabled": False,  # nobody is connected to but who was named
+    "scouting/gossip/enabled": False,
+    "transport/shared_memory/enabled": False,
+    "listen/endpoints": [],
+    "connect/timeout_ms": -1,  # the other machine may come later
+    "connect/exit_on_failure": False,
+    "connect/retry": {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2},
+    # A receiver that stalls for longer loses its connection and all that is under way. Longer than the lease, so that
+    # only who shows no sign of life does.
+    "transport/link/tx/queue/congestion_control/block/wait_before_close": 60_000_000,  # microseconds
+}
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a gateway listens and what it connects to: zenoh's endpoints, e.g. tls/host:7447, and who may come.
+
+    ca: file of the authority that has to have signed the other side's certificate. certificate, key: files with ours.
+    config: file with a Zenoh configuration. insecure: allow links that are not encrypted, or let in anybody, away from
+    loopback.
+    """
+
+    connect: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    config: str | None = None
+    insecure: bool = False
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot work, or is not safe."""
+        if not (self.connect or self.listen or self.config):
+            raise ValueError("name an endpoint to connect to, or one to listen at, e.g. tls/192.0.2.7:7447")
+        for each in (*self.connect, *self.listen):
+            protocol, slash, address = each.partition("/")
+            if not (slash and protocol and address):
+                raise ValueError(f"{each!r} is not an endpoint; write e.g. tls/192.0.2.7:7447")
+            if not self.insecure and not _is_safe(protocol, address):
+                raise ValueError(
+                    f"{each} leaves this machine without encryption; use tls/…, or allow it (--insecure, insecure=True)"
+                )
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("a certificate and its key belong together; name both files")
+        for file in (self.ca, self.certificate, self.key, self.config):
+            if file is not None and not os.access(file, os.R_OK):
+                raise ValueError(f"{file} cannot be read")
+        if not self.config:
+            self._check_tls()
+
+    def _check_tls(self) -> None:
+        for each in self.listen:
+            if each.startswith(("tls/", "quic/")):
+                if not self.certificate:
+                    raise ValueError(f"{each} needs a certificate and a key to listen with")
+                if not self.ca and not self.insecure:
+                    raise ValueError(
+                        f"{each} would let in anybody: name the authority (ca) that signed the other side's certificate, "
+                        "or allow it (--insecure, insecure=True)"
+                    )
+        for each in self.connect:
+            if each.startswith(("tls/", "quic/")) and not self.ca:
+                raise ValueError(f"{each} needs the authority (ca) that signed the other side's certificate")
+
+    def configuration(self) -> zenoh.Config:
+        """Return Zenoh's configuration. Raises ValueError."""
+        self.check()
+        try:
+            config = zenoh.Config.from_file(self.config) if self.config else zenoh.Config()
+            plain = zenoh.Config()
+            for path, value in DEFAULTS.items():
+                if config.get_json(path) == plain.get_json(path):
+                    config.insert_json5(path, json.dumps(value))
+            for path, given in self._given().items():
+                config.insert_json5(path, json.dumps(given))
+        except zenoh.ZError as error:
+            raise ValueError(f"the configuration of Zenoh: {error}") from None
+        return config
+
+    def _given(self) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        if self.connect:
+            given["connect/endpoints"] = list(self.connect)
+        if self.listen:
+            given["listen/endpoints"] = list(self.listen)
+        tls = "transport/link/tls/"
+        if self.ca:
+            given |= {f"{tls}root_ca_certificate": self.ca, f"{tls}enable_mtls": bool(self.certificate)}
+        if self.certificate:
+            for side in ("listen", "connect"):
+                given |= {f"{tls}{side}_certificate": self.certificate, f"{tls}{side}_private_key": self.key}
+        return given
+
+
+def _is_safe(protocol: str, address: str) -> bool:
+    if protocol in ("tls", "quic", "unixsock-stream", "unixpipe"):
+        return True
+    host = address.split("?")[0].split("#")[0].rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+class ZenohLink:
+    """A Link over one Zenoh session."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        """Open it. Raises ValueError for a configuration that cannot be, TachyonError where it cannot be opened."""
+        config = endpoints.configuration()
+        try:
+            self._session = zenoh.open(config)
+        except zenoh.ZError as error:
+            raise TachyonError(f"Zenoh cannot be opened: {error}") from None
+
+    def publish(self, key: str, *, urgent: bool = False) -> tuple[Put, Undo]:
+        """As Link.publish."""
+        publisher = self._session.declare_publisher(
+            key,
+            congestion_control=zenoh.CongestionControl.BLOCK,
+            priority=zenoh.Priority.INTERACTIVE_HIGH if urgent else zenoh.Priority.DATA,
+            express=True,  # what could be sent together is together already
+        )
+
+        def put(sample: bytes) -> None:
+            try:
+                publisher.put(sample)
+            except zenoh.ZError as error:
+                raise OSError(str(error)) from None
+
+        return put, _undo(publisher)
+
+    def subscribe(self, key: str, on_sample: Callable[[str, bytes], None]) -> Undo:
+        """As Link.subscribe."""
+
+        def deliver(sample: zenoh.Sample) -> None:
+            on_sample(str(sample.key_expr), sample.payload.to_bytes())
+
+        return _undo(self._session.declare_subscriber(key, deliver))
+
+    def announce(self, key: str) -> Undo:
+        """As Link.announce."""
+        return _undo(self._session.liveliness().declare_token(key))
+
+    def watch(self, key: str, on_presence: Callable[[str, bool], None]) -> Undo:
+        """As Link.watch."""
+
+        def tell(sample: zenoh.Sample) -> None:
+            on_presence(str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
+
+        return _undo(self._session.liveliness().declare_subscriber(key, tell, history=True))
+
+    def close(self) -> None:
+        """As Link.close."""
+        with suppress(zenoh.ZError):
+            self._session.close()
+
+
+def _undo(declared: Any) -> Undo:
+    def undo() -> None:
+        with suppress(zenoh.ZError):
+            declared.undeclare()
+
+    return undo

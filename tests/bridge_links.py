@@ -112,6 +112,8 @@ class MemoryLink:
     def publish(self, key, *, urgent=False):
         def put(sample):
             assert isinstance(sample, bytes)
+            if self.closed:
+                raise OSError("this link is closed")
             self.network.send(self, key, sample)
 
         return put, lambda: None
@@ -157,6 +159,7 @@ class MemoryLink:
 
     def close(self):
         """As a process that dies: its tokens go."""
+        self.closed = True
         with self.network.lock:
             if self in self.network.links:
                 self.network.links.remove(self)
@@ -165,4 +168,3 @@ class MemoryLink:
                     self.network.tokens.discard((owner, key))
                     if not self.network.is_cut:
                         self.network.tell(key, False, but=self)
-        self.closed = True

@@ -52,6 +52,7 @@ class Channel:
         self._heard = now  # from the other end
         self._lingers = False
         self._end_arrived = False  # and with it everything
+        self.end_written = False
 
     # ---- what this end does ----
 
@@ -96,6 +97,7 @@ class Channel:
     def wrote_end(self, how: How) -> None:
         """As wrote(), for END: the session is over, but the other end may not know yet."""
         self.wrote()
+        self.end_written = True
         self._settle(Outcome(how, theirs=True))
         self._lingers = True
         self._saying = None
@@ -167,6 +169,8 @@ class Channel:
             if now - self._heard >= (LINGER * self.grace if self.present else self.grace):
                 self.over = True
         elif self.peer and not self.present and now - self._heard >= self.grace and self._still_needs_the_other():
+            self.lose()
+        elif self.rpc and self.peer == 0 and now - self._heard >= self.grace:  # a caller does not wait for ever
             self.lose()
 
     # ---- what goes out ----

@@ -127,12 +127,12 @@ class Route:
             self._sessions[importer] = session
 
         def over(session: Session) -> None:
+            self.outcome = session.outcome
             with self._lock:
                 self._sessions.pop(importer, None)
                 for key, value in session.stats().items():
                     if key not in ("kept", "waiting"):
                         self._past[key] = self._past.get(key, 0) + value
-            self.outcome = session.outcome
 
         session.on_done = over
         session.start()
@@ -205,18 +205,11 @@ class BusRoute(Route):
         raise NotImplementedError
 
 
-class Exporting:
+class Exporting(Route):
     """What routes that export have in common: importers greet, and each that is let in gets a session."""
 
-    link: Link
-    terms: Terms
-    _sessions: dict[int, Session]
-    _undo: list[Undo]
-    _key: Callable[..., str]
-    _present: dict[int, bool]
-
     def _export(self) -> None:
-        self._present = {}
+        self._present: dict[int, bool] = {}
         self._undo.append(self.link.watch(self._key("i"), self._on_presence))
         self._undo.append(self.link.subscribe(self._key("u"), self._on_sample))
 
@@ -262,13 +255,13 @@ class Exporting:
         raise NotImplementedError
 
     def _meet(self, importer: int, sample: Sample, bus: Bus | RpcBus, rpc: bool) -> None:
-        channel: Channel = self._channel(new_epoch(), importer, rpc=rpc, sends=True, receives=rpc)  # type: ignore[attr-defined]
+        channel = self._channel(new_epoch(), importer, rpc=rpc, sends=True, receives=rpc)
         channel.greeted(sample)
         undo = [self.link.announce(self._key("e", importer))]
         session = Session(self.link, self._key("d", importer), bus, channel, undo)
         if self._present.get(importer):
             session.on_presence(True)
-        self._add(session, importer)  # type: ignore[attr-defined]
+        self._add(session, importer)
 
 
 class BusExport(Exporting, BusRoute):
@@ -291,7 +284,7 @@ class BusExport(Exporting, BusRoute):
                 session.lose()
 
 
-class RpcExport(Exporting, Route):
+class RpcExport(Exporting):
     """Callers from the other side, each behind a connection of its own to the server here."""
 
     def _run(self) -> None:
@@ -326,15 +319,12 @@ class RpcExport(Exporting, Route):
             self._pending.discard(importer)
 
 
-class Importing:
+class Importing(Route):
     """What routes that import have in common: each bus greets until it is answered."""
-
-    link: Link
-    _key: Callable[..., str]
 
     def _import(self, bus: Bus | RpcBus, rpc: bool) -> None:
         epoch = new_epoch()
-        channel: Channel = self._channel(epoch, 0, rpc=rpc, sends=rpc, receives=True)  # type: ignore[attr-defined]
+        channel = self._channel(epoch, 0, rpc=rpc, sends=rpc, receives=True)
         undo: list[Undo] = []
         session = Session(self.link, self._key("u", epoch), bus, channel, undo)
 
@@ -347,7 +337,7 @@ class Importing:
         undo.append(self.link.subscribe(self._key("d", epoch), on_sample))
         undo.append(self.link.watch(self._key("e", epoch), lambda _, present: session.on_presence(present)))
         undo.append(self.link.announce(self._key("i", epoch)))
-        self._add(session, epoch)  # type: ignore[attr-defined]
+        self._add(session, epoch)
 
 
 class BusImport(Importing, BusRoute):
@@ -357,7 +347,7 @@ class BusImport(Importing, BusRoute):
         self._import(bus, rpc=False)
 
 
-class RpcImport(Importing, Route):
+class RpcImport(Importing):
     """Callers here, of a server on the other side."""
 
     def __init__(self, link: Link, name: str, path: str, terms: Terms, listener: RpcListener) -> None:

@@ -103,7 +103,7 @@ class Session:
                 "bytes_sent": self.bytes_out,
                 "kept": sender.bytes if sender else 0,
                 "resent": sender.resent if sender else 0,
-                "received": receiver.written if receiver else 0,
+                "received": receiver.written - self.channel.end_written if receiver else 0,
                 "bytes_received": self.bytes_in,
                 "waiting": receiver.bytes if receiver else 0,
                 "dropped": receiver.dropped if receiver else 0,

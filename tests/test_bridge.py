@@ -1,0 +1,468 @@
+"""Gateways over a link within this process that does its worst: buses and calls go through, and end as they should."""
+
+import contextlib
+import struct
+import time
+import zlib
+
+import pytest
+from bridge_links import Network
+
+import tachyon
+from tachyon._tachyon import pack, unpack
+from tachyon.bridge._gateway import Gateway
+from tachyon.bridge._samples import How
+
+HEAD = b"h" * 28
+
+
+@pytest.fixture
+def network():
+    return Network(seed=1)
+
+
+@pytest.fixture
+def gateways(network):
+    """gateways(**options) → (exporting, importing)"""
+    made = []
+
+    def make(**options):
+        options = {"window": 1 << 16, "grace": 1.0, **options}
+        pair = [Gateway(link=network.link(), **options) for _ in range(2)]
+        made.extend(pair)
+        return pair
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def bridged(gateways, tmp_path, run_thread, until):
+    """bridged(capacity, **options) → (producer, consumer, exporting gateway, importing gateway)"""
+    opened = []
+
+    def make(capacity=1 << 16, **options):
+        near, far = str(tmp_path / "near"), str(tmp_path / "far")
+        exporting, importing = gateways(**options)
+        exporting.export(near, "a/b", capacity=capacity)
+        importing.import_("a/b", far)
+        listening = run_thread(tachyon.Bus.listen, far, capacity, timeout=60)
+        producer = tachyon.Bus.connect(near, timeout=60)
+        consumer = listening.result(60)
+        opened.extend((producer, consumer))
+        for gateway in (exporting, importing):
+            until(lambda gateway=gateway: any(each.channel.open for each in gateway.routes[0]._now()))
+        return producer, consumer, exporting, importing
+
+    yield make
+    for bus in opened:
+        bus.close()
+
+
+def outcome(gateway):
+    assert gateway.wait(60)
+    return gateway.routes[0].outcome
+
+
+def checked(number):
+    """A message of 8 to 300 bytes that can be checked."""
+    body = struct.pack("<I", number) + bytes([number % 251]) * (number * 7919 % 293)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def check(message, number):
+    assert message.data == checked(number)
+    assert message.type_id == number % 1000
+
+
+# ---- packing ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_ring_holds_becomes_one_sample_and_messages_again(pair):
+    producer, consumer = pair()
+    again, far = pair()
+    for number in range(100):
+        producer.send(checked(number), number % 1000)
+    sample, count = pack(consumer, HEAD, 1 << 18, 0)
+    assert count == 100
+    assert sample[:28] == HEAD
+    assert sample[28:32] == struct.pack("<I", 100)
+    assert unpack(again, sample, 32, 0) == len(sample)
+    for number in range(100):
+        check(far.try_recv(), number)
+    assert far.try_recv() is None
+
+
+def test_a_batch_is_cut_at_its_limit_and_never_waited_for(pair):
+    producer, consumer = pair(1 << 20)
+    for _ in range(1000):
+        producer.send(bytes(1000))
+    sizes = []
+    while (batch := pack(consumer, HEAD, 1 << 16, 0)) is not None:
+        sizes.append(len(batch[0]))
+    assert len(sizes) == 16
+    assert all((1 << 16) <= size < (1 << 16) + 1100 for size in sizes[:-1])
+    producer.send(b"x")
+    assert pack(consumer, HEAD, 1 << 16, 60)[1] == 1
+    producer.send(bytes(100_000))
+    assert pack(consumer, HEAD, 1 << 16, 60)[1] == 1
+
+
+def test_empty_messages_go_too_and_many_of_them(pair):
+    producer, consumer = pair(1 << 22)
+    again, far = pair(1 << 22)
+    for number in range(20_000):
+        producer.send(b"", number)
+    total = 0
+    while (batch := pack(consumer, HEAD, 1 << 18, 0)) is not None:
+        total += batch[1]
+        assert unpack(again, batch[0], 32, 0) == len(batch[0])
+    assert total == 20_000
+    for number in range(20_000):
+        assert far.try_recv() == tachyon.Message(number, 0, b"")
+
+
+def test_a_full_ring_is_gone_on_with_where_it_stopped(pair):
+    producer, consumer = pair(1 << 16)
+    again, far = pair(4096)
+    for number in range(100):
+        producer.send(checked(number), number % 1000)
+    sample, _ = pack(consumer, HEAD, 1 << 18, 0)
+    offset, received = 32, 0
+    while offset < len(sample):
+        before, offset = offset, unpack(again, sample, offset, 0)
+        assert offset > before
+        while (message := far.try_recv()) is not None:
+            check(message, received)
+            received += 1
+    assert received == 100
+
+
+def test_unpacking_waits_for_room(pair, run_thread):
+    again, far = pair(4096)
+    producer, consumer = pair(1 << 16)
+    for number in range(100):
+        producer.send(checked(number), number % 1000)
+    sample, _ = pack(consumer, HEAD, 1 << 18, 0)
+    unpacking = run_thread(unpack, again, sample, 32, 60)
+    for number in range(100):
+        check(far.recv(timeout=60), number)
+    assert unpacking.result(60) == len(sample)
+
+
+@pytest.mark.parametrize("damage", [-1, -5, -9, 1])
+def test_records_that_do_not_fill_their_sample_are_refused(pair, damage):
+    producer, consumer = pair()
+    again, far = pair()
+    producer.send(b"abcd", 1)
+    producer.send(b"abcd", 2)
+    sample, _ = pack(consumer, HEAD, 1 << 18, 0)
+    sample = sample[:damage] if damage < 0 else sample + b"x"
+    with pytest.raises(ValueError, match="do not fill it"):
+        unpack(again, sample, 32, 0)
+    assert far.try_recv().type_id == 1
+
+
+@pytest.mark.parametrize("offset", [-1, 1000])
+def test_an_offset_outside_is_refused(pair, offset):
+    with pytest.raises(ValueError, match="offset"):
+        unpack(pair()[0], bytes(40), offset, 0)
+
+
+def test_packing_tells_how_the_producer_ended_after_the_last_message(pair):
+    producer, consumer = pair()
+    producer.send(b"last")
+    producer.abort()
+    assert pack(consumer, HEAD, 1 << 18, 0)[1] == 1
+    with pytest.raises(tachyon.PeerDeadError) as caught:
+        pack(consumer, HEAD, 1 << 18, 0)
+    assert caught.value.reason == "aborted"
+
+
+def test_ids_of_calls_go_through_both_rings(rpc):
+    caller, callee = rpc()
+    far_caller, far_callee = rpc()
+    ids = [caller.call(b"question", 7) for _ in range(3)]
+    sample, count = pack(callee, HEAD, 1 << 18, 0)
+    assert count == 3
+    assert unpack(far_caller, sample, 32, 0) == len(sample)
+    for expected in ids:
+        with far_callee.serve(timeout=0) as request:
+            assert (request.correlation_id, request.type_id, bytes(request)) == (expected, 7, b"question")
+    for each in reversed(ids):
+        far_callee.reply(each, str(each).encode(), 9)
+    sample, count = pack(far_caller, HEAD, 1 << 18, 0)
+    assert count == 3
+    unpack(callee, sample, 32, 0)
+    for each in ids:
+        with caller.wait(each, timeout=0) as answer:
+            assert (bytes(answer), answer.type_id) == (str(each).encode(), 9)
+
+
+# ---- a bus -----------------------------------------------------------------------------------------------------------
+
+
+def test_messages_and_a_clean_end_go_through(bridged, run_thread):
+    producer, consumer, exporting, importing = bridged()
+
+    def send():
+        for number in range(20_000):
+            producer.send(checked(number), number % 1000, timeout=60)
+        producer.finish(timeout=60)
+
+    sending = run_thread(send)
+    count = 0
+    for message in consumer:
+        check(message, count)
+        count += 1
+    assert count == 20_000
+    assert not sending.done()  # finish() waits for the consumer over there
+    consumer.close()
+    sending.result(60)
+    assert outcome(exporting) == (How.CLOSED, False, "")
+    assert outcome(importing) == (How.CLOSED, True, "")
+    assert exporting.stats()["a/b"]["sent"] == importing.stats()["a/b"]["received"] == 20_000
+
+
+@pytest.mark.parametrize("worst", ["drop", "repeat", "reorder", "all"])
+def test_a_bad_link_loses_nothing_and_changes_no_order(bridged, network, run_thread, worst):
+    for each in ("drop", "repeat", "reorder"):
+        if worst in (each, "all"):
+            setattr(network, each, 0.1)
+    producer, consumer, exporting, _ = bridged(1 << 14, window=1 << 16)
+
+    def send():
+        for number in range(5000):
+            producer.send(checked(number), number % 1000, timeout=60)
+        producer.close()
+
+    sending = run_thread(send)
+    count = 0
+    for message in consumer:
+        check(message, count)
+        count += 1
+    assert count == 5000
+    sending.result(60)
+    consumer.close()
+    assert outcome(exporting).how == How.CLOSED
+
+
+def test_cuts_lose_nothing(bridged, network, run_thread):
+    producer, consumer, exporting, _ = bridged(1 << 14, grace=30)
+
+    def send():
+        for number in range(20_000):
+            producer.send(checked(number), number % 1000, timeout=60)
+        producer.close()
+
+    sending = run_thread(send)
+    count = cuts = 0
+    for message in consumer:
+        check(message, count)
+        count += 1
+        if count % 4000 == 0:
+            network.cut()
+            time.sleep(0.1)
+            network.mend()
+            cuts += 1
+    assert (count, cuts) == (20_000, 5)
+    sending.result(60)
+    consumer.close()
+    assert outcome(exporting).how == How.CLOSED
+
+
+def test_a_consumer_that_stalls_fills_the_ring_over_here_and_no_more(bridged, until):
+    producer, consumer, exporting, importing = bridged(1 << 16, window=1 << 16)
+    sent = 0
+    for _ in range(20):  # until the acknowledgements of the last tick are here
+        while producer.try_send(bytes(1000), sent % 1000):
+            sent += 1
+        time.sleep(0.05)
+    kept, waiting = exporting.stats()["a/b"]["kept"], importing.stats()["a/b"]["waiting"]
+    assert kept <= (1 << 16) + (256 << 10)
+    assert waiting <= 1 << 16
+    assert sent * 1000 < 3 * (1 << 16) + (256 << 10)
+    assert exporting.stats()["a/b"]["resent"] == 0
+    producer.close()
+    assert sum(1 for _ in consumer) == sent
+
+
+def test_an_abort_arrives_as_one_after_everything(bridged):
+    producer, consumer, exporting, importing = bridged()
+    producer.send(b"one")
+    producer.abort()
+    assert consumer.recv(timeout=60).data == b"one"
+    with pytest.raises(tachyon.PeerDeadError) as caught:
+        consumer.recv(timeout=60)
+    assert caught.value.reason == "aborted"
+    assert outcome(exporting) == (How.ABORTED, False, "")
+    assert outcome(importing) == (How.ABORTED, True, "")
+
+
+def test_a_consumer_that_closes_is_told_to_the_producer_as_closed(bridged, until):
+    producer, consumer, exporting, importing = bridged()
+    consumer.close()
+    with pytest.raises(tachyon.PeerClosedError):
+        while True:
+            producer.send(b"x", timeout=60)
+    assert outcome(exporting).how == outcome(importing).how == How.CLOSED
+
+
+def test_a_consumer_that_aborts_is_told_though_nothing_is_sent(bridged):
+    producer, consumer, _, _ = bridged()
+    consumer.abort()
+    with pytest.raises(tachyon.PeerDeadError):
+        producer.wait_read(timeout=60)
+        while True:
+            producer.send(b"x", timeout=60)
+
+
+def test_what_is_larger_than_the_far_ring_ends_the_bus_with_a_reason(gateways, tmp_path, run_thread):
+    exporting, importing = gateways()
+    exporting.export(str(tmp_path / "near"), "a", capacity=1 << 16)
+    importing.import_("a", str(tmp_path / "far"))
+    listening = run_thread(tachyon.Bus.listen, str(tmp_path / "far"), 4096, timeout=60)
+    with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60) as producer:
+        consumer = listening.result(60)
+        producer.send(b"small")
+        producer.send(bytes(5000))
+        assert consumer.recv(timeout=60).data == b"small"
+        with pytest.raises(tachyon.PeerDeadError):
+            consumer.recv(timeout=60)
+        assert outcome(exporting).how == How.REFUSED
+        assert "larger than the ring over there" in outcome(exporting).text
+        consumer.close()
+
+
+def test_one_message_larger_than_the_window_goes_through(bridged, run_thread):
+    producer, consumer, _, _ = bridged(1 << 20, window=1 << 16)
+    sending = run_thread(producer.send_many, [bytes([i]) * 700_000 for i in range(5)])
+    for i in range(5):
+        assert consumer.recv(timeout=60).data == bytes([i]) * 700_000
+    assert sending.result(60) == 5
+
+
+def test_a_gateway_that_dies_ends_the_other_bus_after_what_had_arrived(bridged):
+    producer, consumer, exporting, importing = bridged()
+    for number in range(10):
+        producer.send(checked(number), number)
+    for number in range(5):
+        check(consumer.recv(timeout=60), number)
+    exporting._link.close()  # as a process that is killed: it says nothing more
+    for number in range(5, 10):
+        check(consumer.recv(timeout=60), number)
+    with pytest.raises(tachyon.PeerDeadError):
+        consumer.recv(timeout=60)
+    assert outcome(importing) == (How.LOST, True, "")
+
+
+def test_a_gateway_of_the_consumer_that_dies_ends_the_producers_bus(bridged):
+    producer, _, exporting, importing = bridged()
+    importing._link.close()
+    with pytest.raises(tachyon.PeerDeadError):
+        while True:
+            producer.send(bytes(100), timeout=60)
+    assert outcome(exporting) == (How.LOST, True, "")
+
+
+def test_stopping_the_exporter_sends_what_the_ring_holds_and_is_no_clean_end(bridged):
+    producer, consumer, exporting, importing = bridged()
+    for number in range(200):
+        producer.send(checked(number), number % 1000)
+    exporting.stop()
+    for number in range(200):
+        check(consumer.recv(timeout=60), number)
+    with pytest.raises(tachyon.PeerDeadError) as caught:
+        consumer.recv(timeout=60)
+    assert caught.value.reason == "aborted"
+    with pytest.raises(tachyon.PeerDeadError):
+        while True:
+            producer.send(b"x", timeout=60)
+    assert outcome(exporting) == (How.STOPPED, False, "")
+    assert outcome(importing) == (How.STOPPED, True, "")
+
+
+def test_stopping_the_importer_asks_the_exporter_to_end(bridged):
+    producer, consumer, exporting, importing = bridged()
+    for number in range(200):
+        producer.send(checked(number), number % 1000)
+    importing.stop()
+    for number in range(200):
+        check(consumer.recv(timeout=60), number)
+    with pytest.raises(tachyon.PeerDeadError):
+        consumer.recv(timeout=60)
+    assert outcome(exporting).how == outcome(importing).how == How.STOPPED
+
+
+def test_a_second_importer_of_a_bus_is_refused(bridged, network, tmp_path, run_thread):
+    producer, consumer, _, _ = bridged()
+    producer.send(b"x")
+    consumer.recv(timeout=60)
+    with Gateway(link=network.link()) as third:
+        third.import_("a/b", str(tmp_path / "third"), capacity=4096, listens=True)
+        with tachyon.Bus.connect(str(tmp_path / "third"), timeout=60) as late:
+            with pytest.raises(tachyon.PeerDeadError):
+                late.recv(timeout=60)
+        assert outcome(third) == (How.REFUSED, True, "a/b is being imported by another gateway")
+    producer.send(b"y")
+    assert consumer.recv(timeout=60).data == b"y"
+
+
+def test_an_importer_that_starts_anew_ends_the_old_stream_and_gets_no_rest_of_it(bridged, network, tmp_path):
+    producer, consumer, exporting, importing = bridged(grace=60)
+    producer.send(b"x")
+    consumer.recv(timeout=60)
+    importing._link.close()
+    with Gateway(link=network.link(), grace=60) as again:
+        again.import_("a/b", str(tmp_path / "again"), capacity=4096, listens=True)
+        with tachyon.Bus.connect(str(tmp_path / "again"), timeout=60) as late:
+            with pytest.raises(tachyon.PeerDeadError):
+                while True:
+                    producer.send(b"y", timeout=60)
+            assert outcome(exporting).how == How.LOST
+            assert late.try_recv() is None
+
+
+def test_a_producer_may_be_done_before_anybody_imports(gateways, tmp_path, run_thread):
+    exporting, importing = gateways()
+    exporting.export(str(tmp_path / "near"), "a", capacity=1 << 16)
+    with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60) as producer:
+        producer.send(b"early")
+    listening = run_thread(tachyon.Bus.listen, str(tmp_path / "far"), 4096, timeout=60)
+    importing.import_("a", str(tmp_path / "far"))
+    with listening.result(60) as consumer:
+        assert [message.data for message in consumer] == [b"early"]
+    assert outcome(exporting).how == outcome(importing).how == How.CLOSED
+
+
+def test_several_buses_share_a_gateway(gateways, tmp_path, run_thread):
+    exporting, importing = gateways()
+    for name in "abc":
+        exporting.export(str(tmp_path / f"near-{name}"), name, capacity=1 << 14)
+        importing.import_(name, str(tmp_path / f"far-{name}"), capacity=1 << 14, listens=True)
+    with contextlib.ExitStack() as stack:
+        producers = {name: stack.enter_context(tachyon.Bus.connect(tmp_path / f"near-{name}", timeout=60)) for name in "abc"}
+        consumers = {name: stack.enter_context(tachyon.Bus.connect(tmp_path / f"far-{name}", timeout=60)) for name in "abc"}
+        for number in range(200):
+            for name in "abc":
+                producers[name].send(name.encode(), number)
+        for number in range(200):
+            for name in "abc":
+                assert consumers[name].recv(timeout=60) == tachyon.Message(number, 1, name.encode())
+        for producer in producers.values():
+            producer.close()
+    assert exporting.wait(60)
+    assert [route.outcome.how for route in exporting.routes] == [How.CLOSED] * 3
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a//b", "/a", "a*", "a$", "ü", "a" * 201])
+def test_a_name_that_is_none_is_refused(gateways, tmp_path, name):
+    with pytest.raises(ValueError, match="is not a name"):
+        gateways()[0].export_rpc(str(tmp_path / "x"), name)
+
+
+@pytest.mark.parametrize(("option", "value"), [("window", 1000), ("window", 1 << 40), ("grace", 0), ("grace", float("nan"))])
+def test_a_window_or_a_grace_out_of_bounds_is_refused(network, option, value):
+    with pytest.raises(ValueError, match=option):
+        Gateway(link=network.link(), **{option: value})

@@ -59,6 +59,7 @@ class Session:
         self._sink_gone = False
         self._stop_by: float | None = None
         self._killed = False
+        self._out: threading.Thread | None = None
         self._told = 0.0  # when something was acknowledged last
         self._checked = 0.0
         self._put, undo_put = link.publish(key)
@@ -68,7 +69,8 @@ class Session:
     def start(self) -> None:
         """Begin."""
         if self.channel.sender is not None:
-            threading.Thread(target=self._pump, name="tachyon bridge out", daemon=True).start()
+            self._out = threading.Thread(target=self._pump, name="tachyon bridge out", daemon=True)
+            self._out.start()
         threading.Thread(target=self._run, name="tachyon bridge in", daemon=True).start()
 
     @property
@@ -337,6 +339,8 @@ class Session:
                 self.bus.abort()
         with self._lock:
             self._room.notify_all()
+        if self._out is not None:
+            self._out.join(1.0)  # it may be stuck in a link that is
         for undo in self._undo:
             undo()
         self.done.set()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from tachyon._errors import TachyonError
@@ -129,6 +131,11 @@ def _is_safe(protocol: str, address: str) -> bool:
     return False
 
 
+def log_to_stderr() -> None:
+    """Have Zenoh say what goes wrong; RUST_LOG chooses otherwise."""
+    zenoh.init_log_from_env_or("error")
+
+
 class ZenohLink:
     """A Link over one Zenoh session."""
 
@@ -139,6 +146,8 @@ class ZenohLink:
             self._session = zenoh.open(config)
         except zenoh.ZError as error:
             raise TachyonError(f"Zenoh cannot be opened: {error}") from None
+
+        self._callbacks: list[weakref.ref[Callable[..., None]]] = []
 
     def publish(self, key: str, *, urgent: bool = False) -> tuple[Put, Undo]:
         """As Link.publish."""
@@ -160,9 +169,12 @@ class ZenohLink:
     def subscribe(self, key: str, on_sample: Callable[[str, bytes], None]) -> Undo:
         """As Link.subscribe."""
 
+        self._forget()
+
         def deliver(sample: zenoh.Sample) -> None:
             on_sample(str(sample.key_expr), sample.payload.to_bytes())
 
+        self._callbacks.append(weakref.ref(deliver))
         return _undo(self._session.declare_subscriber(key, deliver))
 
     def announce(self, key: str) -> Undo:
@@ -172,15 +184,26 @@ class ZenohLink:
     def watch(self, key: str, on_presence: Callable[[str, bool], None]) -> Undo:
         """As Link.watch."""
 
+        self._forget()
+
         def tell(sample: zenoh.Sample) -> None:
             on_presence(str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
 
+        self._callbacks.append(weakref.ref(tell))
         return _undo(self._session.liveliness().declare_subscriber(key, tell, history=True))
+
+    def _forget(self) -> None:
+        self._callbacks = [each for each in self._callbacks if each() is not None]
 
     def close(self) -> None:
         """As Link.close."""
         with suppress(zenoh.ZError):
             self._session.close()
+        # Zenoh's threads let go of what they called a moment later; one that does so when the interpreter has begun to end
+        # takes the process down.
+        deadline = monotonic() + 1.0
+        while any(each() is not None for each in self._callbacks) and monotonic() < deadline:
+            sleep(0.001)
 
 
 def _undo(declared: Any) -> Undo:

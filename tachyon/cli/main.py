@@ -20,6 +20,7 @@ from tachyon import (
     get_include,
     get_library_dirs,
 )
+from tachyon.cli import bridge
 from tachyon.cli.bench.arguments import add_arguments
 from tachyon.cli.completion import SHELLS, script
 from tachyon.cli.exits import ERROR, OK, PEER_GONE, SIGNALLED, TIMED_OUT, USAGE, Failure, Stopped, prog
@@ -223,6 +224,15 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("-q", "--quiet", action="store_true", help="do not show that it waits; errors are still told")
     call.add_argument("--timeout", metavar="S", type=_seconds, default=10.0, help="seconds for all of it (default: 10)")
 
+    across = command(
+        "bridge",
+        "carry buses and calls to and from another machine",
+        "Run the gateway of this machine: carry each ROUTE to or from a gateway that was given the same NAME.\n"
+        "Both need an endpoint that connects them: one listens, the other connects, or both connect to a router.",
+        bridge.BRIDGE_EXITS,
+    )
+    bridge.add_arguments(across, _capacity, _seconds)
+
     command(
         "demo",
         "see it work: a few hundred megabytes and some round trips between two processes",
@@ -258,6 +268,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from tachyon.cli.bench import command
 
         return demo.demo() if arguments.command == "demo" else command.run(arguments)
+    if arguments.command == "bridge":
+        return bridge.run(arguments)
     if arguments.command == "completion":
         print(script(arguments.shell, _parser()), end="")
         return OK

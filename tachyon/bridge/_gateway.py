@@ -36,7 +36,7 @@ class Gateway:
     config: file with a Zenoh configuration. insecure: allow links without encryption away from loopback.
     window: bytes on their way at most, for each stream: bandwidth times delay. grace: seconds that the other gateway may be
     away before its buses end with PeerDeadError. link: instead of Zenoh, see tachyon.bridge._link.
-    Raises ValueError for what cannot be, TachyonError where Zenoh cannot be opened.
+    Raises ValueError for what cannot be. The link connects, and connects again, by itself: the routes wait for it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Gateway:
         grace: float = GRACE,
         link: Link | None = None,
     ) -> None:
-        """Open the link. It connects, and connects again, by itself."""
+        """Check all of that. Nothing is opened before the first route."""
         if not LEAST_WINDOW <= window <= MOST_WINDOW:
             raise ValueError(f"the window must be {LEAST_WINDOW} to {MOST_WINDOW} bytes, not {window}")
         if not 0.1 <= grace <= 86400:

@@ -16,6 +16,9 @@ class Link(Protocol):
     They must not wait for another one.
     """
 
+    def open(self) -> bool:
+        """Try, for a second at most, until all else may be used. False: not yet. From any thread, any number of times."""
+
     def publish(self, key: str, *, urgent: bool = False) -> tuple[Put, Undo]:
         """Return what sends samples to a key. Urgent ones may overtake others. A Put raises OSError once it is closed."""
 

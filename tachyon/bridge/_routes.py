@@ -93,7 +93,11 @@ class Route:
 
     def _main(self) -> None:
         try:
-            self._run()
+            self.state = "connecting"
+            while not self.link.open() and not self._stopping.wait(LOOK):
+                pass
+            if not self._stopping.is_set():
+                self._run()
         except BaseException as error:
             self.error = error
             for session in self._now():
@@ -176,6 +180,7 @@ class BusRoute(Route):
         """As Route; `opening` is how the bus is opened."""
         super().__init__(link, name, path, terms)
         self._opening = opening
+        self._undo.append(opening.close)
 
     def _run(self) -> None:
         self.state = f"waiting for the program at {self.path}"
@@ -354,6 +359,7 @@ class RpcImport(Importing):
         """As Route; callers connect to `listener`."""
         super().__init__(link, name, path, terms)
         self._listener = listener
+        self._undo.append(listener.close)
 
     def _run(self) -> None:
         self.state = "open"

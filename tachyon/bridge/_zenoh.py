@@ -8,6 +8,7 @@ import os
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,11 @@ except ImportError as error:  # pragma: no cover
 
 # What is not as in Zenoh itself, unless a configuration file says otherwise.
 DEFAULTS: dict[str, Any] = {
-    "mode": "peer",
     "scouting/multicast/enabled": False,  # nobody is connected to but who was named
     "scouting/gossip/enabled": False,
     "transport/shared_memory/enabled": False,
     "listen/endpoints": [],
-    "connect/timeout_ms": -1,  # the other machine may come later
+    "connect/timeout_ms": {"peer": -1, "router": -1, "client": 500},  # the other machine may come later: see open()
     "connect/exit_on_failure": False,
     "connect/retry": {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2},
     # A receiver that stalls for longer loses its connection and all that is under way. Longer than the lease, so that
@@ -96,7 +96,8 @@ class Endpoints:
         try:
             config = zenoh.Config.from_file(self.config) if self.config else zenoh.Config()
             plain = zenoh.Config()
-            for path, value in DEFAULTS.items():
+            # Routers pass on what clients send, but not what peers do. A client may connect to a peer, too.
+            for path, value in {**DEFAULTS, "mode": "peer" if self.listen else "client"}.items():
                 if config.get_json(path) == plain.get_json(path):
                     config.insert_json5(path, json.dumps(value))
             for path, given in self._given().items():
@@ -140,14 +141,30 @@ class ZenohLink:
     """A Link over one Zenoh session."""
 
     def __init__(self, endpoints: Endpoints) -> None:
-        """Open it. Raises ValueError for a configuration that cannot be, TachyonError where it cannot be opened."""
-        config = endpoints.configuration()
-        try:
-            self._session = zenoh.open(config)
-        except zenoh.ZError as error:
-            raise TachyonError(f"Zenoh cannot be opened: {error}") from None
-
+        """Check them. Raises ValueError for what cannot be."""
+        self._config = endpoints.configuration()
         self._callbacks: list[weakref.ref[Callable[..., None]]] = []
+        self._opened: zenoh.Session | None = None
+        self._closed = False
+        self._lock = Lock()
+
+    def open(self) -> bool:
+        """As Link.open. Raises TachyonError for what waiting does not mend."""
+        with self._lock:
+            if self._opened is None and not self._closed:
+                try:
+                    self._opened = zenoh.open(self._config)
+                except zenoh.ZError as error:
+                    # Only a client needs somebody to connect to before there is a session at all.
+                    if not str(error).startswith("Unable to connect"):
+                        raise TachyonError(f"Zenoh cannot be opened: {error}") from None
+            return self._opened is not None
+
+    @property
+    def _session(self) -> zenoh.Session:
+        if self._opened is None:
+            raise OSError("this link is not open")
+        return self._opened
 
     def publish(self, key: str, *, urgent: bool = False) -> tuple[Put, Undo]:
         """As Link.publish."""
@@ -197,8 +214,11 @@ class ZenohLink:
 
     def close(self) -> None:
         """As Link.close."""
-        with suppress(zenoh.ZError):
-            self._session.close()
+        with self._lock:
+            self._closed = True
+            if self._opened is not None:
+                with suppress(zenoh.ZError):
+                    self._opened.close()
         # Zenoh's threads let go of what they called a moment later; one that does so when the interpreter has begun to end
         # takes the process down.
         deadline = monotonic() + 1.0

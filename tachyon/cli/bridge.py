@@ -177,7 +177,7 @@ class _Running:
 
     def _expect_all(self) -> None:
         missing = [f"{route.name}: {route.state}" for route in self.gateway.routes if route.name not in self._met]
-        missing = [each for each in missing if "waiting for" in each]
+        missing = [each for each in missing if "waiting for" in each or each.endswith("connecting")]
         if missing:
             raise Failure(TIMED_OUT, f"within {self.arguments.timeout:g} seconds: {'; '.join(missing)}")
 

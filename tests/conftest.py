@@ -24,6 +24,7 @@ import tachyon
 pytest_plugins = [
     *(
         "aio_ends",
+        "bridge_commands",
         "commands",
         "dispatchers",
         "example_programs",

@@ -93,11 +93,7 @@ class Route:
 
     def _main(self) -> None:
         try:
-            self.state = "connecting"
-            while not self.link.open() and not self._stopping.wait(LOOK):
-                pass
-            if not self._stopping.is_set():
-                self._run()
+            self._run()
         except BaseException as error:
             self.error = error
             for session in self._now():
@@ -110,6 +106,15 @@ class Route:
 
     def _run(self) -> None:
         raise NotImplementedError
+
+    def _connect(self) -> bool:
+        """Wait until the link may be used. False: this route has been stopped."""
+        self.state = "connecting"
+        while not self._stopping.is_set():
+            if self.link.open():
+                return True
+            self._stopping.wait(LOOK)
+        return False
 
     def _key(self, kind: str, epoch: int | None = None) -> str:
         return f"{PREFIX}/{self.name}/{kind}/{'*' if epoch is None else f'{epoch:016x}'}"
@@ -190,8 +195,10 @@ class BusRoute(Route):
             self._opening.close()
         if bus is None:
             return
-        self.state = "waiting for the other side"
         try:
+            if not self._connect():
+                return
+            self.state = "waiting for the other side"
             self._serve(bus)
             while not self._wait_for_end():
                 pass
@@ -294,6 +301,8 @@ class RpcExport(Exporting):
 
     def _run(self) -> None:
         self._pending: set[int] = set()
+        if not self._connect():
+            return
         self._export()
         self.state = "open"
         self._stopping.wait()
@@ -307,9 +316,9 @@ class RpcExport(Exporting):
             self._answer(importer, sample, How.REFUSED, f"{self.name} has {MOST_CALLERS} callers already")
             return
         self._pending.add(importer)
-        threading.Thread(target=self._connect, args=(importer, sample), daemon=True).start()
+        threading.Thread(target=self._let_in, args=(importer, sample), daemon=True).start()
 
-    def _connect(self, importer: int, sample: Sample) -> None:
+    def _let_in(self, importer: int, sample: Sample) -> None:
         try:
             bus = RpcBus.connect(self.path, timeout=FIRST_ATTEMPT)
             try:
@@ -362,6 +371,8 @@ class RpcImport(Importing):
         self._undo.append(listener.close)
 
     def _run(self) -> None:
+        if not self._connect():
+            return
         self.state = "open"
         with self._listener:
             while not self._stopping.is_set():

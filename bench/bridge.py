@@ -1,7 +1,9 @@
+# ruff: noqa: D102, D103, D105, D107
 """The figures of the bridge, as ratios within one run: python bench/bridge.py [--only 1,2,3,4,5]
 
-Programs, gateways and raw Zenoh are processes of this machine, over loopback. Needs pip install 'tachyon-ipc[zenoh]', and
-openssl for part 4. About a minute. What cuts, stalls and router restarts cost is not measured but tested: docs/bridge.md.
+Programs, gateways and raw Zenoh are processes of this machine, over loopback. Needs pip install 'tachyon-ipc[zenoh]',
+and openssl for part 4. About a minute. What cuts, stalls and restarts of routers cost is not measured but tested:
+docs/bridge.md.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def zenoh_session(side: str, port: str):
     from tachyon.bridge._zenoh import Endpoints
 
     endpoint = (f"tcp/127.0.0.1:{port}",)
-    return zenoh, zenoh.open((Endpoints(listen=endpoint) if side == "listen" else Endpoints(connect=endpoint)).configuration())
+    return zenoh, zenoh.open(
+        (Endpoints(listen=endpoint) if side == "listen" else Endpoints(connect=endpoint)).configuration()
+    )
 
 
 def publisher(zenoh, session, express: bool):
@@ -350,7 +354,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="1,2,3,4,5", help="these parts")
     chosen = [int(each) for each in parser.parse_args().only.split(",")]
-    return 0 if all([parts[each]() for each in chosen]) else 1
+    met = [parts[each]() for each in chosen]
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ with tachyon.Bus.listen(path, 1 << 20) as bus:
                 for each in batch:
                     data = bytes(each)
                     if struct.unpack_from("<Q", data)[0] != count: sys.exit(f"number {count} is missing")
-                    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]: sys.exit(f"number {count} is damaged")
+                    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]: sys.exit(f"{count} is damaged")
                     count += 1
                     if count == stall_at:
                         print("stalls", flush=True)
@@ -170,7 +170,9 @@ class Bridge:
             subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True, timeout=60)
 
         key = ["-newkey", "rsa:2048", "-nodes"]
-        openssl("req", "-x509", *key, "-keyout", f"{authority}.key", "-out", f"{authority}.pem", "-subj", f"/CN={authority}")
+        openssl(
+            "req", "-x509", *key, "-keyout", f"{authority}.key", "-out", f"{authority}.pem", "-subj", f"/CN={authority}"
+        )
         (self.folder / "ext").write_text(
             f"subjectAltName={hosts}\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n"
         )

@@ -442,8 +442,12 @@ def test_several_buses_share_a_gateway(gateways, tmp_path, run_thread):
         exporting.export(str(tmp_path / f"near-{name}"), name, capacity=1 << 14)
         importing.import_(name, str(tmp_path / f"far-{name}"), capacity=1 << 14, listens=True)
     with contextlib.ExitStack() as stack:
-        producers = {name: stack.enter_context(tachyon.Bus.connect(tmp_path / f"near-{name}", timeout=60)) for name in "abc"}
-        consumers = {name: stack.enter_context(tachyon.Bus.connect(tmp_path / f"far-{name}", timeout=60)) for name in "abc"}
+        producers = {
+            name: stack.enter_context(tachyon.Bus.connect(tmp_path / f"near-{name}", timeout=60)) for name in "abc"
+        }
+        consumers = {
+            name: stack.enter_context(tachyon.Bus.connect(tmp_path / f"far-{name}", timeout=60)) for name in "abc"
+        }
         for number in range(200):
             for name in "abc":
                 producers[name].send(name.encode(), number)
@@ -462,7 +466,9 @@ def test_a_name_that_is_none_is_refused(gateways, tmp_path, name):
         gateways()[0].export_rpc(str(tmp_path / "x"), name)
 
 
-@pytest.mark.parametrize(("option", "value"), [("window", 1000), ("window", 1 << 40), ("grace", 0), ("grace", float("nan"))])
+@pytest.mark.parametrize(
+    ("option", "value"), [("window", 1000), ("window", 1 << 40), ("grace", 0), ("grace", float("nan"))]
+)
 def test_a_window_or_a_grace_out_of_bounds_is_refused(network, option, value):
     with pytest.raises(ValueError, match=option):
         Gateway(link=network.link(), **{option: value})

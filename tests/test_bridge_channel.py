@@ -1,4 +1,4 @@
-"""The protocol of the bridge by itself: whatever a link does, what arrives is a prefix, in order, with the right end."""
+"""The protocol of the bridge by itself: what arrives is a prefix, in order, with the right end, on any link."""
 
 import random
 import struct
@@ -44,7 +44,7 @@ class End:
             self.channel.wrote_end(sample.how)
         else:
             numbers = [number for (number,) in struct.iter_unpack("<Q", sample.payload)]
-            assert len(numbers) == sample.count
+            assert len(numbers) == sample.messages
             self.written += numbers
             self.channel.wrote()
 
@@ -64,7 +64,7 @@ class World:
         self.rpc = rpc
 
     def collect(self):
-        for name, end, other in (("near", self.near, "far"), ("far", self.far, "near")):
+        for _, end, other in (("near", self.near, "far"), ("far", self.far, "near")):
             if end is None:
                 continue
             end.pack(7)
@@ -79,7 +79,9 @@ class World:
         end = getattr(self, name)
         if name == "far" and end is None:
             if sample.kind == Kind.HELLO:
-                self.far = end = End(Channel(self.far_epoch, sample.sender, sends=True, receives=self.rpc, **self.options))
+                self.far = end = End(
+                    Channel(self.far_epoch, sample.sender, sends=True, receives=self.rpc, **self.options)
+                )
                 end.channel.greeted(sample)
                 end.channel.on_presence(True, self.now)
                 self.near.channel.on_presence(True, self.now)
@@ -358,7 +360,11 @@ def test_any_bytes_from_the_other_end_leave_the_channel_in_order():
             kind = chance.choice(list(Kind))
             size = {Kind.ACK: 8, Kind.HELLO: 10, Kind.WELCOME: 10}.get(kind, chance.randrange(40))
             first = chance.choice([0, 1, 5, 1 << 40])
-            sample = head(kind, 0x2222, 0x1111, first, How(chance.randrange(6))) + struct.pack("<I", 1) + chance.randbytes(size)
+            sample = (
+                head(kind, 0x2222, 0x1111, first, How(chance.randrange(6)))
+                + struct.pack("<I", 1)
+                + chance.randbytes(size)
+            )
             world.near.channel.on_sample(decode(sample), world.now)
             world.near.channel.next_control(world.now)
             world.near.channel.next_data(world.now)

@@ -146,7 +146,10 @@ def test_a_bus_and_an_rpc_bus_of_one_name_do_not_meet(gateways, tmp_path):  # no
     exporting, importing = gateways()
     exporting.export(str(tmp_path / "near"), "x", capacity=4096)
     importing.import_rpc("x", str(tmp_path / "calls"))
-    with tachyon.Bus.connect(tmp_path / "near", timeout=60) as producer, RpcBus.connect(tmp_path / "calls", timeout=60) as bus:
+    with (
+        tachyon.Bus.connect(tmp_path / "near", timeout=60) as producer,
+        RpcBus.connect(tmp_path / "calls", timeout=60) as bus,
+    ):
         cid = bus.call(b"x", 1)
         with pytest.raises(tachyon.PeerDeadError):
             bus.wait(cid, timeout=60)

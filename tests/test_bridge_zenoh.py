@@ -122,7 +122,11 @@ def test_nobody_within_the_timeout_ends_with_4(bridge):
 )
 def test_what_cannot_be_is_wrong_usage(bridge, words, text):
     first = [] if words and words[0] in ("sideways", "export") else ["export-rpc", "path", "name"]
-    words = words if words and not first and "--connect" in words else [*words, *([] if first else ["--connect", "tcp/[::1]:7"])]
+    words = (
+        words
+        if words and not first and "--connect" in words
+        else [*words, *([] if first else ["--connect", "tcp/[::1]:7"])]
+    )
     assert text in bridge.gateway(*first, *words).ends(2)
 
 

@@ -1,10 +1,12 @@
 """Buses whose other end is on another machine: a gateway on each, and a link between them.
 
-    with tachyon.bridge.Gateway(connect="tls/198.51.100.7:7447", ca="ca.pem", certificate="a.pem", key="a.key") as gateway:
+    tls = {"ca": "ca.pem", "certificate": "here.pem", "key": "here.key"}
+
+    with tachyon.bridge.Gateway(connect="tls/198.51.100.7:7447", **tls) as gateway:
         gateway.export("/run/ticks", "ticks")     # a Bus.connect here sends
         gateway.wait()
 
-    with tachyon.bridge.Gateway(listen="tls/0.0.0.0:7447", ca="ca.pem", certificate="b.pem", key="b.key") as gateway:
+    with tachyon.bridge.Gateway(listen="tls/0.0.0.0:7447", **tls) as gateway:
         gateway.import_("ticks", "/run/ticks")    # to a Bus.listen there
         gateway.wait()
 

@@ -137,7 +137,7 @@ class Channel:
         elif sample.kind in (Kind.DATA, Kind.END) and self.receiver is not None:
             if self._lingers and self._saying is not None:
                 pass  # it will hear of the RESET
-            elif not self.receiver.take(sample.first, sample.count, sample.whole):
+            elif not self.receiver.take(sample.first, sample.messages, sample.whole):
                 self.reset(How.REFUSED, "the other gateway's numbers make no sense")
             elif sample.kind == Kind.END and self.receiver.received == sample.first + 1:
                 self._end_arrived = True
@@ -168,9 +168,7 @@ class Channel:
             # It says farewell when it knows. Where that got lost it is gone; one that is there may only be stopped.
             if now - self._heard >= (LINGER * self.grace if self.present else self.grace):
                 self.over = True
-        elif self.peer and not self.present and now - self._heard >= self.grace and self._still_needs_the_other():
-            self.lose()
-        elif self.rpc and self.peer == 0 and now - self._heard >= self.grace:  # a caller does not wait for ever
+        elif now - self._heard >= self.grace and self._misses_the_other():
             self.lose()
 
     # ---- what goes out ----
@@ -202,8 +200,10 @@ class Channel:
 
     # ---- inside ----
 
-    def _still_needs_the_other(self) -> bool:
-        return self.outcome is None and not self._end_arrived
+    def _misses_the_other(self) -> bool:
+        if self.peer == 0:
+            return self.rpc  # a caller does not wait for ever; a Bus may be opened long before its other end
+        return not self.present and self.outcome is None and not self._end_arrived
 
     def _settle(self, outcome: Outcome) -> None:
         if self.outcome is None:

@@ -32,10 +32,10 @@ def check_name(name: str) -> str:
 class Gateway:
     """Carries buses of this machine to and from another one. A context manager; for any thread.
 
-    connect, listen: endpoints of Zenoh, one or several, e.g. tls/198.51.100.7:7447. ca, certificate, key: files for TLS.
-    config: file with a Zenoh configuration. insecure: allow links without encryption away from loopback.
-    window: bytes on their way at most, for each stream: bandwidth times delay. grace: seconds that the other gateway may be
-    away before its buses end with PeerDeadError. link: instead of Zenoh, see tachyon.bridge._link.
+    connect, listen: endpoints of Zenoh, one or several, e.g. tls/198.51.100.7:7447. ca, certificate, key: files for
+    TLS. config: file with a Zenoh configuration. insecure: allow links without encryption away from loopback.
+    window: bytes on their way at most, for each stream: bandwidth times delay. grace: seconds that the other gateway
+    may be away before its buses end with PeerDeadError. link: instead of Zenoh, see tachyon.bridge._link.
     Raises ValueError for what cannot be. The link connects, and connects again, by itself: the routes wait for it.
     """
 
@@ -66,13 +66,17 @@ class Gateway:
             link = ZenohLink(Endpoints(_several(connect), _several(listen), ca, certificate, key, config, insecure))
         self._link = link
 
-    def export(self, path: str, name: str, *, capacity: int = 4 << 20, listens: bool = True, mode: int = 0o600) -> Route:
+    def export(
+        self, path: str, name: str, *, capacity: int = 4 << 20, listens: bool = True, mode: int = 0o600
+    ) -> Route:
         """Carry a Bus whose producer is here. listens: at `path`, for a program that connects; else connect to it."""
         opening = OpenBus(_path(path), capacity, listens, mode)
         return self._begin(BusExport(self._link, check_name(name), _path(path), self._terms, opening))
 
-    def import_(self, name: str, path: str, *, capacity: int = 4 << 20, listens: bool = False, mode: int = 0o600) -> Route:
-        """Carry a Bus whose consumer is here. listens: as export; by default the program does, and the gateway connects."""
+    def import_(
+        self, name: str, path: str, *, capacity: int = 4 << 20, listens: bool = False, mode: int = 0o600
+    ) -> Route:
+        """Carry a Bus whose consumer is here. listens: as export; by default the program does."""
         opening = OpenBus(_path(path), capacity, listens, mode)
         return self._begin(BusImport(self._link, check_name(name), _path(path), self._terms, opening))
 
@@ -97,7 +101,7 @@ class Gateway:
         return True
 
     def stop(self) -> None:
-        """End all routes in good order: what the rings hold now goes over, for `grace` seconds at most. Does not wait."""
+        """End all routes in good order: what the rings hold still goes over, for `grace` seconds. Does not wait."""
         for route in self.routes:
             route.stop()
 

@@ -1,9 +1,9 @@
-"""What two gateways say to each other: every byte of a sample but the records, which are packed and unpacked in Cython.
+"""What two gateways say to each other: every byte of a sample but the records, which Cython packs and unpacks.
 
-A sample: the header below, then what its kind says. DATA: `count` records, the first of them number `first`. END: how the
-stream ended; it has a number too, the one after the last record's, so that it is sent again and acknowledged as they are.
-ACK: `first` is the number up to which all is written, the payload that up to which all has arrived. HELLO, WELCOME: the
-version's abilities: the kind of bus and the receiver's window. RESET: it is over, and why. STOP: end, please.
+A sample: the header below, then what its kind says. DATA: `count` records, the first of them number `first`. END:
+how the stream ended; it has a number too, the one after the last record's, so that it is sent again and acknowledged
+as they are. ACK: `first` is the number up to which all is written, the payload that up to which all has arrived. HELLO,
+WELCOME: the kind of bus, and the receiver's window. RESET: it is over, and why. STOP: end, please.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sample(NamedTuple):
     sender: int
     to: int
     first: int
-    count: int
+    messages: int
     payload: memoryview
     whole: bytes
 
@@ -65,7 +65,9 @@ def head(kind: Kind, sender: int, to: int, first: int = 0, how: How = How.CLOSED
     return HEADER.pack(VERSION, kind, how, sender, to, first, 0)[:-4]
 
 
-def encode(kind: Kind, sender: int, to: int, first: int = 0, how: How = How.CLOSED, payload: bytes = b"") -> bytes:
+def encode(  # noqa: PLR0917
+    kind: Kind, sender: int, to: int, first: int = 0, how: How = How.CLOSED, payload: bytes = b""
+) -> bytes:
     """Return a whole sample; its count is 1 for END, else 0. What has more records is packed in Cython."""
     return HEADER.pack(VERSION, kind, how, sender, to, first, kind == Kind.END) + payload
 
@@ -81,7 +83,9 @@ def decode(data: bytes) -> Sample:
         raise BadSample(f"{len(data)} bytes are no sample")
     version, kind, how, sender, to, first, count = HEADER.unpack_from(data)
     if version != VERSION:
-        raise BadSample(f"a sample of version {version}; this gateway speaks {VERSION}: use the same tachyon on both sides")
+        raise BadSample(
+            f"a sample of version {version}; this gateway speaks {VERSION}: use the same tachyon on both sides"
+        )
     try:
         sample = Sample(Kind(kind), How(how), sender, to, first, count, memoryview(data)[HEADER.size :], data)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """A session as it runs: one bus of this machine, one Channel, and two threads between them and the link.
 
-The pump takes from the ring and sends. The other thread writes to the ring what came, acknowledges it, and sees to all that
-takes time; what comes while it has nothing to do, the link's own thread writes at once.
+The pump takes from the ring and sends. The other thread writes to the ring what came, acknowledges it, and sees to all
+that takes time; what comes while it has nothing to do, the link's own thread writes at once.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Session:
         return self.channel.outcome
 
     def stop(self, seconds: float) -> None:
-        """End in good order: what the ring holds now still goes over, and what arrives is written, for `seconds` at most."""
+        """End in good order: what the ring holds now still goes over, for `seconds` at most; what comes is written."""
         with self._lock:
             if self._stop_by is None:
                 self._stop_by = monotonic() + seconds

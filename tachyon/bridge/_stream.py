@@ -1,7 +1,7 @@
-"""One stream of numbered messages over a link that may lose, repeat and reorder: its two ends, without threads or clocks.
+"""One stream of numbered messages over a link that may lose, repeat and reorder: its two ends, without threads.
 
-A Sender keeps each batch until the other side has written it; a Receiver takes batches in their order and drops whatever
-else comes. Both are told the time (seconds, any origin). Not for several threads.
+A Sender keeps each batch until the other side has written it; a Receiver takes batches in their order and drops
+whatever else comes. Both are told the time (seconds, any origin). Not for several threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Eclipse Zenoh as a link: it connects, encrypts, routes and reconnects. It does not guarantee delivery; a Channel does."""
+"""Eclipse Zenoh as a link: it connects, encrypts, routes, reconnects. It guarantees no delivery; a Channel does."""
 
 from __future__ import annotations
 
@@ -33,9 +33,6 @@ DEFAULTS: dict[str, Any] = {
     "connect/timeout_ms": {"peer": -1, "router": -1, "client": 500},  # the other machine may come later: see open()
     "connect/exit_on_failure": False,
     "connect/retry": {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2},
-    # A receiver that stalls for longer loses its connection and all that is under way. Longer than the lease, so that
-    # only who shows no sign of life does.
-    "transport/link/tx/queue/congestion_control/block/wait_before_close": 60_000_000,  # microseconds
 }
 
 
@@ -83,8 +80,8 @@ class Endpoints:
                     raise ValueError(f"{each} needs a certificate and a key to listen with")
                 if not self.ca and not self.insecure:
                     raise ValueError(
-                        f"{each} would let in anybody: name the authority (ca) that signed the other side's certificate, "
-                        "or allow it (--insecure, insecure=True)"
+                        f"{each} would let in anybody: name the authority (ca) that signed the other side's "
+                        "certificate, or allow it (--insecure, insecure=True)"
                     )
         for each in self.connect:
             if each.startswith(("tls/", "quic/")) and not self.ca:
@@ -94,7 +91,7 @@ class Endpoints:
         """Return Zenoh's configuration. Raises ValueError."""
         self.check()
         try:
-            config = zenoh.Config.from_file(self.config) if self.config else zenoh.Config()
+            config: zenoh.Config = zenoh.Config.from_file(self.config) if self.config else zenoh.Config()
             plain = zenoh.Config()
             # Routers pass on what clients send, but not what peers do. A client may connect to a peer, too.
             for path, value in {**DEFAULTS, "mode": "peer" if self.listen else "client"}.items():
@@ -124,7 +121,7 @@ class Endpoints:
 def _is_safe(protocol: str, address: str) -> bool:
     if protocol in ("tls", "quic", "unixsock-stream", "unixpipe"):
         return True
-    host = address.split("?")[0].split("#")[0].rpartition(":")[0].strip("[]")
+    host = address.split("?", maxsplit=1)[0].split("#", maxsplit=1)[0].rpartition(":")[0].strip("[]")
     if host == "localhost":
         return True
     with suppress(ValueError):
@@ -216,11 +213,12 @@ class ZenohLink:
         """As Link.close."""
         with self._lock:
             self._closed = True
-            if self._opened is not None:
+            opened: Any = self._opened
+            if opened is not None:
                 with suppress(zenoh.ZError):
-                    self._opened.close()
-        # Zenoh's threads let go of what they called a moment later; one that does so when the interpreter has begun to end
-        # takes the process down.
+                    opened.close()
+        # Zenoh's threads let go of what they called a moment later; one that does so when the interpreter has begun to
+        # end takes the process down.
         deadline = monotonic() + 1.0
         while any(each() is not None for each in self._callbacks) and monotonic() < deadline:
             sleep(0.001)

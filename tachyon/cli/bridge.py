@@ -42,7 +42,9 @@ LOOK = 0.1  # seconds between two looks at the routes
 REPORT = 1.0  # seconds between two reports in JSON
 
 
-def add_arguments(parser: argparse.ArgumentParser, capacity: Callable[[str], int], seconds: Callable[[str], float]) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, capacity: Callable[[str], int], seconds: Callable[[str], float]
+) -> None:
     """Add what the command takes to its parser. The last two: how a ring's size and a time are read."""
     parser.add_argument("routes", metavar="ROUTE", nargs="+", help="export PATH NAME, import NAME PATH, … (see below)")
     for option, text in (
@@ -53,9 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser, capacity: Callable[[str], int
     parser.add_argument("--ca", metavar="FILE", help="the authority that signed the other side's certificate")
     parser.add_argument("--certificate", metavar="FILE", help="our certificate")
     parser.add_argument("--key", metavar="FILE", help="its key")
-    parser.add_argument("--config", metavar="FILE", help="a Zenoh configuration (JSON5); other options come on top of it")
     parser.add_argument(
-        "--insecure", action="store_true", help="allow endpoints without encryption, or that let in anybody, off loopback"
+        "--config", metavar="FILE", help="a Zenoh configuration (JSON5); other options come on top of it"
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="allow endpoints without encryption, or that let in anybody, off loopback",
     )
     parser.add_argument(
         "--program",
@@ -77,9 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser, capacity: Callable[[str], int
         help="seconds that the other gateway may be away before its buses end (default: 10)",
     )
     parser.add_argument(
-        "--timeout", metavar="S", type=seconds, help="seconds to wait for the programs and the other side (default: for ever)"
+        "--timeout",
+        metavar="S",
+        type=seconds,
+        help="seconds to wait for the programs and the other side (default: for ever)",
     )
-    parser.add_argument("--json", action="store_true", help="print the state of each route to stdout, a line of JSON a second")
+    parser.add_argument(
+        "--json", action="store_true", help="print the state of each route to stdout, a line of JSON a second"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no status; errors are still told")
 
 
@@ -258,4 +269,3 @@ def _columns() -> int:
         return os.get_terminal_size(2).columns
     except OSError:
         return 80
-

@@ -268,17 +268,21 @@ def _run(arguments: argparse.Namespace) -> int:
         from tachyon.cli.bench import command
 
         return demo.demo() if arguments.command == "demo" else command.run(arguments)
-    if arguments.command == "bridge":
-        return bridge.run(arguments)
     if arguments.command == "completion":
         print(script(arguments.shell, _parser()), end="")
         return OK
+    if arguments.command == "bridge":
+        return bridge.run(arguments)
     if arguments.command in ("serve", "call"):
         from tachyon.cli import rpc
 
         if arguments.command == "serve":
             return rpc.serve(arguments.target, arguments.path, arguments.calls, arguments.replies, arguments.quiet)
         return rpc.call(arguments.path, arguments.msg_type, arguments.payload, arguments.timeout, arguments.quiet)
+    return _run_stream(arguments)
+
+
+def _run_stream(arguments: argparse.Namespace) -> int:
     from tachyon.cli import stream
 
     if arguments.command == "send":

@@ -44,12 +44,13 @@ def gateway(*words: str) -> int:
 def zenoh_session(side: str, port: str):
     import zenoh
 
-    from tachyon.bridge._zenoh import Endpoints
+    from tachyon.bridge._zenoh import Endpoints, ZenohLink
 
     endpoint = (f"tcp/127.0.0.1:{port}",)
-    return zenoh, zenoh.open(
-        (Endpoints(listen=endpoint) if side == "listen" else Endpoints(connect=endpoint)).configuration()
-    )
+    link = ZenohLink(Endpoints(listen=endpoint) if side == "listen" else Endpoints(connect=endpoint))
+    while not link.open():
+        pass
+    return zenoh, link._session
 
 
 def publisher(zenoh, session, express: bool):

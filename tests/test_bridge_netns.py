@@ -1,9 +1,13 @@
 """The bridge between two network namespaces, over a cable that is cut: nothing is lost, nothing out of order."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 from bridge_commands import needs_zenoh
+from example_programs import EXAMPLES
 
 pytestmark = needs_zenoh
 
@@ -54,3 +58,15 @@ def test_a_cable_that_stays_cut_is_a_dead_peer_after_lease_and_grace(bridge, spa
     assert "the other gateway went away" in importing.ends(3)
     assert "the other gateway went away" in exporting.ends(3)
     assert "PeerDeadError" in (producer.process.wait(60), producer.errors.read_text())[1]
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="only in the source tree")
+def test_the_example_of_two_machines_finds_the_same_on_both(spaces):
+    script = EXAMPLES / "two_machines" / "run.sh"
+    done = subprocess.run(
+        [script, "30", "0.2"], env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("the same on both machines\n")
+    assert "a: ended: all of it went through" in done.stderr
+    assert "b: ended: all of it went through" in done.stderr

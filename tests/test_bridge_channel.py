@@ -182,6 +182,17 @@ def test_what_is_lost_without_notice_is_sent_again_after_a_second():
     assert world.far.channel.sender.resent > 0
 
 
+def test_what_comes_twice_is_written_once():
+    world = met()
+    world.far.to_send = list(range(14))
+    world.collect()
+    world.collect()
+    world.under_way["near"] *= 2
+    world.settle(1.0)
+    assert world.near.written == list(range(14))
+    assert world.near.channel.receiver.dropped > 0
+
+
 def test_one_that_is_missing_is_asked_for_at_once_and_once():
     world = met()
     world.far.to_send = list(range(40))

@@ -6,7 +6,7 @@ pytest.importorskip("hypothesis", reason="needs hypothesis")
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from test_bridge_channel import GRACE, WINDOW, World
 
 from tachyon.bridge._samples import How
@@ -31,6 +31,11 @@ class Bridge(RuleBasedStateMachine):
 
     def senders(self):
         return ["near", "far"] if self.rpc else ["far"]
+
+    @initialize(met=st.booleans())
+    def the_ends_have_met_already(self, met):
+        if met:
+            self.world.settle(1.0)
 
     @rule(name=ENDS, count=st.integers(1, 300))
     def a_program_sends(self, name, count):

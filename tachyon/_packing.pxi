@@ -175,7 +175,7 @@ cdef Status send_records(
             break
         status = bus.try_claim(length, payload)
         if status == Status.ok:
-            status = fill(bus, payload, data, offset, with_ids)
+            status = fill_record(bus, payload, data, offset, with_ids)
     bus.wake_consumer()
     return status
 
@@ -189,13 +189,13 @@ cdef Status send_later(
     memcpy(&length, data + offset[0], 4)
     cdef Status status = (<core.Outlet*>bus).claim(length, payload, waiting)
     if status == Status.ok:
-        status = fill(bus, payload, data, offset, with_ids)
+        status = fill_record(bus, payload, data, offset, with_ids)
         bus.wake_consumer()
     return status
 
 
 # Copies the record at the offset into what was claimed for it, and goes on to the next.
-cdef Status fill(
+cdef Status fill_record(
     core.Bus* bus, uint8_t* payload, const uint8_t* data, Py_ssize_t* offset, bint with_ids
 ) noexcept nogil:
     cdef uint32_t length, type_id

@@ -75,6 +75,7 @@ def test_messages_and_a_clean_end_go_through(bridged, run_thread):
         check(message, count)
         count += 1
     assert count == 20_000
+    time.sleep(0.5)
     assert not sending.done()  # finish() waits for the consumer over there
     consumer.close()
     sending.result(60)
@@ -168,12 +169,12 @@ def test_a_consumer_that_closes_is_told_to_the_producer_as_closed(bridged, until
 
 
 def test_a_consumer_that_aborts_is_told_though_nothing_is_sent(bridged):
-    producer, consumer, _, _ = bridged()
+    producer, consumer, exporting, _ = bridged()
     consumer.abort()
-    with pytest.raises(tachyon.PeerDeadError):
-        producer.wait_read(timeout=60)
-        while True:
-            producer.send(b"x", timeout=60)
+    assert outcome(exporting) == (How.ABORTED, True, "")
+    with pytest.raises(tachyon.PeerDeadError) as caught:
+        producer.send(b"x", timeout=60)
+    assert caught.value.reason == "aborted"
 
 
 def test_what_is_larger_than_the_far_ring_ends_the_bus_with_a_reason(gateways, tmp_path, run_thread):

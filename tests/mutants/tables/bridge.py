@@ -8,7 +8,6 @@ SESSION = "tachyon/bridge/_session.py"
 PROTOCOL = "test_bridge_channel.py"
 RANDOM = "test_bridge_random.py::test_whatever_the_link_does_a_prefix_arrives_and_the_right_end"
 WHOLE = "test_bridge.py"
-CALLS = "test_bridge_rpc.py"
 
 TABLE = {
 "a stream over a link that loses": [
@@ -70,11 +69,9 @@ TABLE = {
       f"{WHOLE}::test_an_abort_arrives_as_one_after_everything"),
     M("an idle consumer's end goes unnoticed", SESSION,
       "                check_peer(self.bus)", "                pass",
-      f"{WHOLE}::test_a_consumer_that_closes_is_told_to_the_producer_as_closed"),
+      f"{WHOLE}::test_a_consumer_that_aborts_is_told_though_nothing_is_sent"),
     M("a gateway that is stopped leaves what the ring holds", SESSION,
       "if stopping and (batch is None or", "if stopping and (True or",
       f"{WHOLE}::test_stopping_the_exporter_sends_what_the_ring_holds_and_is_no_clean_end"),
-    M("a callee's end cuts off its last answers", SESSION,
-      "if not self.channel.rpc:\n", "if True:\n", f"{CALLS}::test_a_callee_that_goes_is_told_after_its_last_answer"),
 ],
 }

@@ -1,5 +1,6 @@
-# Included by _tachyon.pyx: many messages of a ring as one bytes object, and back into another ring, in place. What a bridge
-# to another machine is made of. A record: size and type_id, of an RPC's ring the correlation_id, then the payload.
+# Included by _tachyon.pyx: many messages of a ring as one bytes object, and back into another ring, in place. What a
+# bridge to another machine is made of. A record: size and type_id, of an RPC's ring the correlation_id, then the
+# payload.
 
 cdef extern from *:
     """
@@ -17,7 +18,8 @@ cdef enum:
     _MOST_RECORDS = 16384  # of one batch: half a megabyte of frames
 
 
-# Of an RPC each side reads one ring and writes the other. Both as they are: ids go through, and are matched at the two ends.
+# Of an RPC each side reads one ring and writes the other. Both as they are: ids go through, and are matched at the two
+# ends.
 cdef core.BusHandle* ring_of(object bus, bint source, bint* with_ids) except NULL:
     cdef core.RpcHandle* rpc
     if isinstance(bus, Bus):
@@ -33,9 +35,9 @@ cdef core.BusHandle* ring_of(object bus, bint source, bint* with_ids) except NUL
 def pack(bus, bytes head not None, Py_ssize_t limit, timeout):
     """Take what the ring holds, up to `limit` bytes of records, and return it behind `head` and its count.
 
-    Returns (sample, count), or None if nothing came within `timeout` seconds. One message is taken even if it is larger.
-    Never waits for more than the first. Of an RpcBus: calls of the side that serves, replies of the side that calls.
-    Raises as recv.
+    Returns (sample, count), or None if nothing came within `timeout` seconds. One message is taken even if it is
+    larger. Never waits for more than the first. Of an RpcBus: calls of the side that serves, replies of the side
+    that calls. Raises as recv.
     """
     cdef bint with_ids = False
     cdef core.BusHandle* handle = ring_of(bus, True, &with_ids)
@@ -124,9 +126,9 @@ cdef void copy_and_release(
 def unpack(bus, bytes sample not None, Py_ssize_t offset, timeout):
     """Send the records of a sample, from `offset` on, wait up to `timeout` seconds for room, and return the new offset.
 
-    All is sent once that is the size of the sample. The consumer is woken once. ValueError for a sample whose records do not
-    fill it; what is before the damage has been sent then. Of an RpcBus: replies of the side that serves, calls of the
-    other one. Raises as send, but for BusFullError.
+    All is sent once that is the size of the sample. The consumer is woken once. ValueError for a sample whose
+    records do not fill it; what is before the damage has been sent then. Of an RpcBus: replies of the side that
+    serves, calls of the other one. Raises as send, but for BusFullError.
     """
     cdef bint with_ids = False
     cdef core.BusHandle* handle = ring_of(bus, False, &with_ids)

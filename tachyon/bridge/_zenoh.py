@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 try:
     import zenoh
-except ImportError as error:  # pragma: no cover
-    raise ImportError("tachyon.bridge needs Eclipse Zenoh: pip install 'tachyon-ipc[zenoh]'") from error
+except ImportError:
+    raise ImportError("tachyon.bridge needs Eclipse Zenoh: pip install 'tachyon-ipc[zenoh]'") from None
 
 # What is not as in Zenoh itself, unless a configuration file says otherwise.
 DEFAULTS: dict[str, Any] = {

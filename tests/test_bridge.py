@@ -254,6 +254,16 @@ def test_stopping_the_importer_asks_the_exporter_to_end(bridged):
     assert outcome(exporting).how == outcome(importing).how == How.STOPPED
 
 
+def test_stopping_ends_though_the_consumer_reads_nothing(bridged):
+    producer, consumer, exporting, importing = bridged(1 << 14, window=1 << 16)
+    while producer.try_send(bytes(1000)):
+        time.sleep(0.001)
+    exporting.stop()
+    assert outcome(exporting) == (How.STOPPED, False, "not everything went through in time")
+    consumer.close()
+    assert importing.wait(60)
+
+
 def test_a_second_importer_of_a_bus_is_refused(bridged, network, tmp_path, run_thread):
     producer, consumer, _, _ = bridged()
     producer.send(b"x")

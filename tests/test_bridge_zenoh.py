@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -218,6 +220,21 @@ def test_a_full_disk_for_what_the_gateways_say_harms_nothing(bridge):
     consumer, producer = bridge.consumer(), bridge.producer(FEW)
     for each in (producer, consumer, exporting, importing):
         each.ends(0)
+
+
+def test_a_reader_of_the_reports_that_goes_harms_nothing(bridge):
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    reading, writing = os.pipe()
+    importing = bridge.importing("--listen", endpoint)
+    words = ["-m", "tachyon", "bridge", "export", str(bridge.near), "x", "--json", "--connect", endpoint]
+    exporting = subprocess.Popen([sys.executable, *words], stdout=writing, cwd=bridge.folder)
+    os.close(writing)
+    os.read(reading, 1)
+    os.close(reading)
+    consumer, producer = bridge.consumer(), bridge.producer(FEW)
+    for each in (producer, consumer, importing):
+        each.ends(0)
+    assert exporting.wait(60) == 0
 
 
 def stall(bridge, seconds):

@@ -33,6 +33,7 @@ log = logging.getLogger("tachyon")
 BATCH = 256 << 10  # bytes of records in a sample; never waited for
 TICK = 0.05  # seconds between two looks at what is due while something happens
 IDLE_TICK = 0.25
+TELL = 1.0  # seconds for the end of a stream that is stopped to go over, beyond those for the rest
 
 
 def how_of(error: PeerDeadError) -> How:
@@ -225,6 +226,8 @@ class Session:
         now = monotonic()
         with self._lock:
             channel = self.channel
+            if self._stop_by is not None and now >= self._stop_by + TELL:
+                channel.reset(How.STOPPED, "not everything went through in time")
             sample = channel.next_control(now, lazily=now - self._told < TICK)
             if channel.outcome is not None:
                 self._room.notify_all()

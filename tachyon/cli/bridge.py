@@ -226,12 +226,15 @@ class _Running:
 
     def _report(self) -> None:
         # That nobody reads it, or the disk is full, must not decide what becomes of the data.
-        with suppress(OSError, ValueError):
+        try:
             for route in self.gateway.routes:
                 report: dict[str, Any] = {"time": round(time.time(), 3), "name": route.name, "state": route.state}
                 if route.state == "ended":
                     report["ending"] = ending(route)
                 print(json.dumps(report | route.stats()), flush=True)
+        except (OSError, ValueError):
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it would be tried again at the end
 
 
 def ending(route: Route) -> str:

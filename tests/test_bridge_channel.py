@@ -115,9 +115,10 @@ class World:
                 each.channel.on_presence(False, self.now)
 
     def mend(self):
-        for each in (self.near, self.far):
-            if each is not None:
-                each.channel.on_presence(True, self.now)
+        if self.far is not None and self.far.channel.epoch == self.near.channel.peer:  # not another one in its place
+            self.near.channel.on_presence(True, self.now)
+        if self.far is not None:
+            self.far.channel.on_presence(True, self.now)
 
 
 def met(**options):

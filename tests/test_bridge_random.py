@@ -87,6 +87,7 @@ class Bridge(RuleBasedStateMachine):
             if self.end(name) is not None:
                 self.end(name).write()
 
+    @precondition(lambda self: self.world.now < 120)  # less than one lingers for another who says nothing
     @rule(seconds=st.floats(0.01, 3))
     def time_passes(self, seconds):
         self.world.now += seconds

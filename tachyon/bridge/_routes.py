@@ -211,7 +211,8 @@ class BusRoute(Route):
                 self.state = "open"
             session.done.wait(LOOK)
             return False
-        return self.outcome is not None or self._stopping.wait(LOOK)
+        # A session may have begun during the wait: then the bus is its own.
+        return self.outcome is not None or (self._stopping.wait(LOOK) and not self._now())
 
     def _serve(self, bus: Bus) -> None:
         raise NotImplementedError
@@ -286,6 +287,8 @@ class BusExport(Exporting, BusRoute):
 
     def _greeted(self, importer: int, sample: Sample) -> None:
         if not self._served:
+            if self._stopping.is_set():
+                return
             self._served = True
             self._meet(importer, sample, self._bus, rpc=False)
             return

@@ -189,10 +189,12 @@ class Session:
             batch = pack(self.bus, head, BATCH, 0.0 if stopping else 0.1)
         except PeerDeadError as error:
             how = how_of(error)
-        except BusClosedError:  # by the other thread: the end came from over there
-            with self._lock:
-                self._room.wait(TICK)
-            return None
+        except BusClosedError:
+            if self.channel.rpc:  # by the other thread: the end came from over there
+                with self._lock:
+                    self._room.wait(TICK)
+                return None
+            how = How.STOPPED
         if stopping and (batch is None or monotonic() >= (self._stop_by or 0.0)):
             how = how or How.STOPPED
         with self._lock:

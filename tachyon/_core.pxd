@@ -205,7 +205,6 @@ cdef extern from "tachyon/bus.hpp" namespace "tachyon" nogil:
         Status wait_left(const Waiting& waiting) noexcept
         Status check() noexcept
         Status release(const Frame& frame) noexcept
-        Status check() noexcept
         cpp_bool expect_held(size_t count) noexcept
         void put_back(const Frame& frame) noexcept
         void hand_back() noexcept

@@ -123,95 +123,108 @@ cdef void copy_and_release(
     bus.hand_back()
 
 
-def unpack(bus, bytes sample not None, Py_ssize_t offset, timeout):
-    """Send the records of a sample, from `offset` on, wait up to `timeout` seconds for room, and return the new offset.
+# What is left of a sample. `length`: of the payload at the offset, once that has been looked at.
+cdef struct Records:
+    const uint8_t* data
+    Py_ssize_t size
+    Py_ssize_t offset
+    Py_ssize_t left
+    Py_ssize_t fixed  # bytes before each payload
+    uint32_t length
 
-    All is sent once that is the size of the sample. The consumer is woken once. ValueError for a sample whose
-    records do not fill it; what is before the damage has been sent then. Of an RpcBus: replies of the side that
-    serves, calls of the other one. Raises as send, but for BusFullError.
+
+def unpack(bus, bytes sample not None, Py_ssize_t offset, Py_ssize_t count, timeout):
+    """Send `count` records of a sample, from `offset` on; wait up to `timeout` seconds for room.
+
+    Returns (new offset, how many are left). The consumer is woken once. ValueError for a sample that does not have so
+    many, or something behind them; what is before the damage has been sent then. Of an RpcBus: replies of the side
+    that serves, calls of the other one. Raises as send, but for BusFullError.
     """
     cdef bint with_ids = False
     cdef core.BusHandle* handle = ring_of(bus, False, &with_ids)
-    cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(sample)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(sample)
+    cdef Records records
     cdef PythonWaiting waiting
     cdef Status status
-    if not 0 <= offset <= size:
-        raise ValueError(f"an offset of {offset} in a sample of {size} bytes")
+    records.data = <const uint8_t*>PyBytes_AS_STRING(sample)
+    records.size = PyBytes_GET_SIZE(sample)
+    records.offset = offset
+    records.left = count
+    records.fixed = 16 if with_ids else 8
+    if not 0 <= offset <= records.size:
+        raise ValueError(f"an offset of {offset} in a sample of {records.size} bytes")
     waiting.deadline = deadline_after(timeout)
     enter(handle)
     while True:
-        if size - offset < 4096:
-            status = send_records(handle.bus(), data, size, &offset, with_ids)
+        if records.size - records.offset < 4096:
+            status = send_records(handle.bus(), &records)
         else:
             with nogil:
-                status = send_records(handle.bus(), data, size, &offset, with_ids)
+                status = send_records(handle.bus(), &records)
         if status != Status.full or core.now_ns() >= waiting.deadline:
             break
-        status = send_later(handle.bus(), data, &offset, with_ids, waiting)
+        status = send_later(handle.bus(), &records, waiting)
         if status != Status.ok:
             break
     handle.leave()
     if status == Status.bad_type:
-        raise ValueError(f"the records of a sample of {size} bytes do not fill it: look at the one at {offset}")
+        raise ValueError(
+            f"a sample of {records.size} bytes does not hold the {count} messages it is to have: look at the one at "
+            f"{records.offset}"
+        )
     if status != Status.ok and status != Status.full:
-        raise_status(handle, status)
-    return offset
+        raise_status(handle, status, records.length)
+    return records.offset, records.left
 
 
-# ok: all of them; bad_type: a record that is cut off. What was sent is visible, and its consumer awake.
-cdef Status send_records(
-    core.Bus* bus, const uint8_t* data, Py_ssize_t size, Py_ssize_t* offset, bint with_ids
-) noexcept nogil:
-    cdef Py_ssize_t fixed = 16 if with_ids else 8
-    cdef uint32_t length
+# ok: all of them; bad_type: a record that is cut off, or bytes behind the last. What was sent is visible, and its
+# consumer awake.
+cdef Status send_records(core.Bus* bus, Records* records) noexcept nogil:
     cdef uint8_t* payload = NULL
     cdef Status status = Status.ok
-    while offset[0] < size and status == Status.ok:
-        if size - offset[0] < fixed:
+    while records.left > 0 and status == Status.ok:
+        if records.size - records.offset < records.fixed:
             status = Status.bad_type
             break
-        memcpy(&length, data + offset[0], 4)
-        if <Py_ssize_t>length > size - offset[0] - fixed:
+        memcpy(&records.length, records.data + records.offset, 4)
+        if <Py_ssize_t>records.length > records.size - records.offset - records.fixed:
             status = Status.bad_type
             break
-        status = bus.try_claim(length, payload)
+        status = bus.try_claim(records.length, payload)
         if status == Status.ok:
-            status = fill_record(bus, payload, data, offset, with_ids)
+            status = fill_record(bus, payload, records)
+    if status == Status.ok and records.offset != records.size:
+        status = Status.bad_type
     bus.wake_consumer()
     return status
 
 
 # Waits for room for the record at the offset, which is known to be whole.
-cdef Status send_later(
-    core.Bus* bus, const uint8_t* data, Py_ssize_t* offset, bint with_ids, PythonWaiting& waiting
-) noexcept:
-    cdef uint32_t length
+cdef Status send_later(core.Bus* bus, Records* records, PythonWaiting& waiting) noexcept:
     cdef uint8_t* payload = NULL
-    memcpy(&length, data + offset[0], 4)
-    cdef Status status = (<core.Outlet*>bus).claim(length, payload, waiting)
+    cdef Status status = (<core.Outlet*>bus).claim(records.length, payload, waiting)
     if status == Status.ok:
-        status = fill_record(bus, payload, data, offset, with_ids)
+        status = fill_record(bus, payload, records)
         bus.wake_consumer()
     return status
 
 
 # Copies the record at the offset into what was claimed for it, and goes on to the next.
-cdef Status fill_record(
-    core.Bus* bus, uint8_t* payload, const uint8_t* data, Py_ssize_t* offset, bint with_ids
-) noexcept nogil:
-    cdef uint32_t length, type_id
+cdef Status fill_record(core.Bus* bus, uint8_t* payload, Records* records) noexcept nogil:
+    cdef const uint8_t* data = records.data + records.offset
+    cdef uint32_t type_id
     cdef uint64_t id = 0
-    data += offset[0]
-    memcpy(&length, data, 4)
+    cdef Status status
     memcpy(&type_id, data + 4, 4)
-    data += 8
-    if with_ids:
-        memcpy(&id, data, 8)
-        data += 8
-    memcpy(payload, data, length)
-    offset[0] += (16 if with_ids else 8) + length
-    return tachyon_commit_quietly(bus[0], length, type_id, id)
+    if records.fixed == 16:
+        memcpy(&id, data + 8, 8)
+    memcpy(payload, data + records.fixed, records.length)
+    status = tachyon_commit_quietly(bus[0], records.length, type_id, id)
+    if status == Status.ok:
+        records.offset += records.fixed + records.length
+        records.left -= 1
+    else:
+        bus.abort()  # of what is larger than the ring, memory or descriptors may be lacking only now
+    return status
 
 
 def check_peer(bus):

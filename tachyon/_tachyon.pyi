@@ -844,9 +844,9 @@ def take_replies(
 def pack(bus: Bus | RpcBus, head: bytes, limit: int, timeout: _Seconds | None) -> tuple[bytes, int] | None:
     """Take what the ring holds, up to `limit` bytes of records, and return it behind `head` and its count."""
 
-def unpack(bus: Bus | RpcBus, sample: bytes, offset: int, timeout: _Seconds | None) -> int:
-    """Send the records of a sample, from `offset` on, wait up to `timeout` seconds for room, and return the new
-    offset.
+def unpack(bus: Bus | RpcBus, sample: bytes, offset: int, count: int, timeout: _Seconds | None) -> tuple[int, int]:
+    """Send `count` records of a sample, from `offset` on; wait up to `timeout` seconds for room. Returns the new
+    offset, and how many are left.
     """
 
 def check_peer(bus: Bus | RpcBus) -> None:

@@ -191,6 +191,47 @@ def test_messages_larger_than_either_ring_go_through(gateways, tmp_path, run_thr
         consumer.close()
 
 
+def test_a_message_larger_than_the_other_gateway_takes_is_refused_with_a_remedy(gateways, tmp_path, network, run_thread):
+    exporting, _ = gateways()
+    exporting.export(str(tmp_path / "near"), "a", capacity=1 << 16)
+    listening = run_thread(tachyon.Bus.listen, str(tmp_path / "far"), 4096, timeout=60)
+    with Gateway(link=network.link(), max_large=1 << 16) as importing:
+        importing.import_("a", str(tmp_path / "far"))
+        with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60) as producer, listening.result(60) as consumer:
+            producer.send(b"small")
+            assert consumer.recv(timeout=60).data == b"small"
+            producer.send(bytes(1_000_000))
+            assert outcome(exporting).how == outcome(importing).how == How.REFUSED
+            assert "1000040 bytes is larger than the gateway over there takes, which is 65536: give that one a larger" in (
+                outcome(importing).text
+            )
+            with pytest.raises(tachyon.PeerDeadError):
+                consumer.recv(timeout=60)
+
+
+def test_a_message_that_the_far_program_takes_in_no_form_is_refused_with_a_remedy(gateways, tmp_path, run_thread):
+    exporting, importing = gateways()
+    exporting.export(str(tmp_path / "near"), "a", capacity=1 << 16)
+    listening = run_thread(tachyon.Bus.listen, str(tmp_path / "far"), 4096, timeout=60, max_large=0)
+    importing.import_("a", str(tmp_path / "far"))
+    with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60) as producer, listening.result(60) as consumer:
+        producer.send(bytes(4000))
+        producer.send(bytes(5000))
+        assert len(consumer.recv(timeout=60).data) == 4000
+        with pytest.raises(tachyon.PeerDeadError):
+            consumer.recv(timeout=60)
+    assert outcome(exporting).how == How.REFUSED
+    assert "a message of 5000 bytes can never fit: this bus takes at most 4080" in outcome(exporting).text
+
+
+def test_a_program_is_told_by_its_own_bus_what_its_gateway_does_not_take(gateways, tmp_path):
+    exporting, _ = gateways(max_large=1 << 20)
+    exporting.export(str(tmp_path / "near"), "a", capacity=1 << 16)
+    with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60) as producer:
+        with pytest.raises(tachyon.MessageTooLargeError, match="at most 1048576"):
+            producer.send(bytes((1 << 20) + 1))
+
+
 def test_one_message_larger_than_the_window_goes_through(bridged, run_thread):
     producer, consumer, _, _ = bridged(1 << 20, window=1 << 16)
     sending = run_thread(producer.send_many, [bytes([i]) * 700_000 for i in range(5)])
@@ -259,6 +300,18 @@ def test_stopping_ends_though_the_consumer_reads_nothing(bridged):
     assert outcome(exporting) == (How.STOPPED, False, "not everything went through in time")
     consumer.close()
     assert importing.wait(60)
+
+
+def test_stopping_ends_though_the_other_gateway_is_gone_and_the_consumer_reads_nothing(bridged):
+    producer, consumer, exporting, importing = bridged(1 << 14, window=1 << 16)
+    while producer.try_send(bytes(1000)):
+        time.sleep(0.001)
+    exporting._link.close()
+    time.sleep(1.5)
+    assert not importing.wait(0)  # what has arrived is the program's
+    importing.stop()
+    assert importing.wait(60)
+    assert consumer.try_recv() is not None
 
 
 def test_a_second_importer_of_a_bus_is_refused(bridged, network, tmp_path, run_thread):
@@ -332,8 +385,22 @@ def test_a_name_that_is_none_is_refused(gateways, tmp_path, name):
         gateways()[0].export_rpc(str(tmp_path / "x"), name)
 
 
+def test_a_ring_larger_than_the_largest_message_is_refused(gateways, tmp_path):
+    gateway, _ = gateways(max_large=1 << 20)
+    for make in (
+        lambda: gateway.export(str(tmp_path / "x"), "x", capacity=1 << 21),
+        lambda: gateway.import_rpc("x", str(tmp_path / "x"), cap_rev=1 << 21),
+    ):
+        with pytest.raises(ValueError, match="a ring of 2097152 bytes takes messages larger than this gateway"):
+            make()
+
+
 @pytest.mark.parametrize(
-    ("option", "value"), [("window", 1000), ("window", 1 << 40), ("grace", 0), ("grace", float("nan"))]
+    ("option", "value"),
+    [
+        *[("window", 1000), ("window", 1 << 40), ("grace", 0), ("grace", float("nan"))],
+        *[("max_large", 0), ("max_large", 1 << 30), ("max_large", 100_000)],
+    ],
 )
 def test_a_window_or_a_grace_out_of_bounds_is_refused(network, option, value):
     with pytest.raises(ValueError, match=option):

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from tachyon.bridge._channel import Channel
-from tachyon.bridge._samples import HEADER, BadSample, How, Kind, Sample, decode, encode, head
+from tachyon.bridge._channel import Channel, Terms
+from tachyon.bridge._samples import HEADER, BadSample, How, Kind, Sample, decode, encode, head, reason
 from tachyon.bridge._stream import PATIENCE, Receiver, Sender
 
 GRACE = 5.0
@@ -56,7 +56,7 @@ class World:
         self.now = 100.0
         self.far_epoch = 0x2222
         self.under_way = {"near": [], "far": []}  # to whom: samples
-        options = {"rpc": rpc, "window": WINDOW, "grace": grace, "now": self.now}
+        options = {"terms": Terms(WINDOW, grace, 1 << 20), "rpc": rpc, "now": self.now}
         self.options = options
         # The importer greets; the exporter's channel is made when the greeting comes.
         self.near = End(Channel(0x1111, 0, sends=rpc, receives=True, **options))
@@ -115,7 +115,7 @@ class World:
                 each.channel.on_presence(False, self.now)
 
     def mend(self):
-        if self.far is not None and self.far.channel.epoch == self.near.channel.peer:  # not another one in its place
+        if self.far is not None and self.near.channel.peer in (0, self.far.channel.epoch):  # not another one in its place
             self.near.channel.on_presence(True, self.now)
         if self.far is not None:
             self.far.channel.on_presence(True, self.now)
@@ -335,6 +335,8 @@ def test_a_slow_link_is_no_reason_to_send_everything_twice():
         encode(Kind.ACK, 1, 2, payload=b"short"),
         encode(Kind.HELLO, 1, 2),
         encode(Kind.DATA, 1, 2)[:1] + b"\x63" + encode(Kind.DATA, 1, 2)[2:],
+        head(Kind.END, 1, 2) + struct.pack("<I", 2),
+        encode(Kind.RESET, 0, 2),
         encode(Kind.END, 1, 2)[:2] + b"\xff\xff" + encode(Kind.END, 1, 2)[4:],
     ],
 )
@@ -355,9 +357,23 @@ def test_numbers_that_make_no_sense_end_the_session():
     assert world.far.channel.outcome.how == How.REFUSED
 
 
+def test_a_reason_from_over_there_is_short_and_harmless_on_a_terminal():
+    world = met()
+    words = b"\x1b[2J\x07" + b"a\xff\n" * 100_000
+    world.near.channel.on_sample(decode(encode(Kind.RESET, 0x2222, 0x1111, payload=words)), world.now)
+    text = world.near.channel.outcome.text
+    assert len(text) == 500
+    assert text.isprintable()
+    assert text.startswith("?[2J?a")
+
+
+def test_a_reason_with_any_path_in_it_can_be_told():
+    assert reason("/tmp/\udcff") == b"/tmp/?"
+
+
 def test_samples_of_strangers_are_not_heard():
     world = met()
-    for sender, to in ((0x9999, 0x1111), (0x2222, 0x9999), (0, 0)):
+    for sender, to in ((0x9999, 0x1111), (0x2222, 0x9999), (0x9999, 0)):
         world.near.channel.on_sample(decode(encode(Kind.RESET, sender, to)), world.now)
     assert world.near.channel.outcome is None
 
@@ -370,7 +386,7 @@ def test_any_bytes_from_the_other_end_leave_the_channel_in_order():
         world.collect()
         for _ in range(20):
             kind = chance.choice(list(Kind))
-            size = {Kind.ACK: 8, Kind.HELLO: 10, Kind.WELCOME: 10}.get(kind, chance.randrange(40))
+            size = {Kind.ACK: 8, Kind.HELLO: 18, Kind.WELCOME: 18}.get(kind, chance.randrange(40))
             first = chance.choice([0, 1, 5, 1 << 40])
             sample = (
                 head(kind, 0x2222, 0x1111, first, How(chance.randrange(6)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tachyon.bridge._samples import GREETING, NUMBER, How, Kind, Sample, encode, head, reason
+from tachyon.bridge._samples import GREETING, NUMBER, How, Kind, Sample, encode, head, reason, reason_of
 from tachyon.bridge._stream import Receiver, Sender
 
 AGAIN = 0.25  # seconds between two samples that say the same: greetings, ends
@@ -25,23 +25,33 @@ class Outcome(NamedTuple):
     text: str = ""
 
 
+class Terms(NamedTuple):
+    """What a gateway holds all its sessions to."""
+
+    window: int  # bytes on their way at most, each way
+    grace: float  # seconds that the other end may be away
+    largest: int  # bytes of a message that is taken
+
+
 class Channel:
     """One end. `peer`: the epoch of the other end; 0 for the one that greets first and does not know it yet."""
 
     def __init__(
-        self, epoch: int, peer: int, *, rpc: bool, sends: bool, receives: bool, window: int, grace: float, now: float
+        self, epoch: int, peer: int, terms: Terms, *, rpc: bool, sends: bool, receives: bool, now: float
     ) -> None:
-        """Begin. `window`: bytes on their way at most, each way; `grace`: seconds that the other end may be away."""
+        """Begin."""
         self.epoch = epoch
         self.peer = peer
         self.rpc = rpc
-        self.window = window
-        self.grace = grace
+        self._terms = terms
+        self.window = terms.window
+        self.grace = terms.grace
+        self.largest = terms.largest  # that the other end takes, once it has greeted; that we take, until then
         self.outcome: Outcome | None = None
         self.over = False
         self.present = False
-        self.sender = Sender(window) if sends else None
-        self.receiver = Receiver(window) if receives else None
+        self.sender = Sender(terms.window) if sends else None
+        self.receiver = Receiver(terms.window) if receives else None
         self.ended = False  # our stream: END is offered
         self._end_of_ours = How.CLOSED
         self._greets = peer == 0
@@ -214,14 +224,13 @@ class Channel:
         self._said = float("-inf")
 
     def _greeting(self, kind: Kind) -> bytes:
-        return encode(kind, self.epoch, self.peer, 0, How.CLOSED, GREETING.pack(self.rpc, self.window))
+        return encode(kind, self.epoch, self.peer, 0, How.CLOSED, GREETING.pack(self.rpc, self._terms.window, self._terms.largest))
 
     def _meet(self, sample: Sample) -> None:
         """The one that greeted hears the first answer."""
         if sample.kind == Kind.RESET:  # no session over there, and none will be
             self._greets = False
-            text = str(sample.payload, "utf-8", "replace")
-            self._settle(Outcome(sample.how, theirs=True, text=text))
+            self._settle(Outcome(sample.how, theirs=True, text=reason_of(sample)))
             self.over = True
         elif sample.kind == Kind.WELCOME:
             self._greets = False
@@ -229,8 +238,8 @@ class Channel:
             self.greeted(sample)
 
     def greeted(self, sample: Sample) -> None:
-        """Agree on the smaller window, and on the kind of bus. `sample`: a HELLO or a WELCOME."""
-        rpc, window = GREETING.unpack(sample.payload)
+        """Agree on the smaller window, the largest message, and the kind of bus. `sample`: a HELLO or a WELCOME."""
+        rpc, window, self.largest = GREETING.unpack(sample.payload)
         self.window = max(1, min(self.window, window))
         for each in (self.sender, self.receiver):
             if each is not None:
@@ -243,7 +252,7 @@ class Channel:
 
     def _on_reset(self, sample: Sample) -> None:
         if self.outcome is None:
-            self._settle(Outcome(sample.how, theirs=True, text=str(sample.payload, "utf-8", "replace")))
+            self._settle(Outcome(sample.how, theirs=True, text=reason_of(sample)))
             self._farewell = self.outcome
         else:
             self.over = True

@@ -8,7 +8,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tachyon._tachyon import RpcListener
-from tachyon.bridge._routes import BusExport, BusImport, OpenBus, Route, RpcExport, RpcImport, Terms
+from tachyon.bridge._channel import Terms
+from tachyon.bridge._routes import BusExport, BusImport, OpenBus, Route, RpcExport, RpcImport
+from tachyon.bridge._session import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 LEAST_WINDOW, MOST_WINDOW = 64 << 10, 1 << 30
 WINDOW = 4 << 20
 GRACE = 10.0
+LARGEST, MOST_LARGEST = 64 << 20, 1 << 29
 
 
 def check_name(name: str) -> str:
@@ -35,7 +38,8 @@ class Gateway:
     connect, listen: endpoints of Zenoh, one or several, e.g. tls/198.51.100.7:7447. ca, certificate, key: files for
     TLS. config: file with a Zenoh configuration. insecure: allow links without encryption away from loopback.
     window: bytes on their way at most, for each stream: bandwidth times delay. grace: seconds that the other gateway
-    may be away before its buses end with PeerDeadError. link: instead of Zenoh, see tachyon.bridge._link.
+    may be away before its buses end with PeerDeadError. max_large: of the buses, see Bus.listen; no ring may be larger
+    either. It bounds what a batch can cost. link: instead of Zenoh, see tachyon.bridge._link.
     Raises ValueError for what cannot be. The link connects, and connects again, by itself: the routes wait for it.
     """
 
@@ -51,6 +55,7 @@ class Gateway:
         insecure: bool = False,
         window: int = WINDOW,
         grace: float = GRACE,
+        max_large: int = LARGEST,
         link: Link | None = None,
     ) -> None:
         """Check all of that. Nothing is opened before the first route."""
@@ -58,26 +63,31 @@ class Gateway:
             raise ValueError(f"the window must be {LEAST_WINDOW} to {MOST_WINDOW} bytes, not {window}")
         if not 0.1 <= grace <= 86400:
             raise ValueError(f"the grace must be 0.1 to 86400 seconds, not {grace}")
-        self._terms = Terms(window, grace)
+        if not LEAST_WINDOW <= max_large <= MOST_LARGEST or max_large & (max_large - 1):
+            raise ValueError(
+                f"max_large must be a power of two from {LEAST_WINDOW} to {MOST_LARGEST} bytes, not {max_large}"
+            )
+        self._terms = Terms(window, grace, max_large)
         self.routes: list[Route] = []
         if link is None:
             from tachyon.bridge._zenoh import Endpoints, ZenohLink
 
-            link = ZenohLink(Endpoints(_several(connect), _several(listen), ca, certificate, key, config, insecure))
+            ends = Endpoints(_several(connect), _several(listen), ca, certificate, key, config, insecure)
+            link = ZenohLink(ends, max_large + 2 * BATCH)
         self._link = link
 
     def export(
         self, path: str, name: str, *, capacity: int = 4 << 20, listens: bool = True, mode: int = 0o600
     ) -> Route:
         """Carry a Bus whose producer is here. listens: at `path`, for a program that connects; else connect to it."""
-        opening = OpenBus(_path(path), capacity, listens, mode)
+        opening = self._opening(path, capacity, listens, mode)
         return self._begin(BusExport(self._link, check_name(name), _path(path), self._terms, opening))
 
     def import_(
         self, name: str, path: str, *, capacity: int = 4 << 20, listens: bool = False, mode: int = 0o600
     ) -> Route:
         """Carry a Bus whose consumer is here. listens: as export; by default the program does."""
-        opening = OpenBus(_path(path), capacity, listens, mode)
+        opening = self._opening(path, capacity, listens, mode)
         return self._begin(BusImport(self._link, check_name(name), _path(path), self._terms, opening))
 
     def export_rpc(self, path: str, name: str) -> Route:
@@ -88,7 +98,8 @@ class Gateway:
         self, name: str, path: str, *, cap_fwd: int = 1 << 20, cap_rev: int = 1 << 20, mode: int = 0o600
     ) -> Route:
         """Listen at `path` for callers (RpcBus.connect), and carry each to the server that is exported as `name`."""
-        listener = RpcListener(path, cap_fwd, cap_rev, mode=mode)
+        self._check_capacities(cap_fwd, cap_rev)
+        listener = RpcListener(path, cap_fwd, cap_rev, mode=mode, max_large=self._terms.largest)
         return self._begin(RpcImport(self._link, check_name(name), _path(path), self._terms, listener))
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -125,6 +136,19 @@ class Gateway:
     ) -> None:
         """Close."""
         self.close()
+
+    def _opening(self, path: str, capacity: int, listens: bool, mode: int) -> OpenBus:
+        if listens:
+            self._check_capacities(capacity)
+        return OpenBus(_path(path), capacity if listens else None, mode, self._terms.largest)
+
+    def _check_capacities(self, *capacities: int) -> None:
+        for capacity in capacities:
+            if capacity > self._terms.largest:
+                raise ValueError(
+                    f"a ring of {capacity} bytes takes messages larger than this gateway, up to max_large "
+                    f"({self._terms.largest}): raise that, or take a smaller ring"
+                )
 
     def _begin(self, route: Route) -> Route:
         self.routes.append(route)

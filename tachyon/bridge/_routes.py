@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tachyon._errors import BusClosedError, HandshakeError, TachyonError, TachyonTimeoutError
 from tachyon._tachyon import Bus, Listener, RpcBus, RpcListener
-from tachyon.bridge._channel import Channel, Outcome
+from tachyon.bridge._channel import Channel, Outcome, Terms
 from tachyon.bridge._samples import BadSample, How, Kind, Sample, decode, encode, reason
 from tachyon.bridge._session import Session
 
@@ -25,13 +26,6 @@ PREFIX = "tachyon/1"
 MOST_CALLERS = 1024
 LOOK = 0.1  # seconds between two looks at whether a route has been stopped
 FIRST_ATTEMPT = 1.0  # seconds to connect to a server that exports calls
-
-
-class Terms(NamedTuple):
-    """What holds for all routes of a gateway."""
-
-    window: int
-    grace: float
 
 
 def new_epoch() -> int:
@@ -57,6 +51,7 @@ class Route:
         self._lock = threading.Lock()
         self._past: dict[str, int] = {}
         self._undo: list[Undo] = []
+        self._warned = False
         self._thread = threading.Thread(target=self._main, name=f"tachyon bridge {name}", daemon=True)
 
     def start(self) -> None:
@@ -120,16 +115,17 @@ class Route:
         return f"{PREFIX}/{self.name}/{kind}/{'*' if epoch is None else f'{epoch:016x}'}"
 
     def _channel(self, epoch: int, peer: int, *, rpc: bool, sends: bool, receives: bool) -> Channel:
-        return Channel(
-            epoch,
-            peer,
-            rpc=rpc,
-            sends=sends,
-            receives=receives,
-            window=self.terms.window,
-            grace=self.terms.grace,
-            now=monotonic(),
-        )
+        return Channel(epoch, peer, self.terms, rpc=rpc, sends=sends, receives=receives, now=monotonic())
+
+    def _decode(self, data: bytes) -> Sample | None:
+        """Take a sample apart; None for what is none, which is told once: a stranger may send any number of them."""
+        try:
+            return decode(data)
+        except BadSample as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("%s: what came is dropped, and so will be more of it: %s", self.name, error)
+            return None
 
     def _add(self, session: Session, importer: int) -> None:
         with self._lock:
@@ -161,16 +157,17 @@ class Route:
 class OpenBus:
     """How a gateway opens its end of a Bus: it listens for the program, or connects to it."""
 
-    def __init__(self, path: str, capacity: int, listens: bool, mode: int) -> None:
-        """Listen now, so that what is wrong is told at once."""
+    def __init__(self, path: str, capacity: int | None, mode: int, largest: int) -> None:
+        """Listen now, so that what is wrong is told at once. A capacity of None: connect, when the time comes."""
         self.path = path
-        self._listener = Listener(path, capacity, mode=mode) if listens else None
+        self.largest = largest
+        self._listener = Listener(path, capacity, mode=mode, max_large=largest) if capacity is not None else None
 
     def attempt(self) -> Bus:
         """Try for a moment. TachyonTimeoutError: not yet."""
         if self._listener is not None:
             return self._listener.accept(timeout=LOOK)
-        return Bus.connect(self.path, timeout=LOOK)
+        return Bus.connect(self.path, timeout=LOOK, max_capacity=self.largest, max_large=self.largest)
 
     def close(self) -> None:
         """Nobody else will be let in."""
@@ -238,10 +235,8 @@ class Exporting(Route):
 
     def _on_sample(self, key: str, data: bytes) -> None:
         importer = self._importer_of(key)
-        try:
-            sample = decode(data)
-        except BadSample as error:
-            log.warning("%s: %s", key, error)
+        sample = self._decode(data)
+        if sample is None:
             return
         session = self._sessions.get(importer)
         if session is not None:
@@ -260,9 +255,10 @@ class Exporting(Route):
 
     def _answer(self, importer: int, sample: Sample, how: How, text: str = "") -> None:
         """To one that has no session here."""
-        put, undo = self.link.publish(self._key("d", importer), urgent=True)
-        put(encode(Kind.RESET, sample.to or 1, sample.sender, 0, how, reason(text)))
-        undo()
+        with suppress(OSError):  # the link is being closed
+            put, undo = self.link.publish(self._key("d", importer), urgent=True)
+            put(encode(Kind.RESET, sample.to or 1, sample.sender, 0, how, reason(text)))
+            undo()
 
     def _greeted(self, importer: int, sample: Sample) -> None:
         raise NotImplementedError
@@ -319,17 +315,22 @@ class RpcExport(Exporting):
             self._answer(importer, sample, How.REFUSED, f"{self.name} has {MOST_CALLERS} callers already")
             return
         self._pending.add(importer)
-        threading.Thread(target=self._let_in, args=(importer, sample), daemon=True).start()
+        try:
+            threading.Thread(target=self._let_in, args=(importer, sample), daemon=True).start()
+        except RuntimeError as error:  # too many threads; the importer greets again
+            log.warning("a caller of %s has to wait: %s", self.name, error)
+            self._pending.discard(importer)
 
     def _let_in(self, importer: int, sample: Sample) -> None:
         try:
-            bus = RpcBus.connect(self.path, timeout=FIRST_ATTEMPT)
+            largest = self.terms.largest
+            bus = RpcBus.connect(self.path, timeout=FIRST_ATTEMPT, max_capacity=largest, max_large=largest)
             try:
                 self._meet(importer, sample, bus, rpc=True)
             except BaseException:
                 bus.abort()
                 raise
-        except (TachyonError, MemoryError, OSError) as error:
+        except Exception as error:
             log.warning("a caller of %s was not let in: %s", self.name, error)
             self._answer(importer, sample, How.REFUSED, str(error))
         finally:
@@ -345,11 +346,10 @@ class Importing(Route):
         undo: list[Undo] = []
         session = Session(self.link, self._key("u", epoch), bus, channel, undo)
 
-        def on_sample(key: str, data: bytes) -> None:
-            try:
-                session.on_sample(decode(data))
-            except BadSample as error:
-                log.warning("%s: %s", key, error)
+        def on_sample(_: str, data: bytes) -> None:
+            sample = self._decode(data)
+            if sample is not None:
+                session.on_sample(sample)
 
         undo.append(self.link.subscribe(self._key("d", epoch), on_sample))
         undo.append(self.link.watch(self._key("e", epoch), lambda _, present: session.on_presence(present)))

@@ -3,7 +3,7 @@
 A sample: the header below, then what its kind says. DATA: `count` records, the first of them number `first`. END:
 how the stream ended; it has a number too, the one after the last record's, so that it is sent again and acknowledged
 as they are. ACK: `first` is the number up to which all is written, the payload that up to which all has arrived. HELLO,
-WELCOME: the kind of bus, and the receiver's window. RESET: it is over, and why. STOP: end, please.
+WELCOME: the kind of bus, the window, and the largest message, of who says it. RESET: it is over, and why. STOP: end, please.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 VERSION = 1
 HEADER = struct.Struct("<BBHQQQI")  # version, kind, how, from, to, first, count
 NUMBER = struct.Struct("<Q")
-GREETING = struct.Struct("<HQ")  # is it RPC, window
+GREETING = struct.Struct("<HQQ")  # is it RPC, window, largest message
 MOST_TEXT = 500  # characters of a reason
 
 
@@ -74,7 +74,18 @@ def encode(  # noqa: PLR0917
 
 def reason(text: str) -> bytes:
     """Return a reason as a payload."""
-    return text[:MOST_TEXT].encode()
+    return text[:MOST_TEXT].encode(errors="replace")
+
+
+def reason_of(sample: Sample) -> str:
+    """Return what a RESET says, fit for a terminal."""
+    text = str(sample.payload[: 4 * MOST_TEXT], "utf-8", "replace")[:MOST_TEXT]
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def count_of(sample: bytes) -> int:
+    """Return how many messages a sample has."""
+    return int(HEADER.unpack_from(sample)[-1])
 
 
 def decode(data: bytes) -> Sample:
@@ -90,8 +101,12 @@ def decode(data: bytes) -> Sample:
         sample = Sample(Kind(kind), How(how), sender, to, first, count, memoryview(data)[HEADER.size :], data)
     except ValueError as error:
         raise BadSample(str(error)) from None
+    if sample.sender == 0:
+        raise BadSample("a sample of nobody")
     if sample.kind in (Kind.DATA, Kind.END) and not (count and first + count < 1 << 63):
         raise BadSample(f"{count} messages from number {first} on")
+    if sample.kind == Kind.END and count != 1:
+        raise BadSample(f"{count} ends")
     if sample.kind == Kind.ACK and len(sample.payload) != NUMBER.size:
         raise BadSample("an ACK of the wrong size")
     if sample.kind in (Kind.HELLO, Kind.WELCOME) and len(sample.payload) != GREETING.size:

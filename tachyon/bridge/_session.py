@@ -20,7 +20,7 @@ from tachyon._errors import (
     TachyonTimeoutError,
 )
 from tachyon._tachyon import Bus, RpcBus, check_peer, pack, unpack
-from tachyon.bridge._samples import HEADER, How, Kind, Sample, decode
+from tachyon.bridge._samples import HEADER, How, Kind, Sample, count_of, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tachyon")
 
 BATCH = 256 << 10  # bytes of records in a sample; never waited for
+LEAST = HEADER.size + 16  # bytes of a sample with an empty message
 TICK = 0.05  # seconds between two looks at what is due while something happens
 IDLE_TICK = 0.25
 TELL = 1.0  # seconds for the end of a stream that is stopped to go over, beyond those for the rest
@@ -57,6 +58,7 @@ class Session:
         self._work = threading.Condition(self._lock)  # for the other one
         self._writing = threading.Lock()  # who holds it may write to the bus; taken before the other one
         self._offset = HEADER.size  # in the sample that is being written
+        self._left = 0  # messages of it
         self._sink_gone = False
         self._stop_by: float | None = None
         self._killed = False
@@ -69,10 +71,15 @@ class Session:
 
     def start(self) -> None:
         """Begin."""
-        if self.channel.sender is not None:
-            self._out = threading.Thread(target=self._pump, name="tachyon bridge out", daemon=True)
-            self._out.start()
-        threading.Thread(target=self._run, name="tachyon bridge in", daemon=True).start()
+        try:
+            if self.channel.sender is not None:
+                out = threading.Thread(target=self._pump, name="tachyon bridge out", daemon=True)
+                out.start()
+                self._out = out
+            threading.Thread(target=self._run, name="tachyon bridge in", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            self._fail(error)
+            self._finish()
 
     @property
     def outcome(self) -> Outcome | None:
@@ -189,6 +196,9 @@ class Session:
             batch = pack(self.bus, head, BATCH, 0.0 if stopping else 0.1)
         except PeerDeadError as error:
             how = how_of(error)
+        except MemoryError as error:
+            self._reset(How.REFUSED, str(error) or "no memory for a batch")
+            return None
         except BusClosedError:
             if self.channel.rpc:  # by the other thread: the end came from over there
                 with self._lock:
@@ -198,6 +208,13 @@ class Session:
         if stopping and (batch is None or monotonic() >= (self._stop_by or 0.0)):
             how = how or How.STOPPED
         with self._lock:
+            if batch is not None and len(batch[0]) > self.channel.largest + BATCH + LEAST:
+                self.channel.reset(
+                    How.REFUSED,
+                    f"one of the messages in {len(batch[0])} bytes is larger than the gateway over there takes, which is "
+                    f"{self.channel.largest}: give that one a larger --max-large",
+                )
+                return None
             if batch is not None:
                 self.channel.offer(*batch)
                 self.bytes_out += len(batch[0])
@@ -253,11 +270,13 @@ class Session:
                 return
             if not self._sink_gone:
                 try:
-                    self._offset = unpack(self.bus, sample, self._offset, timeout)
-                except (TachyonError, ValueError) as error:
+                    if self._offset == HEADER.size:
+                        self._left = count_of(sample)
+                    self._offset, self._left = unpack(self.bus, sample, self._offset, self._left, timeout)
+                except (TachyonError, ValueError, MemoryError) as error:
                     self._lose_sink(error)
                     continue
-                if self._offset < len(sample):
+                if self._left:
                     return
             with self._lock:
                 self.bytes_in += len(sample)
@@ -272,9 +291,9 @@ class Session:
             if not self.channel.rpc:
                 self._reset(how_of(error), "")
         elif isinstance(error, MessageTooLargeError):
-            self._reset(How.REFUSED, f"a message is larger than the ring over there can hold: {error}")
+            self._reset(How.REFUSED, f"its program's bus: {error}")
         elif not isinstance(error, BusClosedError):
-            self._reset(How.REFUSED, str(error))
+            self._reset(How.REFUSED, str(error) or "no memory for a message")
 
     def _reset(self, how: How, text: str) -> None:
         with self._lock:
@@ -320,8 +339,8 @@ class Session:
                 self._lose_sink(error)
 
     def _write_the_rest(self) -> None:
-        """Over, but what has arrived is still the program's, as far as it takes it."""
-        while not (self._killed or self._sink_gone):
+        """Over, but what has arrived is still the program's, as far as it takes it; until a stop's time is over."""
+        while not (self._killed or self._sink_gone or (self._stop_by is not None and monotonic() >= self._stop_by)):
             with self._writing:
                 self._write(TICK)
             with self._lock:

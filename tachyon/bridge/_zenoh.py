@@ -87,14 +87,15 @@ class Endpoints:
             if each.startswith(("tls/", "quic/")) and not self.ca:
                 raise ValueError(f"{each} needs the authority (ca) that signed the other side's certificate")
 
-    def configuration(self) -> zenoh.Config:
-        """Return Zenoh's configuration. Raises ValueError."""
+    def configuration(self, largest: int) -> zenoh.Config:
+        """Return Zenoh's configuration for samples of up to `largest` bytes. Raises ValueError."""
         self.check()
         try:
             config: zenoh.Config = zenoh.Config.from_file(self.config) if self.config else zenoh.Config()
             plain = zenoh.Config()
             # Routers pass on what clients send, but not what peers do. A client may connect to a peer, too.
-            for path, value in {**DEFAULTS, "mode": "peer" if self.listen else "client"}.items():
+            mode = "peer" if self.listen else "client"
+            for path, value in {**DEFAULTS, "transport/link/rx/max_message_size": largest, "mode": mode}.items():
                 if config.get_json(path) == plain.get_json(path):
                     config.insert_json5(path, json.dumps(value))
             for path, given in self._given().items():
@@ -137,9 +138,9 @@ def log_to_stderr() -> None:
 class ZenohLink:
     """A Link over one Zenoh session."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
-        """Check them. Raises ValueError for what cannot be."""
-        self._config = endpoints.configuration()
+    def __init__(self, endpoints: Endpoints, largest: int = 1 << 20) -> None:
+        """Check them. Raises ValueError for what cannot be. `largest`: bytes of a sample that is let in."""
+        self._config = endpoints.configuration(largest)
         self._callbacks: list[weakref.ref[Callable[..., None]]] = []
         self._opened: zenoh.Session | None = None
         self._closed = False
@@ -165,7 +166,8 @@ class ZenohLink:
 
     def publish(self, key: str, *, urgent: bool = False) -> tuple[Put, Undo]:
         """As Link.publish."""
-        publisher = self._session.declare_publisher(
+        publisher = _declare(
+            self._session.declare_publisher,
             key,
             congestion_control=zenoh.CongestionControl.BLOCK,
             priority=zenoh.Priority.INTERACTIVE_HIGH if urgent else zenoh.Priority.DATA,
@@ -189,11 +191,11 @@ class ZenohLink:
             on_sample(str(sample.key_expr), sample.payload.to_bytes())
 
         self._callbacks.append(weakref.ref(deliver))
-        return _undo(self._session.declare_subscriber(key, deliver))
+        return _undo(_declare(self._session.declare_subscriber, key, deliver))
 
     def announce(self, key: str) -> Undo:
         """As Link.announce."""
-        return _undo(self._session.liveliness().declare_token(key))
+        return _undo(_declare(self._session.liveliness().declare_token, key))
 
     def watch(self, key: str, on_presence: Callable[[str, bool], None]) -> Undo:
         """As Link.watch."""
@@ -204,7 +206,7 @@ class ZenohLink:
             on_presence(str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
 
         self._callbacks.append(weakref.ref(tell))
-        return _undo(self._session.liveliness().declare_subscriber(key, tell, history=True))
+        return _undo(_declare(self._session.liveliness().declare_subscriber, key, tell, history=True))
 
     def _forget(self) -> None:
         self._callbacks = [each for each in self._callbacks if each() is not None]
@@ -222,6 +224,13 @@ class ZenohLink:
         deadline = monotonic() + 1.0
         while any(each() is not None for each in self._callbacks) and monotonic() < deadline:
             sleep(0.001)
+
+
+def _declare(declare: Callable[..., Any], *args: object, **options: object) -> Any:
+    try:
+        return declare(*args, **options)
+    except zenoh.ZError as error:  # closed
+        raise OSError(str(error)) from None
 
 
 def _undo(declared: Any) -> Undo:

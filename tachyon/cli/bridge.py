@@ -72,6 +72,7 @@ def add_arguments(
         ("--capacity", 4 << 20, "bytes of ring of each Bus that a program connects to (default: 4M)"),
         ("--calls", 1 << 20, "bytes of ring for each caller's calls (default: 1M)"),
         ("--replies", 1 << 20, "bytes of ring for each caller's replies (default: 1M)"),
+        ("--max-large", 64 << 20, "bytes of the largest message, and of the largest ring (default: 64M)"),
         ("--window", 4 << 20, "bytes under way at most, for each stream: bandwidth x delay (default: 4M)"),
     ):
         parser.add_argument(option, metavar="SIZE", type=capacity, default=default, help=text)
@@ -129,6 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
             insecure=arguments.insecure,
             window=arguments.window,
             grace=arguments.grace,
+            max_large=arguments.max_large,
         )
     except ValueError as error:
         raise Failure(USAGE, str(error)) from None

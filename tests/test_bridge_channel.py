@@ -222,6 +222,19 @@ def test_a_consumer_that_stalls_gets_nothing_twice_and_memory_stays_bounded():
     assert world.near.end_written == How.CLOSED
 
 
+def test_an_acknowledgement_that_is_lost_is_asked_for():
+    world = met()
+    world.far.to_send = list(range(1000))
+    world.settle(3, write=False)
+    assert not world.far.channel.room
+    while world.near.channel.waiting() is not None:
+        world.near.write()
+    world.collect()
+    world.under_way["far"].clear()  # the sender does not learn that its window is free again
+    world.settle(10)
+    assert world.near.written == list(range(1000))
+
+
 def test_one_message_larger_than_the_window_goes_alone():
     world = met()
     sender = world.far.channel
@@ -307,20 +320,36 @@ def test_a_request_to_stop_is_told_until_there_is_an_end():
     assert world.near.channel.over
 
 
+def test_an_answer_from_before_a_question_says_nothing_of_what_is_lost():
+    sender = Sender(1 << 20)
+    sender.offer(bytes(100), 5)
+    assert sender.next_sample(0.0) is not None
+    probe = sender.next_probe(1.5)
+    sender.acknowledged(0, 0, False, probe - 1, 1.5)  # it was on its way already
+    assert sender.resent == 0
+    sender.acknowledged(0, 0, False, probe, 1.6)
+    assert sender.resent == 1
+    sender.acknowledged(0, 0, False, probe, 1.7)  # the same again
+    assert sender.resent == 1
+
+
 def test_a_slow_link_is_no_reason_to_send_everything_twice():
     sender = Sender(1 << 20)
-    now = 0.0
+    now, probes = 0.0, []
     for number in range(200):
         sender.offer(bytes(100), 1)
         sent = sender.next_sample(now)
         for _ in range(30):  # it takes 3 seconds
             now += 0.1
-            sender.tick(now)
-            while sender.next_sample(now) is not None:
-                pass
+            if (probe := sender.next_probe(now)) is not None:
+                probes.append((now + 3, probe, number + 1))
+            while probes and probes[0][0] <= now:  # what is there by the time the answer is
+                _, probe, received = probes.pop(0)
+                sender.acknowledged(number, received, False, probe, now)
+            assert sender.next_sample(now) is None
         assert sent is not None
-        sender.acknowledged(number + 1, number + 1, False, now)
-    assert sender.resent < 5
+        sender.acknowledged(number + 1, number + 1, False, 0, now)
+    assert sender.resent == 0
 
 
 @pytest.mark.parametrize(
@@ -337,7 +366,7 @@ def test_a_slow_link_is_no_reason_to_send_everything_twice():
         encode(Kind.DATA, 1, 2)[:1] + b"\x63" + encode(Kind.DATA, 1, 2)[2:],
         head(Kind.END, 1, 2) + struct.pack("<I", 2),
         encode(Kind.RESET, 0, 2),
-        encode(Kind.END, 1, 2)[:2] + b"\xff\xff" + encode(Kind.END, 1, 2)[4:],
+        encode(Kind.END, 1, 2, count=1)[:2] + b"\xff\xff" + encode(Kind.END, 1, 2, count=1)[4:],
     ],
 )
 def test_what_is_no_sample_is_refused(data):
@@ -396,4 +425,4 @@ def test_any_bytes_from_the_other_end_leave_the_channel_in_order():
             world.near.channel.on_sample(decode(sample), world.now)
             world.near.channel.next_control(world.now)
             world.near.channel.next_data(world.now)
-    assert isinstance(decode(encode(Kind.END, 1, 2)), Sample)
+    assert isinstance(decode(encode(Kind.END, 1, 2, count=1)), Sample)

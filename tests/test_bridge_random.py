@@ -145,7 +145,7 @@ class Bridge(RuleBasedStateMachine):
         world = self.world
         if self.is_cut:
             self.the_link_is_mended()
-        world.settle(GRACE + 35, step=0.3)  # the longest patience
+        world.settle(GRACE + 10, step=0.3)
         near, far = world.near, world.far
         if self.blamed is None and far is not None:
             if not self.rpc and far.how is not None:

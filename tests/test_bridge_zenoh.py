@@ -183,8 +183,8 @@ def test_a_wrong_certificate_connects_to_nobody(bridge, wrong):
     (near,) = bridge.certificates("other", "near")
     near = ["--ca", "ca.pem", *(near[2:] if wrong == "authority" else [])]
     endpoint = f"tls/localhost:{free_port()}"
-    importing = bridge.importing("--listen", endpoint, *far, "--timeout", "15")
-    exporting = bridge.exporting("--connect", endpoint, *near, "--timeout", "15")
+    importing = bridge.importing("--listen", endpoint, *far, "--timeout", "5")
+    exporting = bridge.exporting("--connect", endpoint, *near, "--timeout", "5")
     consumer, producer = bridge.consumer(), bridge.producer(10)
     consumer.says("connected")
     producer.says("connected")

@@ -91,7 +91,7 @@ class Channel:
         if self.sender is None or self.ended:
             return
         self.ended = True
-        self.sender.offer(encode(Kind.END, self.epoch, self.peer, self.sender.next_number, how), 1)
+        self.sender.offer(encode(Kind.END, self.epoch, self.peer, self.sender.next_number, how, count=1), 1)
         self._end_of_ours = how
 
     def waiting(self) -> bytes | None:
@@ -144,6 +144,8 @@ class Channel:
             self._on_reset(sample)
         elif sample.kind == Kind.ACK:
             self._on_ack(sample, now)
+        elif sample.kind == Kind.PROBE and self.receiver is not None:
+            self.receiver.probed(sample.messages)
         elif sample.kind in (Kind.DATA, Kind.END) and self.receiver is not None:
             if self._lingers and self._saying is not None:
                 pass  # it will hear of the RESET
@@ -170,8 +172,6 @@ class Channel:
         """See what is due."""
         if self.over:
             return
-        if self.sender is not None:
-            self.sender.tick(now)
         if self._farewell is not None:
             return
         if self._lingers:
@@ -185,7 +185,12 @@ class Channel:
 
     def next_data(self, now: float) -> bytes | None:
         """Return the next sample of our stream to send, if any."""
-        return self.sender.next_sample(now) if self.sender is not None and self.open else None
+        if self.sender is None or not self.open:
+            return None
+        probe = self.sender.next_probe(now)
+        if probe is not None:
+            return encode(Kind.PROBE, self.epoch, self.peer, count=probe)
+        return self.sender.next_sample(now)
 
     def next_control(self, now: float, *, lazily: bool = False) -> bytes | None:
         """Return what else is to be sent, if anything. Lazily: an ACK that is in no hurry is left for later."""
@@ -261,7 +266,7 @@ class Channel:
         (received,) = NUMBER.unpack(sample.payload)
         if self.sender is None:
             return
-        if not self.sender.acknowledged(sample.first, received, bool(sample.how), now):
+        if not self.sender.acknowledged(sample.first, received, bool(sample.how), sample.messages, now):
             self.reset(How.REFUSED, "the other gateway acknowledges what was never sent")
         elif self.ended and self.sender.idle:
             self._settle(Outcome(self._end_of_ours, theirs=False))
@@ -278,4 +283,5 @@ class Channel:
             return None
         written, received, gap = receiver.tell() if receiver is not None else (0, 0, False)
         how = How.ABORTED if gap else How.CLOSED
-        return encode(Kind.ACK, self.epoch, self.peer, written, how, NUMBER.pack(received))
+        probe = receiver.probe if receiver is not None else 0
+        return encode(Kind.ACK, self.epoch, self.peer, written, how, NUMBER.pack(received), probe)

@@ -2,7 +2,8 @@
 
 A sample: the header below, then what its kind says. DATA: `count` records, the first of them number `first`. END:
 how the stream ended; it has a number too, the one after the last record's, so that it is sent again and acknowledged
-as they are. ACK: `first` is the number up to which all is written, the payload that up to which all has arrived. HELLO,
+as they are. ACK: `first` is the number up to which all is written, the payload that up to which all has arrived, `how` whether
+something is missing, `count` the last PROBE that came. PROBE: its number is `count`; an ACK, please. HELLO,
 WELCOME: the kind of bus, the window, and the largest message, of who says it. RESET: it is over, and why. STOP: end, please.
 """
 
@@ -29,6 +30,7 @@ class Kind(IntEnum):
     WELCOME = 5
     RESET = 6
     STOP = 7
+    PROBE = 8
 
 
 class How(IntEnum):
@@ -66,10 +68,10 @@ def head(kind: Kind, sender: int, to: int, first: int = 0, how: How = How.CLOSED
 
 
 def encode(  # noqa: PLR0917
-    kind: Kind, sender: int, to: int, first: int = 0, how: How = How.CLOSED, payload: bytes = b""
+    kind: Kind, sender: int, to: int, first: int = 0, how: How = How.CLOSED, payload: bytes = b"", count: int = 0
 ) -> bytes:
-    """Return a whole sample; its count is 1 for END, else 0. What has more records is packed in Cython."""
-    return HEADER.pack(VERSION, kind, how, sender, to, first, kind == Kind.END) + payload
+    """Return a whole sample. What has records is packed in Cython."""
+    return HEADER.pack(VERSION, kind, how, sender, to, first, count) + payload
 
 
 def reason(text: str) -> bytes:

@@ -1,7 +1,9 @@
 """One stream of numbered messages over a link that may lose, repeat and reorder: its two ends, without threads.
 
 A Sender keeps each batch until the other side has written it; a Receiver takes batches in their order and drops
-whatever else comes. Both are told the time (seconds, any origin). Not for several threads.
+whatever else comes. Where there is no news for a while the Sender probes: asks, behind all it has sent, how far the
+Receiver is. An answer that lacks what was sent before says that it is lost; so a slow link gets nothing twice, and an
+acknowledgement that was lost is made up for. Both are told the time (seconds, any origin). Not for several threads.
 """
 
 from __future__ import annotations
@@ -9,8 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-PATIENCE = 1.0  # seconds without progress before everything that has not arrived is sent again, at least
-MOST_PATIENCE = 30.0
+PATIENCE = 1.0  # seconds without news before the other side is asked for some
 
 
 class Batch(NamedTuple):
@@ -35,9 +36,9 @@ class Sender:
         self._under_way = 0  # bytes of those
         self._received = 0  # number up to which everything has arrived over there
         self._gap = -1  # the last number we went back to because something was missing there
-        self._progress = 0.0
-        self._patience = self._least = PATIENCE
-        self._probe: tuple[int, float] | None = None  # a batch's `after`, and when it was sent, once
+        self._news = 0.0  # when there was some, or was asked for
+        self._probes = 0
+        self._probed: int | None = None  # the number before which all had been sent when the last probe was
 
     @property
     def room(self) -> bool:
@@ -61,44 +62,45 @@ class Sender:
             return None
         batch = self._kept[self._sent]
         if self._sent == 0:
-            self._progress = now
+            self._news = now
         elif self._under_way + len(batch.sample) > self.window:
             return None
         self._sent += 1
         self._under_way += len(batch.sample)
-        if self._probe is None:
-            self._probe = (batch.after, now)
         return batch.sample
 
-    def acknowledged(self, written: int, received: int, gap: bool, now: float) -> bool:
-        """Forget what is written. False: these numbers cannot be."""
+    def next_probe(self, now: float) -> int | None:
+        """Return the number of a probe, if one is to be sent behind all that has been. It may be the last one again."""
+        if not self._sent or now - self._news < PATIENCE:
+            return None
+        self._news = now
+        if self._probed is None:
+            self._probed = self._kept[self._sent - 1].after
+            self._probes = (self._probes + 1) & 0xFFFFFFFF
+        return self._probes
+
+    def acknowledged(self, written: int, received: int, gap: bool, answered: int, now: float) -> bool:
+        """Forget what is written. `answered`: the last probe that came there. False: these numbers cannot be."""
         if not written <= received <= self.next_number:
             return False
         if received > self._received:
             self._received = received
-            self._progress = now
-            if self._probe is not None and received >= self._probe[0]:
-                # Twice what it takes when all goes well: a slow link is no reason to send everything twice.
-                self._least = min(MOST_PATIENCE, max(PATIENCE, 2 * (now - self._probe[1])))
-                self._probe = None
-            self._patience = self._least
+            self._news = now
         while self._kept and self._kept[0].after <= written:
             size = len(self._kept.popleft().sample)
             self.bytes -= size
+            self._news = now
             if self._sent:  # a peer may acknowledge what it cannot have
                 self._sent -= 1
                 self._under_way -= size
-        if gap and received == self._received != self._gap:  # once: what follows the missing one says so too
+        lost = gap and received == self._received != self._gap  # once: what follows the missing one says so too
+        if self._probed is not None and answered == self._probes:
+            lost = lost or received < self._probed
+            self._probed = None
+        if lost:
             self._gap = received
             self.go_back(now)
         return True
-
-    def tick(self, now: float) -> None:
-        """Send again what has not arrived, if there was no progress for too long."""
-        if self._sent and self._kept[self._sent - 1].after > self._received and now - self._progress >= self._patience:
-            self._patience = min(MOST_PATIENCE, 2 * self._patience)
-            self._gap = -1
-            self.go_back(now)
 
     def go_back(self, now: float) -> None:
         """Send everything again that has not arrived."""
@@ -109,8 +111,8 @@ class Sender:
             self._sent -= 1
             self._under_way -= len(self._kept[self._sent].sample)
             self.resent += 1
-        self._progress = now
-        self._probe = None
+        self._news = now
+        self._probed = None
 
 
 class Receiver:
@@ -124,6 +126,7 @@ class Receiver:
         self.written = 0  # number of the next message to be written
         self.dropped = 0  # batches that were there already, or came before their turn
         self.gap = False  # something is missing; until that has been told
+        self.probe = 0  # the last one that came
         self.waiting: deque[tuple[int, bytes]] = deque()  # number after it, sample
         self._told = (0, 0)  # what was acknowledged last: written, received
         self.silent = 0  # bytes written since
@@ -141,6 +144,11 @@ class Receiver:
         self.must_tell = True
         self.gap = first > self.received
         return first >= self.received or first + count <= self.received
+
+    def probed(self, number: int) -> None:
+        """Be asked for news."""
+        self.probe = number
+        self.must_tell = True
 
     def wrote(self) -> None:
         """Forget the oldest batch that waits: it is written."""

@@ -33,7 +33,7 @@ def through_cuts(bridge, spaces, count, cuts):
         each.ends(0)
 
 
-@pytest.mark.parametrize("seconds", [0.2, 1, 4])
+@pytest.mark.parametrize("seconds", [pytest.param(0.2, marks=pytest.mark.long), 1, pytest.param(4, marks=pytest.mark.long)])
 def test_a_cable_that_is_cut_costs_time_and_nothing_else(bridge, spaces, seconds):
     through_cuts(bridge, spaces, 1_000_000, [seconds])
 
@@ -45,9 +45,10 @@ def test_ten_million_messages_go_through_a_series_of_cuts(bridge, spaces):
 
 
 def test_a_cable_that_stays_cut_is_a_dead_peer_after_lease_and_grace(bridge, spaces):
-    endpoint = "tcp/10.77.0.2:7447"
-    importing = bridge.importing("--listen", endpoint, "--insecure", "--grace", "2", space=spaces.far)
-    exporting = bridge.exporting("--connect", endpoint, "--insecure", "--grace", "2", space=spaces.near)
+    (bridge.folder / "lease.json5").write_text("{transport: {link: {tx: {lease: 2000}}}}")
+    endpoint, options = "tcp/10.77.0.2:7447", ["--insecure", "--grace", "2", "--config", "lease.json5"]
+    importing = bridge.importing("--listen", endpoint, *options, space=spaces.far)
+    exporting = bridge.exporting("--connect", endpoint, *options, space=spaces.near)
     consumer, producer = bridge.consumer(1000, 0.0), bridge.producer(10**9)
     consumer.says("connected")
     consumer.says("stalls")

@@ -110,7 +110,8 @@ def test_nobody_within_the_timeout_ends_with_4(bridge):
     [
         (["--connect", "tcp/192.0.2.1:7447"], "leaves this machine without encryption"),
         (["--listen", "tcp/0.0.0.0:7447"], "leaves this machine without encryption"),
-        (["--listen", "tls/0.0.0.0:7447"], "needs a certificate"),
+        (["--listen", "tls/0.0.0.0:7447"], "needs the authority"),
+        (["--listen", "tls/0.0.0.0:7447", "--insecure"], "needs a certificate"),
         (["--connect", "tls/localhost:7447"], "needs the authority"),
         (["--connect", "localhost:7447"], "is not an endpoint"),
         (["--connect", "tcp/localhost:7447", "--key", "x"], "belong together"),
@@ -130,6 +131,29 @@ def test_what_cannot_be_is_wrong_usage(bridge, words, text):
         else [*words, *([] if first else ["--connect", "tcp/[::1]:7"])]
     )
     assert text in bridge.gateway(*first, *words).ends(2)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "text"),
+    [
+        ("{listen: {endpoints: ['tcp/0.0.0.0:7447']}}", "leaves this machine without encryption"),
+        ("{connect: {endpoints: {client: ['tcp/192.0.2.1:7447']}}}", "leaves this machine without encryption"),
+        ("{listen: {endpoints: ['tls/0.0.0.0:7447']}}", "would let in anybody"),
+    ],
+)
+def test_a_configuration_file_is_held_to_the_same_rules(bridge, configuration, text):
+    (bridge.folder / "zenoh.json5").write_text(configuration)
+    assert text in bridge.exporting("--config", "zenoh.json5").ends(2)
+
+
+def test_a_configuration_file_says_what_options_do_not(bridge):
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    for name, mode, side in (("near", "client", "connect"), ("far", "peer", "listen")):
+        (bridge.folder / f"{name}.json5").write_text(f"{{mode: '{mode}', {side}: {{endpoints: ['{endpoint}']}}}}")
+    exporting, importing = bridge.exporting("--config", "near.json5"), bridge.importing("--config", "far.json5")
+    consumer, producer = bridge.consumer(), bridge.producer(10_000)
+    for each in (producer, consumer, exporting, importing):
+        each.ends(0)
 
 
 def test_several_routes_go_both_ways_in_one_command(bridge):
@@ -167,9 +191,10 @@ def test_calls_go_through(bridge):
     gateway.ends(143)
 
 
-def test_tls_with_certificates_on_both_sides(bridge):
+@pytest.mark.parametrize("protocol", ["tls", "quic"])
+def test_certificates_on_both_sides(bridge, protocol):
     near, far = bridge.certificates("ca", "near", "far")
-    endpoint = f"tls/localhost:{free_port()}"
+    endpoint = f"{protocol}/localhost:{free_port()}"
     importing = bridge.importing("--listen", endpoint, *far)
     exporting = bridge.exporting("--connect", endpoint, *near)
     consumer, producer = bridge.consumer(), bridge.producer(10_000)
@@ -183,8 +208,8 @@ def test_a_wrong_certificate_connects_to_nobody(bridge, wrong):
     (near,) = bridge.certificates("other", "near")
     near = ["--ca", "ca.pem", *(near[2:] if wrong == "authority" else [])]
     endpoint = f"tls/localhost:{free_port()}"
-    importing = bridge.importing("--listen", endpoint, *far, "--timeout", "5")
-    exporting = bridge.exporting("--connect", endpoint, *near, "--timeout", "5")
+    importing = bridge.importing("--listen", endpoint, *far, "--timeout", "3")
+    exporting = bridge.exporting("--connect", endpoint, *near, "--timeout", "3")
     consumer, producer = bridge.consumer(), bridge.producer(10)
     consumer.says("connected")
     producer.says("connected")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tachyon")
 
-BATCH = 256 << 10  # bytes of records in a sample; never waited for
+BATCH = 1 << 20  # bytes of records in a sample, or a quarter of the window if that is less; never waited for
 LEAST = HEADER.size + 16  # bytes of a sample with an empty message
 TICK = 0.05  # seconds between two looks at what is due while something happens
 IDLE_TICK = 0.25
@@ -193,7 +193,7 @@ class Session:
         how = None
         batch = None
         try:
-            batch = pack(self.bus, head, BATCH, 0.0 if stopping else 0.1)
+            batch = pack(self.bus, head, min(BATCH, self.channel.window // 4), 0.0 if stopping else 0.1)
         except PeerDeadError as error:
             how = how_of(error)
         except MemoryError as error:

@@ -24,6 +24,9 @@ try:
 except ImportError:
     raise ImportError("tachyon.bridge needs Eclipse Zenoh: pip install 'tachyon-ipc[zenoh]'") from None
 
+TLS = "transport/link/tls/"
+ENCRYPTED = ("tls/", "quic/")
+
 # What is not as in Zenoh itself, unless a configuration file says otherwise.
 DEFAULTS: dict[str, Any] = {
     "scouting/multicast/enabled": False,  # nobody is connected to but who was named
@@ -61,31 +64,32 @@ class Endpoints:
             protocol, slash, address = each.partition("/")
             if not (slash and protocol and address):
                 raise ValueError(f"{each!r} is not an endpoint; write e.g. tls/192.0.2.7:7447")
-            if not self.insecure and not _is_safe(protocol, address):
-                raise ValueError(
-                    f"{each} leaves this machine without encryption; use tls/…, or allow it (--insecure, insecure=True)"
-                )
         if bool(self.certificate) != bool(self.key):
             raise ValueError("a certificate and its key belong together; name both files")
         for file in (self.ca, self.certificate, self.key, self.config):
             if file is not None and not os.access(file, os.R_OK):
                 raise ValueError(f"{file} cannot be read")
         if not self.config:
-            self._check_tls()
-
-    def _check_tls(self) -> None:
-        for each in self.listen:
-            if each.startswith(("tls/", "quic/")):
-                if not self.certificate:
+            for each in (*self.connect, *self.listen):
+                if each.startswith(ENCRYPTED) and not self.ca and not (each in self.listen and self.insecure):
+                    raise ValueError(f"{each} needs the authority (ca) that signed the other side's certificate")
+                if each.startswith(ENCRYPTED) and each in self.listen and not self.certificate:
                     raise ValueError(f"{each} needs a certificate and a key to listen with")
-                if not self.ca and not self.insecure:
-                    raise ValueError(
-                        f"{each} would let in anybody: name the authority (ca) that signed the other side's "
-                        "certificate, or allow it (--insecure, insecure=True)"
-                    )
-        for each in self.connect:
-            if each.startswith(("tls/", "quic/")) and not self.ca:
-                raise ValueError(f"{each} needs the authority (ca) that signed the other side's certificate")
+
+    def _check_safety(self, config: zenoh.Config) -> None:
+        """Whether the endpoints came as options or in a file."""
+        listen, connect = (_endpoints_in(config, f"{each}/endpoints") for each in ("listen", "connect"))
+        for each in (*listen, *connect):
+            if not _is_safe(each):
+                raise ValueError(
+                    f"{each} leaves this machine without encryption; use tls/…, or allow it (--insecure, insecure=True)"
+                )
+        for each in listen:
+            if each.startswith(ENCRYPTED) and json.loads(config.get_json(f"{TLS}enable_mtls")) is not True:
+                raise ValueError(
+                    f"{each} would let in anybody: name the authority (ca) that signed the other side's certificate, "
+                    "or allow it (--insecure, insecure=True)"
+                )
 
     def configuration(self, largest: int) -> zenoh.Config:
         """Return Zenoh's configuration for samples of up to `largest` bytes. Raises ValueError."""
@@ -102,6 +106,8 @@ class Endpoints:
                 config.insert_json5(path, json.dumps(given))
         except zenoh.ZError as error:
             raise ValueError(f"the configuration of Zenoh: {error}") from None
+        if not self.insecure:
+            self._check_safety(config)
         return config
 
     def _given(self) -> dict[str, Any]:
@@ -110,17 +116,24 @@ class Endpoints:
             given["connect/endpoints"] = list(self.connect)
         if self.listen:
             given["listen/endpoints"] = list(self.listen)
-        tls = "transport/link/tls/"
         if self.ca:
-            given |= {f"{tls}root_ca_certificate": self.ca, f"{tls}enable_mtls": bool(self.certificate)}
+            given |= {f"{TLS}root_ca_certificate": self.ca, f"{TLS}enable_mtls": bool(self.certificate)}
         if self.certificate:
             for side in ("listen", "connect"):
-                given |= {f"{tls}{side}_certificate": self.certificate, f"{tls}{side}_private_key": self.key}
+                given |= {f"{TLS}{side}_certificate": self.certificate, f"{TLS}{side}_private_key": self.key}
         return given
 
 
-def _is_safe(protocol: str, address: str) -> bool:
-    if protocol in ("tls", "quic", "unixsock-stream", "unixpipe"):
+def _endpoints_in(config: zenoh.Config, path: str) -> list[str]:
+    found = json.loads(config.get_json(path))
+    if isinstance(found, dict):  # for each mode
+        found = found.get(json.loads(config.get_json("mode")), [])
+    return list(found or [])
+
+
+def _is_safe(endpoint: str) -> bool:
+    address = endpoint.partition("/")[2]
+    if endpoint.startswith((*ENCRYPTED, "unixsock-stream/", "unixpipe/")):
         return True
     host = address.split("?", maxsplit=1)[0].split("#", maxsplit=1)[0].rpartition(":")[0].strip("[]")
     if host == "localhost":

@@ -1,9 +1,9 @@
 # ruff: noqa: D102, D103, D105, D107
-"""The figures of the bridge, as ratios within one run: python bench/bridge.py [--only 1,2,3,4,5]
+"""The figures of the bridge, as ratios within one run: python bench/bridge.py [--only 1,2,3,4,5,6]
 
 Programs, gateways and raw Zenoh are processes of this machine, over loopback. Needs pip install 'tachyon-ipc[zenoh]',
-and openssl for part 4. About a minute. What cuts, stalls and restarts of routers cost is not measured but tested:
-docs/bridge.md.
+and openssl for part 4: about two minutes. Part 6, some minutes more, runs the tests in which cables are cut, gateways
+and consumers stop and routers are killed, in their long form: as root, for the network namespaces, and with pytest.
 """
 
 from __future__ import annotations
@@ -346,14 +346,27 @@ def part_5() -> bool:
     return verdict("after", seconds, most=12.0, unit=" s")
 
 
+def part_6() -> bool:
+    print("6. cuts of the cable, gateways and a consumer that stop, a router that is killed: 0 lost, 0 out of order, memory")
+    tests = Path(__file__).parent.parent / "tests"
+    files = [tests / "test_bridge_zenoh.py", tests / "test_bridge_netns.py"]
+    words = ["-m", "pytest", "-q", "-s", "--long", "-p", "no:cacheprovider", "-k", "costs or cuts", *map(str, files)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    said = done.stdout.strip().splitlines()
+    print("  " + "\n  ".join(each for each in said if each.startswith("memory") or each == said[-1]))
+    met = done.returncode == 0 and "skipped" not in said[-1]
+    print(f"  all of them: {'met' if met else 'NOT MET'}", flush=True)
+    return met
+
+
 def main() -> int:
-    parts = {1: part_1, 2: part_2, 3: part_3, 4: part_4, 5: part_5}
+    parts = {1: part_1, 2: part_2, 3: part_3, 4: part_4, 5: part_5, 6: part_6}
     if "--role" in sys.argv[1:2]:
         role = {each.__name__: each for each in ROLES}[sys.argv[2]]
         role(*sys.argv[3:])
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="1,2,3,4,5", help="these parts")
+    parser.add_argument("--only", default="1,2,3,4,5,6", help="these parts")
     chosen = [int(each) for each in parser.parse_args().only.split(",")]
     met = [parts[each]() for each in chosen]
     return 0 if all(met) else 1

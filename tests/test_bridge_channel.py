@@ -9,6 +9,7 @@ from tachyon.bridge._channel import Channel, Terms
 from tachyon.bridge._samples import HEADER, BadSample, How, Kind, Sample, decode, encode, head, reason
 from tachyon.bridge._stream import PATIENCE, Receiver, Sender
 
+BEGIN = 100.0
 GRACE = 5.0
 WINDOW = 4096
 
@@ -53,7 +54,7 @@ class World:
     """Two ends and a link between them that loses nothing by itself."""
 
     def __init__(self, rpc=False, grace=GRACE):
-        self.now = 100.0
+        self.now = BEGIN
         self.far_epoch = 0x2222
         self.under_way = {"near": [], "far": []}  # to whom: samples
         options = {"terms": Terms(WINDOW, grace, 1 << 20), "rpc": rpc, "now": self.now}

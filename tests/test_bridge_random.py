@@ -7,8 +7,9 @@ pytest.importorskip("hypothesis", reason="needs hypothesis")
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from test_bridge_channel import GRACE, WINDOW, World
+from test_bridge_channel import BEGIN, GRACE, WINDOW, World
 
+from tachyon.bridge._channel import LINGER
 from tachyon.bridge._samples import How
 
 ENDS = st.sampled_from(["near", "far"])
@@ -91,6 +92,8 @@ class Bridge(RuleBasedStateMachine):
     @rule(seconds=st.floats(0.01, 3))
     def time_passes(self, seconds):
         self.world.now += seconds
+        if self.rpc and not self.world.near.channel.peer and self.world.now - BEGIN >= GRACE:
+            self.blamed = "grace"  # a caller does not wait for ever
 
     @precondition(lambda self: not self.is_cut)
     @rule()
@@ -145,7 +148,7 @@ class Bridge(RuleBasedStateMachine):
         world = self.world
         if self.is_cut:
             self.the_link_is_mended()
-        world.settle(GRACE + 10, step=0.3)
+        world.settle((LINGER + 1) * GRACE, step=0.3)
         near, far = world.near, world.far
         if self.blamed is None and far is not None:
             if not self.rpc and far.how is not None:

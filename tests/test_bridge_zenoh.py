@@ -202,11 +202,12 @@ def test_certificates_on_both_sides(bridge, protocol):
         each.ends(0)
 
 
-@pytest.mark.parametrize("wrong", ["authority", "none"])
+@pytest.mark.parametrize("wrong", ["authority", "none", "name"])
 def test_a_wrong_certificate_connects_to_nobody(bridge, wrong):
-    (far,) = bridge.certificates("ca", "far")
-    (near,) = bridge.certificates("other", "near")
-    near = ["--ca", "ca.pem", *(near[2:] if wrong == "authority" else [])]
+    far, near = bridge.certificates("ca", "far", "near", hosts="DNS:elsewhere" if wrong == "name" else "DNS:localhost")
+    if wrong == "authority":
+        (near,) = bridge.certificates("other", "near")
+    near = ["--ca", "ca.pem", *([] if wrong == "none" else near[2:])]
     endpoint = f"tls/localhost:{free_port()}"
     importing = bridge.importing("--listen", endpoint, *far, "--timeout", "3")
     exporting = bridge.exporting("--connect", endpoint, *near, "--timeout", "3")
@@ -260,6 +261,21 @@ def test_a_reader_of_the_reports_that_goes_harms_nothing(bridge):
     for each in (producer, consumer, importing):
         each.ends(0)
     assert exporting.wait(60) == 0
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(12, marks=pytest.mark.long)])  # Zenoh gives up after 5 or 10
+@pytest.mark.parametrize("who", [0, 1], ids=["exporting", "importing"])
+def test_a_gateway_that_is_stopped_for_a_while_costs_time_and_nothing_else(bridge, who, seconds):
+    gateways = bridge.pair()
+    consumer, producer = bridge.consumer(1000, 0.0), bridge.producer(5 * FEW)
+    consumer.says("connected")
+    consumer.says("stalls")  # by then they are on their way
+    gateways[who].process.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    gateways[who].process.send_signal(signal.SIGCONT)
+    consumer.says(f"{5 * FEW} closed", 100)
+    for each in (producer, consumer, *gateways):
+        each.ends(0)
 
 
 def stall(bridge, seconds):

@@ -9,6 +9,7 @@ and consumers stop and routers are killed, in their long form: as root, for the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import struct
@@ -64,9 +65,10 @@ def publisher(zenoh, session, express: bool):
 def producer(path: str, count: str, size: str) -> None:
     with tachyon.Bus.connect(path, timeout=PATIENCE) as bus:
         batch = [bytes(int(size))] * 256
-        for _ in range(int(count) // 256):
-            bus.send_many(batch)
-        bus.finish()
+        with contextlib.suppress(tachyon.PeerDeadError):  # part 5
+            for _ in range(int(count) // 256):
+                bus.send_many(batch)
+            bus.finish()
 
 
 def consumer(path: str) -> None:
@@ -347,7 +349,7 @@ def part_5() -> bool:
 
 
 def part_6() -> bool:
-    print("6. cuts of the cable, gateways and a consumer that stop, a router that is killed: 0 lost, 0 out of order, memory")
+    print("6. cuts, gateways and a consumer that stop, a router that is killed: 0 lost, 0 out of order, memory bounded")
     tests = Path(__file__).parent.parent / "tests"
     files = [tests / "test_bridge_zenoh.py", tests / "test_bridge_netns.py"]
     words = ["-m", "pytest", "-q", "-s", "--long", "-p", "no:cacheprovider", "-k", "costs or cuts", *map(str, files)]

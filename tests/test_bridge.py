@@ -191,7 +191,9 @@ def test_messages_larger_than_either_ring_go_through(gateways, tmp_path, run_thr
         consumer.close()
 
 
-def test_a_message_larger_than_the_other_gateway_takes_is_refused_with_a_remedy(gateways, tmp_path, network, run_thread):
+def test_a_message_larger_than_the_other_gateway_takes_is_refused_with_a_remedy(
+    gateways, tmp_path, network, run_thread
+):
     exporting, _ = gateways()
     exporting.export(str(tmp_path / "near"), "a", capacity=1 << 16)
     listening = run_thread(tachyon.Bus.listen, str(tmp_path / "far"), 4096, timeout=60)
@@ -202,8 +204,9 @@ def test_a_message_larger_than_the_other_gateway_takes_is_refused_with_a_remedy(
             assert consumer.recv(timeout=60).data == b"small"
             producer.send(bytes(1_000_000))
             assert outcome(exporting).how == outcome(importing).how == How.REFUSED
-            assert "1000040 bytes is larger than the gateway over there takes, which is 65536: give that one a larger" in (
-                outcome(importing).text
+            assert (
+                "1000040 bytes is larger than the gateway over there takes, which is 65536: give that one a larger"
+                in (outcome(importing).text)
             )
             with pytest.raises(tachyon.PeerDeadError):
                 consumer.recv(timeout=60)

@@ -116,7 +116,10 @@ class World:
                 each.channel.on_presence(False, self.now)
 
     def mend(self):
-        if self.far is not None and self.near.channel.peer in (0, self.far.channel.epoch):  # not another one in its place
+        if self.far is not None and self.near.channel.peer in (
+            0,
+            self.far.channel.epoch,
+        ):  # not another one in its place
             self.near.channel.on_presence(True, self.now)
         if self.far is not None:
             self.far.channel.on_presence(True, self.now)

@@ -33,7 +33,9 @@ def through_cuts(bridge, spaces, count, cuts):
         each.ends(0)
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(0.2, marks=pytest.mark.long), 1, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.2, marks=pytest.mark.long), 1, pytest.param(4, marks=pytest.mark.long)]
+)
 def test_a_cable_that_is_cut_costs_time_and_nothing_else(bridge, spaces, seconds):
     through_cuts(bridge, spaces, 1_000_000, [seconds])
 

@@ -229,7 +229,9 @@ class Channel:
         self._said = float("-inf")
 
     def _greeting(self, kind: Kind) -> bytes:
-        return encode(kind, self.epoch, self.peer, 0, How.CLOSED, GREETING.pack(self.rpc, self._terms.window, self._terms.largest))
+        return encode(
+            kind, self.epoch, self.peer, 0, How.CLOSED, GREETING.pack(self.rpc, self._terms.window, self._terms.largest)
+        )
 
     def _meet(self, sample: Sample) -> None:
         """The one that greeted hears the first answer."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from tachyon._errors import BusClosedError, HandshakeError, TachyonError, TachyonTimeoutError
+from tachyon._errors import BusClosedError, HandshakeError, TachyonTimeoutError
 from tachyon._tachyon import Bus, Listener, RpcBus, RpcListener
 from tachyon.bridge._channel import Channel, Outcome, Terms
 from tachyon.bridge._samples import BadSample, How, Kind, Sample, decode, encode, reason

@@ -2,9 +2,10 @@
 
 A sample: the header below, then what its kind says. DATA: `count` records, the first of them number `first`. END:
 how the stream ended; it has a number too, the one after the last record's, so that it is sent again and acknowledged
-as they are. ACK: `first` is the number up to which all is written, the payload that up to which all has arrived, `how` whether
-something is missing, `count` the last PROBE that came. PROBE: its number is `count`; an ACK, please. HELLO,
-WELCOME: the kind of bus, the window, and the largest message, of who says it. RESET: it is over, and why. STOP: end, please.
+as they are. ACK: `first` is the number up to which all is written, the payload that up to which all has arrived, `how`
+whether something is missing, `count` the last PROBE that came. PROBE: its number is `count`; an ACK, please. HELLO,
+WELCOME: the kind of bus, the window, and the largest message, of who says it. RESET: it is over, and why. STOP: end,
+please.
 """
 
 from __future__ import annotations

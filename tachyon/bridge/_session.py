@@ -211,8 +211,8 @@ class Session:
             if batch is not None and len(batch[0]) > self.channel.largest + BATCH + LEAST:
                 self.channel.reset(
                     How.REFUSED,
-                    f"one of the messages in {len(batch[0])} bytes is larger than the gateway over there takes, which is "
-                    f"{self.channel.largest}: give that one a larger --max-large",
+                    f"one of the messages in {len(batch[0])} bytes is larger than the gateway over there takes, which "
+                    f"is {self.channel.largest}: give that one a larger --max-large",
                 )
                 return None
             if batch is not None:

@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "scouting/multicast/enabled": False,  # nobody is connected to but who was named
     "scouting/gossip/enabled": False,
     "transport/shared_memory/enabled": False,
+    "transport/link/tx/queue/size/data": 16,  # of 64 KiB: fewer turns between who puts and who sends
     "listen/endpoints": [],
     "connect/timeout_ms": {"peer": -1, "router": -1, "client": 500},  # the other machine may come later: see open()
     "connect/exit_on_failure": False,

@@ -202,10 +202,10 @@ def test_a_message_larger_than_the_other_gateway_takes_is_refused_with_a_remedy(
         with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60) as producer, listening.result(60) as consumer:
             producer.send(b"small")
             assert consumer.recv(timeout=60).data == b"small"
-            producer.send(bytes(1_000_000))
+            producer.send(bytes(2_000_000))
             assert outcome(exporting).how == outcome(importing).how == How.REFUSED
             assert (
-                "1000040 bytes is larger than the gateway over there takes, which is 65536: give that one a larger"
+                "2000040 bytes is larger than the gateway over there takes, which is 65536: give that one a larger"
                 in (outcome(importing).text)
             )
             with pytest.raises(tachyon.PeerDeadError):

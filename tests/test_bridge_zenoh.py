@@ -41,10 +41,10 @@ def test_a_file_goes_through_send_and_recv(bridge):
 @pytest.mark.parametrize("who", ["exporting", "importing"])
 def test_a_gateway_that_is_killed_is_a_dead_peer_on_the_other_side(bridge, who):
     exporting, importing = bridge.pair("--grace", "1")
-    consumer, producer = bridge.consumer(), bridge.producer(10**9)
+    consumer, producer = bridge.consumer(1000, 0.0), bridge.producer(10**9)
     consumer.says("connected")
     producer.says("connected")
-    time.sleep(0.5)
+    consumer.says("stalls")  # by then they are on their way
     killed, other = (exporting, importing) if who == "exporting" else (importing, exporting)
     killed.process.kill()
     # Who is at the killed one has lost its own peer, at once.
@@ -59,10 +59,10 @@ def test_a_gateway_that_is_killed_is_a_dead_peer_on_the_other_side(bridge, who):
 
 def test_a_producer_that_is_killed_is_told_after_all_that_it_sent(bridge):
     exporting, importing = bridge.pair()
-    consumer, producer = bridge.consumer(), bridge.producer(10**9)
+    consumer, producer = bridge.consumer(1000, 0.0), bridge.producer(10**9)
     consumer.says("connected")
     producer.says("connected")
-    time.sleep(0.5)
+    consumer.says("stalls")  # by then they are on their way
     producer.process.kill()
     count, end = consumer.line().split()
     assert int(count) > 0
@@ -73,10 +73,10 @@ def test_a_producer_that_is_killed_is_told_after_all_that_it_sent(bridge):
 
 def test_a_consumer_that_is_killed_is_told_to_the_producer(bridge):
     exporting, importing = bridge.pair()
-    consumer, producer = bridge.consumer(), bridge.producer(10**9)
+    consumer, producer = bridge.consumer(1000, 0.0), bridge.producer(10**9)
     consumer.says("connected")
     producer.says("connected")
-    time.sleep(0.5)
+    consumer.says("stalls")  # by then they are on their way
     consumer.process.kill()
     assert "the program here died" in importing.ends(3)
     assert "the program over there died" in exporting.ends(3)
@@ -85,10 +85,10 @@ def test_a_consumer_that_is_killed_is_told_to_the_producer(bridge):
 
 def test_sigterm_sends_what_the_ring_holds_and_ends_with_143(bridge):
     exporting, importing = bridge.pair("--json")
-    consumer, producer = bridge.consumer(), bridge.producer(10**9)
+    consumer, producer = bridge.consumer(1000, 0.0), bridge.producer(10**9)
     consumer.says("connected")
     producer.says("connected")
-    time.sleep(0.5)
+    consumer.says("stalls")  # by then they are on their way
     exporting.process.send_signal(signal.SIGTERM)
     exporting.ends(143)
     count, end = consumer.line().split()
@@ -209,8 +209,8 @@ def test_a_wrong_certificate_connects_to_nobody(bridge, wrong):
         (near,) = bridge.certificates("other", "near")
     near = ["--ca", "ca.pem", *([] if wrong == "none" else near[2:])]
     endpoint = f"tls/localhost:{free_port()}"
-    importing = bridge.importing("--listen", endpoint, *far, "--timeout", "3")
-    exporting = bridge.exporting("--connect", endpoint, *near, "--timeout", "3")
+    importing = bridge.importing("--listen", endpoint, *far, "--timeout", "2")
+    exporting = bridge.exporting("--connect", endpoint, *near, "--timeout", "2")
     consumer, producer = bridge.consumer(), bridge.producer(10)
     consumer.says("connected")
     producer.says("connected")

@@ -116,10 +116,8 @@ class World:
                 each.channel.on_presence(False, self.now)
 
     def mend(self):
-        if self.far is not None and self.near.channel.peer in (
-            0,
-            self.far.channel.epoch,
-        ):  # not another one in its place
+        # Not for another one in its place.
+        if self.far is not None and self.near.channel.peer in (0, self.far.channel.epoch):
             self.near.channel.on_presence(True, self.now)
         if self.far is not None:
             self.far.channel.on_presence(True, self.now)
@@ -132,6 +130,16 @@ def met(**options):
     assert world.near.channel.open
     assert world.far.channel.open
     return world
+
+
+def test_a_welcome_that_is_lost_is_said_again():
+    world = World()
+    world.collect()
+    world.deliver("far")
+    world.collect()
+    world.under_way["near"].clear()
+    world.settle(1.0)
+    assert world.near.channel.open
 
 
 @pytest.mark.parametrize("how", [How.CLOSED, How.ABORTED, How.DIED, How.STOPPED])
@@ -224,6 +232,17 @@ def test_a_consumer_that_stalls_gets_nothing_twice_and_memory_stays_bounded():
     world.settle()
     assert world.near.written == list(range(len(world.near.written)))
     assert world.near.end_written == How.CLOSED
+
+
+def test_what_has_arrived_is_told_before_it_is_written():
+    world = met()
+    world.far.to_send = list(range(40))
+    world.settle(PATIENCE / 2, write=False)
+    world.cut()
+    world.mend()
+    world.settle(PATIENCE / 2)
+    assert world.near.written == list(range(40))
+    assert world.far.channel.sender.resent == 0
 
 
 def test_an_acknowledgement_that_is_lost_is_asked_for():

@@ -129,7 +129,7 @@ class Channel:
 
     def on_sample(self, sample: Sample, now: float) -> bool:
         """Take a sample. True: the other end asks this one to stop."""
-        if sample.to != self.epoch or self.over:
+        if sample.to != (0 if sample.kind == Kind.HELLO else self.epoch) or self.over:  # who greets knows nobody
             return False
         if self.peer == 0:
             self._meet(sample)

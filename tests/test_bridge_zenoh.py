@@ -263,8 +263,13 @@ def test_a_reader_of_the_reports_that_goes_harms_nothing(bridge):
     assert exporting.wait(60) == 0
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(12, marks=pytest.mark.long)])  # Zenoh gives up after 5 or 10
-@pytest.mark.parametrize("who", [0, 1], ids=["exporting", "importing"])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("who", "seconds"),  # Zenoh gives up after 5 seconds, or 10
+    [(1, 2), pytest.param(0, 2, marks=LONG), pytest.param(0, 12, marks=LONG), pytest.param(1, 12, marks=LONG)],
+)
 def test_a_gateway_that_is_stopped_for_a_while_costs_time_and_nothing_else(bridge, who, seconds):
     gateways = bridge.pair()
     consumer, producer = bridge.consumer(1000, 0.0), bridge.producer(5 * FEW)

@@ -42,13 +42,15 @@ def gateway(*words: str) -> int:
     return main(["bridge", *words, "--quiet"])
 
 
-def zenoh_session(side: str, port: str):
+def zenoh_session(side: str, port: str, queue: str = "2"):
+    """`queue`: batches that may wait to be sent; 2 as Zenoh comes, 16 as the bridge has it."""
     import zenoh
 
     from tachyon.bridge._zenoh import Endpoints, ZenohLink
 
     endpoint = (f"tcp/127.0.0.1:{port}",)
     link = ZenohLink(Endpoints(listen=endpoint) if side == "listen" else Endpoints(connect=endpoint))
+    link._config.insert_json5("transport/link/tx/queue/size/data", queue)
     while not link.open():
         pass
     return zenoh, link._session
@@ -114,8 +116,8 @@ def naive_import(path: str, port: str) -> None:
     os._exit(0)
 
 
-def raw_put(port: str, count: str, size: str) -> None:
-    zenoh, session = zenoh_session("connect", port)
+def raw_put(port: str, count: str, size: str, queue: str) -> None:
+    zenoh, session = zenoh_session("connect", port, queue)
     put = publisher(zenoh, session, express=False).put
     data = bytes(int(size))
     for _ in range(int(count)):
@@ -272,10 +274,10 @@ def one_put_each(count: int, size: int) -> float:
         return number(reading)
 
 
-def raw(count: int, size: int) -> float:
+def raw(count: int, size: int, queue: int = 2) -> float:
     with Run() as run:
         reading = run.start(raw_take, run.port, count)
-        run.start(raw_put, run.port, count, size)
+        run.start(raw_put, run.port, count, size, queue)
         return number(reading)
 
 
@@ -322,9 +324,10 @@ def part_1() -> bool:
 
 
 def part_2() -> bool:
-    ours, theirs = through_gateways(20 << 10, 64 << 10), raw(20_000, 64 << 10)
-    print(f"2. 64 KiB through two gateways: {ours:,.0f}/s; raw Zenoh: {theirs:,.0f}/s")
-    return verdict("ratio", ours / theirs, least=0.6)
+    ours, theirs, quicker = through_gateways(20 << 10, 64 << 10), raw(20_000, 64 << 10), raw(20_000, 64 << 10, 16)
+    print(f"2. 64 KiB through two gateways: {ours:,.0f}/s; raw Zenoh: {theirs:,.0f}/s as it comes, ", end="")
+    print(f"{quicker:,.0f}/s with the bridge's longer queue ({ours / quicker:.2f})")
+    return verdict("ratio to Zenoh as it comes", ours / theirs, least=0.6)
 
 
 def part_3() -> bool:

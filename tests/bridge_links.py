@@ -1,4 +1,4 @@
-"""A link within this process, for gateways of the bridge: it delays, drops, repeats, reorders, and can be cut."""
+"""A link within this process: it delays, drops, repeats, reorders, and can be cut; gateways over it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import queue
 import random
 import threading
 import time
+
+import pytest
+
+from tachyon.bridge._gateway import Gateway
 
 
 class Network:
@@ -171,3 +175,24 @@ class MemoryLink:
                     self.network.tokens.discard((owner, key))
                     if not self.network.is_cut:
                         self.network.tell(key, False, but=self)
+
+
+@pytest.fixture
+def network():
+    return Network(seed=1)
+
+
+@pytest.fixture
+def gateways(network):
+    """gateways(**options) → (exporting, importing)"""
+    made = []
+
+    def make(**options):
+        options = {"window": 1 << 16, "grace": 1.0, **options}
+        pair = [Gateway(link=network.link(), **options) for _ in range(2)]
+        made.extend(pair)
+        return pair
+
+    yield make
+    for each in made:
+        each.close()

@@ -25,6 +25,7 @@ pytest_plugins = [
     *(
         "aio_ends",
         "bridge_commands",
+        "bridge_links",
         "commands",
         "dispatchers",
         "example_programs",

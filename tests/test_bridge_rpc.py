@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from test_bridge import gateways, network  # noqa: F401
 
 import tachyon
 from tachyon import RpcBus, tachyon_rpc
@@ -15,7 +14,7 @@ def fail_with_details(payload):
 
 
 @pytest.fixture
-def bridge(gateways, tmp_path):  # noqa: F811
+def bridge(gateways, tmp_path):
     """bridge(path of the server) → path for callers"""
 
     def make(path, **options):
@@ -142,7 +141,7 @@ def test_a_caller_of_a_server_that_is_not_there_is_told(bridge, path):
             bus.wait(cid, timeout=60)
 
 
-def test_a_bus_and_an_rpc_bus_of_one_name_do_not_meet(gateways, tmp_path):  # noqa: F811
+def test_a_bus_and_an_rpc_bus_of_one_name_do_not_meet(gateways, tmp_path):
     exporting, importing = gateways()
     exporting.export(str(tmp_path / "near"), "x", capacity=4096)
     importing.import_rpc("x", str(tmp_path / "calls"))

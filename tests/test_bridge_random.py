@@ -174,7 +174,7 @@ class RpcBridge(Bridge):
 
 def limits(long):
     return settings(
-        max_examples=3000 if long else 40,
+        max_examples=1000 if long else 40,
         stateful_step_count=50,
         deadline=None,
         database=None,
@@ -190,6 +190,7 @@ def test_whatever_the_link_does_a_prefix_arrives_and_the_right_end(machine):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("machine", [Bridge, RpcBridge])
 def test_whatever_the_link_does_for_long(machine):
     from hypothesis.stateful import run_state_machine_as_test

@@ -148,7 +148,8 @@ class Bridge(RuleBasedStateMachine):
         world = self.world
         if self.is_cut:
             self.the_link_is_mended()
-        world.settle((LINGER + 1) * GRACE, step=0.3)
+        steps = max(map(len, self.sent.values())) / 7  # so many go in one
+        world.settle((LINGER + 1) * GRACE + steps * 0.3, step=0.3)
         near, far = world.near, world.far
         if self.blamed is None and far is not None:
             if not self.rpc and far.how is not None:

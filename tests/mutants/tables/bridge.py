@@ -66,7 +66,7 @@ TABLE = {
       "return not self.present and self.outcome", "return False and self.outcome",
       f"{PROTOCOL}::test_an_end_that_stays_away_is_lost_after_the_grace_and_not_before"),
     M("no farewell", CHANNEL,
-      "            self._farewell = self.outcome\n\n    def _next_ack", "            self.over = True\n\n    def _next_ack",
+      "self._farewell = self.outcome\n\n    def _next_ack", "self.over = True\n\n    def _next_ack",
       f"{PROTOCOL}::test_both_ends_are_over_within_a_moment_of_the_end"),
     M("kinds may differ", CHANNEL,
       "if bool(rpc) != self.rpc:", "if False:", f"{PROTOCOL}::test_a_bus_and_an_rpc_bus_do_not_meet"),

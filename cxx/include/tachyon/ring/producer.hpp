@@ -28,9 +28,7 @@ class Producer {
     explicit Producer(const RingMemory& memory) noexcept
         : memory_(memory),
           mask_(memory.capacity - 1),
-          fetch_below_(memory.capacity > kFetchLines * kLine && memory.capacity <= kMostToFetchAhead
-                           ? memory.capacity - kFetchLines * kLine
-                           : 0) {}
+          fetch_below_(memory.capacity > kFetchLines * kLine ? memory.capacity - kFetchLines * kLine : 0) {}
 
     // Room for `size` ≤ max_message_size() bytes, or nullptr while the ring is full (or corrupt()). No claim may be open.
     // A frame that would cross the end is preceded by a padding frame. If both can never fit at once the padding frame is
@@ -190,7 +188,7 @@ class Producer {
         return true;
     }
 
-    // In small rings the hardware's own prefetch does nothing for whoever writes line by line.
+    // The hardware's own prefetch does little for whoever writes line by line, and in small rings nothing.
     void fetch_ahead() const noexcept {
         detail::fetch_cleared(memory_.data + ((write_position_ + kFetchLines * kLine) & mask_));
     }
@@ -250,7 +248,7 @@ class Producer {
         if constexpr (kWake == Wake::now) wake_consumer();
     }
 
-    static constexpr std::uint64_t kFetchLines = 12, kMostToFetchAhead = 128 << 10;
+    static constexpr std::uint64_t kFetchLines = 12;
     static constexpr std::uint64_t kCleanAhead = 16 * kLine;  // for frames of few lines, which come often
 
     RingMemory memory_;

@@ -27,7 +27,8 @@ RATIOS = "2,5,7,camera"  # of the README
 def facts_of(results: Results) -> Iterator[str]:
     """Yield what the figures are of."""
     facts = results.machine
-    yield f"{facts['cpu']}, {facts['kernel']}, {facts.get('cxx_compiler')} `{str(facts.get('cxx_flags')).strip()}`,"
+    kernel = ".".join(str(facts["kernel"]).split(".")[:2])
+    yield f"{facts['cpu']}, {kernel}, {facts.get('cxx_compiler')} `{str(facts.get('cxx_flags')).strip()}`,"
     yield f"Python {facts['python']}, commit {facts['commit']}, placement {results.placement()}."
 
 
@@ -67,17 +68,28 @@ def ratios(results: Results) -> Iterator[str]:
     yield ""
     yield from facts_of(results)
     yield f'`make bench BENCH_ARGS="--only {RATIOS}"` prints them for yours.'
-    lost, cells = [], 0
-    for way in grid.OURS:
-        for size, capacity, (ratio, name, good) in grid.cells(results, way):
-            cells += 1
-            if not good:
-                where = f"{grid.short(size)}B in {grid.short(capacity)}B, {way}"
-                lost.append(f"{where} ({name} {1 / ratio:.2g} times faster)")
-    if cells:
-        yield f"Of {cells} cells of size, capacity and way of waiting a peer is faster in {len(lost)}."
-    if lost:
-        yield f"Those: {'; '.join(lost)}."
+    yield from lost(results)
+
+
+def lost(results: Results) -> Iterator[str]:
+    """Yield the cells of row 16 in which a peer is faster, and by how much."""
+    found = {
+        (size, capacity, way): "–" if good else f"{1 / ratio:.2g} {name}"
+        for way in grid.OURS
+        for size, capacity, (ratio, name, good) in grid.cells(results, way)
+    }
+    beaten = {key: text for key, text in found.items() if text != "–"}
+    if not found:
+        return
+    yield f"Of {len(found)} cells of size, capacity and way of waiting a peer is faster in {len(beaten)}:"
+    yield "how many times, and which, spinning / blocking."
+    yield ""
+    capacities = sorted({capacity for _, capacity, _ in beaten})
+    yield f"| message ÷ ring | {' | '.join(f'{grid.short(each)}B' for each in capacities)} |"
+    yield "|---|" + "---|" * len(capacities)
+    for size in sorted({size for size, _, _ in beaten}):
+        texts = (" / ".join(found.get((size, each, way), "–") for way in grid.OURS) for each in capacities)
+        yield f"| {grid.short(size)}{'' if size >> 10 else ' '}B | {' | '.join(texts)} |"
 
 
 def put(page: Path, name: str, lines: Iterator[str]) -> bool:

@@ -94,11 +94,11 @@ CAMERA, BY_HAND = ("camera:bus", 6_220_800, 32 * MI), ("camera:by-hand", 6_220_8
 
 ROWS = [
     Row("1", "C++ round trip 32 B ÷ bare rotating lines", trip("ring"), trip("lines"), "<=", 1.10),
-    Row("", "  the same through Bus", trip("bus"), trip("lines")),
+    Row("", "  row 1 through Bus", trip("bus"), trip("lines")),
     Row("2", "C++ one way 32 B ÷ Boost.Lockfree spsc_queue", way("ring"), way("boost"), ">=", 6, 1.5),
-    Row("", "  the same through Bus", way("bus"), way("boost")),
+    Row("", "  row 2 through Bus", way("bus"), way("boost")),
     Row("3", "C++ one way 1 KiB ÷ Boost.Lockfree spsc_queue", way("ring", KI), way("boost", KI), ">=", 5, 1.5),
-    Row("", "  the same through Bus", way("bus", KI), way("boost", KI)),
+    Row("", "  row 3 through Bus", way("bus", KI), way("boost", KI)),
     Row(
         "4",
         "C++ one way 64 KiB, 8 MiB ring ÷ plain copies",
@@ -177,11 +177,11 @@ ROWS = [
         way("copy", FRAME, FRAME_RING),
     ),
     Row("20", "aio one way 32 B ÷ asyncio streams", py_way("aio"), py_way("asyncio-streams"), ">=", 10),
-    Row("", "  ÷ zmq.asyncio", py_way("aio"), py_way("zmq-asyncio")),
-    Row("", "  ÷ multiprocessing.Pipe in an executor", py_way("aio"), py_way("pipe-executor")),
+    Row("", "  one way ÷ zmq.asyncio", py_way("aio"), py_way("zmq-asyncio")),
+    Row("", "  one way ÷ multiprocessing.Pipe in an executor", py_way("aio"), py_way("pipe-executor")),
     Row("20", "aio parked round trip ÷ asyncio streams", loop_trip("aio"), loop_trip("asyncio-streams"), "<=", 0.7),
-    Row("", "  ÷ zmq.asyncio", loop_trip("aio"), loop_trip("zmq-asyncio")),
-    Row("", "  ÷ multiprocessing.Pipe in an executor", loop_trip("aio"), loop_trip("pipe-executor")),
+    Row("", "  parked ÷ zmq.asyncio", loop_trip("aio"), loop_trip("zmq-asyncio")),
+    Row("", "  parked ÷ multiprocessing.Pipe in an executor", loop_trip("aio"), loop_trip("pipe-executor")),
     Row(
         "",
         "  without a pause ÷ asyncio streams",

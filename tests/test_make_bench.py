@@ -91,13 +91,18 @@ def measured():
     return made
 
 
+def test_no_two_rows_are_taken_for_one_another(program):
+    names = [(row.number, row.text) for row in program.ROWS]
+    assert len(set(names)) == len(names)
+
+
 def test_the_pages_get_rows_verdicts_and_the_cells_where_a_peer_is_faster(bench):
     report, made = bench("report"), measured()
     page = "\n".join(report.figures(made))
     assert "| 5 | parked ÷ socket | 0.7 | 0.6 … 0.8 | <= 0.75 | met (near) |" in page
     readme = "\n".join(report.ratios(made))
     assert "| parked ÷ socket | 0.7 | 0.6 … 0.8 |" in readme
-    assert "8B in 8 MiB, spinning (boost 2 times faster)" in readme
+    assert "| 8 B | 2 boost / 2 boost |" in readme
     assert "32B in" not in readme
 
 

@@ -194,7 +194,7 @@ ROWS = [
         py_way("bus-records", SIZE),
         py_way("queue-records", SIZE),
         ">=",
-        2,
+        1.5,
     ),
     Row("objects", "dict of 1,000 floats ÷ multiprocessing.Queue", *BY_OBJECT, ">=", 1),
     Row(

@@ -52,7 +52,7 @@ class Consumer {
                 return Status::too_large;
             }
             fill(frame, line, size, word);
-            cursor_ += bytes;
+            cursor_ += as_before(bytes);
             ++peeked_;
             return Status::ok;
         }
@@ -161,14 +161,26 @@ class Consumer {
 
     // Where each field stands, for ring_layout().
     static constexpr std::uint64_t layout(std::uint64_t hash) noexcept {
-        return detail::mix(hash,
-                           {sizeof(Consumer), offsetof(Consumer, memory_), offsetof(Consumer, mask_),
-                            offsetof(Consumer, publish_every_), offsetof(Consumer, cursor_), offsetof(Consumer, freed_),
-                            offsetof(Consumer, pending_), offsetof(Consumer, peeked_), offsetof(Consumer, wakes_),
-                            offsetof(Consumer, released_), offsetof(Consumer, padding_)});
+        return detail::mix(
+            hash, {sizeof(Consumer), offsetof(Consumer, memory_), offsetof(Consumer, mask_),
+                   offsetof(Consumer, publish_every_), offsetof(Consumer, cursor_), offsetof(Consumer, freed_),
+                   offsetof(Consumer, pending_), offsetof(Consumer, peeked_), offsetof(Consumer, wakes_),
+                   offsetof(Consumer, released_), offsetof(Consumer, bytes_before_), offsetof(Consumer, padding_)});
     }
 
   private:
+    // `bytes`, from another source: what the last frame had, if it is the same. The processor guesses that it is, and looks for the next
+    // line while this one is still on its way; computed from what is in this line, the next address would have to wait for it.
+    [[nodiscard]] std::uint64_t as_before(std::uint64_t bytes) noexcept {
+        const std::uint64_t before = bytes_before_;
+        std::uint64_t guess = before;
+        asm("" : "+r"(guess));  // the compiler must not see that it is `bytes` in either case
+        if (bytes != before) [[unlikely]] {
+            bytes_before_ = guess = bytes;
+            asm volatile("" : "+r"(guess));  // nor select without a branch
+        }
+        return guess;
+    }
     void fill(Frame& frame, const std::uint8_t* line, std::uint32_t size, std::uint64_t word) const noexcept {
         std::memcpy(&frame.correlation_id, line + 8, sizeof frame.correlation_id);
         frame.payload = line + kFrameHeader;
@@ -228,6 +240,7 @@ class Consumer {
     std::uint64_t peeked_ = 0;
     std::uint64_t wakes_ = 0;
     std::uint64_t released_ = 0;
+    std::uint64_t bytes_before_ = 0;
     // Position of the last padding frame skipped; what is held spans no two.
     std::uint64_t padding_ = ~std::uint64_t{0};
 };

@@ -44,15 +44,18 @@ inline void copy_one_line(std::uint8_t* to, const std::uint8_t* from, std::uint6
 // Hints that lines will be written. Which of the two pays depends on who wrote them last: lines that the consumer has cleared
 // are in its cache alone and come whole with a plain prefetch; lines that it has only read are in both, and a plain prefetch
 // would leave them shared, so that the store asks again (measured: half the speed). docs/adr/0008-lines-before-they-are-written.md.
-inline void fetch_cleared(const std::uint8_t* line) noexcept { __builtin_prefetch(line, 0, 3); }
-inline void fetch_read(const std::uint8_t* line) noexcept {
+// As assembly, because GCC takes a function that does nothing but __builtin_prefetch for one that does nothing, and may drop its calls.
 #if defined(__x86_64__)
-    asm volatile(
-        "prefetchw %0" ::"m"(*line));  // what __builtin_prefetch(line, 1) is only with -mprfchw; a NOP where unknown
+inline void fetch_cleared(const std::uint8_t* line) noexcept { asm volatile("prefetcht0 %0" ::"m"(*line)); }
+// What __builtin_prefetch(line, 1) is only with -mprfchw; a NOP where unknown.
+inline void fetch_read(const std::uint8_t* line) noexcept { asm volatile("prefetchw %0" ::"m"(*line)); }
+#elif defined(__aarch64__)
+inline void fetch_cleared(const std::uint8_t* line) noexcept { asm volatile("prfm pldl1keep, %0" ::"Q"(*line)); }
+inline void fetch_read(const std::uint8_t* line) noexcept { asm volatile("prfm pstl1keep, %0" ::"Q"(*line)); }
 #else
-    __builtin_prefetch(line, 1, 3);
+inline void fetch_cleared(const std::uint8_t* line) noexcept { __builtin_prefetch(line, 0, 3); }
+inline void fetch_read(const std::uint8_t* line) noexcept { __builtin_prefetch(line, 1, 3); }
 #endif
-}
 
 inline constexpr std::uint64_t kFetchAhead = 1024;
 

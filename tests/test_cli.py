@@ -10,6 +10,7 @@ import select
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -227,6 +228,13 @@ def test_a_full_disk_fails_both(command, path):
     _, said = recv.ends(1)
     assert "No space left" in said
     assert "/dev/full" in said
+
+
+def test_a_stderr_that_takes_nothing_does_not_change_the_exit_code(tmp_path):
+    words = [sys.executable, "-m", "tachyon", "recv", str(tmp_path / "nowhere" / "bus")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run(words, stderr=full, env=environment, timeout=60, check=False).returncode == 1
 
 
 @pytest.mark.parametrize("capacity", ["64", "4M"])

@@ -24,7 +24,7 @@ from tachyon.cli import bridge
 from tachyon.cli.bench.arguments import add_arguments
 from tachyon.cli.completion import SHELLS, script
 from tachyon.cli.exits import ERROR, OK, PEER_GONE, SIGNALLED, TIMED_OUT, USAGE, Failure, Stopped, prog
-from tachyon.cli.meter import complain
+from tachyon.cli.meter import complain, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -296,6 +296,13 @@ def _stop(signum: int, _frame: object) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    try:
+        return _main(argv)
+    finally:
+        settle()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +19,17 @@ def say(text: str, end: str = "\n") -> None:
         sys.stderr.write(text + end)
         sys.stderr.flush()
     except (AttributeError, OSError, ValueError):  # None, broken, closed
+        pass
+
+
+def settle() -> None:
+    """Leave nothing in a stderr that takes nothing: Python tries again at its end, and makes that its exit status."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    except (AttributeError, ValueError):  # None, closed
         pass
 
 

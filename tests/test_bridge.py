@@ -1,6 +1,8 @@
 """Gateways over a link within this process that does its worst: buses and calls go through, and end as they should."""
 
+import argparse
 import contextlib
+import signal
 import time
 
 import pytest
@@ -9,6 +11,7 @@ from test_bridge_packing import check, checked
 import tachyon
 from tachyon.bridge._gateway import Gateway
 from tachyon.bridge._samples import How
+from tachyon.cli.bridge import _Running
 
 
 @pytest.fixture
@@ -318,3 +321,24 @@ def test_a_name_that_is_none_is_refused(gateways, tmp_path, name):
 def test_a_window_or_a_grace_out_of_bounds_is_refused(network, option, value):
     with pytest.raises(ValueError, match=option):
         Gateway(link=network.link(), **{option: value})
+
+
+def test_a_signal_in_the_middle_of_a_look_at_the_counters_stops_the_command(gateways, tmp_path, monkeypatch):
+    exporting, _ = gateways()
+    route = exporting.export(str(tmp_path / "near"), "a", capacity=4096)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    told = []
+
+    def stats():
+        with route._lock:
+            if not told:
+                told.append(True)
+                signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr(route, "stats", stats)
+    try:
+        assert _Running(exporting, argparse.Namespace(quiet=False, json=True, timeout=None)).run() == 143
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import signal
+import threading
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from test_bridge_packing import check, checked
 
 import tachyon
 from tachyon.bridge._gateway import Gateway
-from tachyon.bridge._samples import How
+from tachyon.bridge._samples import GREETING, How, Kind, encode
 from tachyon.cli.bridge import _Running
 
 
@@ -342,3 +343,23 @@ def test_a_signal_in_the_middle_of_a_look_at_the_counters_stops_the_command(gate
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def test_an_importer_that_goes_while_it_is_let_in_is_known_to_be_gone(gateways, tmp_path, monkeypatch, until):
+    exporting, _ = gateways()
+    route = exporting.export(str(tmp_path / "near"), "a", capacity=4096)
+    with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60):
+        until(lambda: route.state == "waiting for the other side" and hasattr(route, "_present"))
+        going = threading.Thread(target=route._on_presence, args=(route._key("i", 7), False))
+        add = route._add
+
+        def add_late(session, importer):
+            going.start()
+            going.join(0.5)
+            add(session, importer)
+
+        monkeypatch.setattr(route, "_add", add_late)
+        route._on_presence(route._key("i", 7), True)
+        route._on_sample(route._key("u", 7), encode(Kind.HELLO, 7, 0, payload=GREETING.pack(False, 1 << 16, 1 << 16)))
+        going.join(60)
+        assert outcome(exporting).how == How.LOST

@@ -1,6 +1,9 @@
 """Gateways over a link within this process that does its worst: buses and calls go through, and end as they should."""
 
+import argparse
 import contextlib
+import signal
+import threading
 import time
 
 import pytest
@@ -8,7 +11,8 @@ from test_bridge_packing import check, checked
 
 import tachyon
 from tachyon.bridge._gateway import Gateway
-from tachyon.bridge._samples import How
+from tachyon.bridge._samples import GREETING, How, Kind, encode
+from tachyon.cli.bridge import _Running
 
 
 @pytest.fixture
@@ -251,6 +255,26 @@ def test_a_second_importer_of_a_bus_is_refused(bridged, network, tmp_path, run_t
     assert consumer.recv(timeout=60).data == b"y"
 
 
+def test_a_second_exporter_of_a_name_is_refused(gateways, network, tmp_path, until):
+    exporting, importing = gateways()
+    with Gateway(link=network.link(), grace=1.0) as third, contextlib.ExitStack() as buses:
+        producers = []
+        for number, gateway in enumerate((exporting, third)):
+            route = gateway.export(str(tmp_path / f"near-{number}"), "a", capacity=4096)
+            producers.append(buses.enter_context(tachyon.Bus.connect(str(tmp_path / f"near-{number}"), timeout=60)))
+            until(lambda route=route: route.state == "waiting for the other side")
+        time.sleep(0.2)  # until both listen to the link
+        importing.import_("a", str(tmp_path / "far"), capacity=4096, listens=True)
+        consumer = buses.enter_context(tachyon.Bus.connect(str(tmp_path / "far"), timeout=60))
+        pair = [exporting, third]
+        until(lambda: any(gateway.routes[0].ended.is_set() for gateway in pair))
+        second = 0 if exporting.routes[0].ended.is_set() else 1
+        text = "another gateway exports this name, and answered first"
+        assert outcome(pair[second]) == (How.REFUSED, True, text)
+        producers[1 - second].send(b"x", timeout=60)
+        assert consumer.recv(timeout=60).data == b"x"
+
+
 def test_an_importer_that_starts_anew_ends_the_old_stream_and_gets_no_rest_of_it(bridged, network, tmp_path):
     producer, consumer, exporting, importing = bridged(grace=60)
     producer.send(b"x")
@@ -318,3 +342,56 @@ def test_a_name_that_is_none_is_refused(gateways, tmp_path, name):
 def test_a_window_or_a_grace_out_of_bounds_is_refused(network, option, value):
     with pytest.raises(ValueError, match=option):
         Gateway(link=network.link(), **{option: value})
+
+
+def test_a_signal_in_the_middle_of_a_look_at_the_counters_stops_the_command(gateways, tmp_path, monkeypatch):
+    exporting, _ = gateways()
+    route = exporting.export(str(tmp_path / "near"), "a", capacity=4096)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    told = []
+
+    def stats():
+        with route._lock:
+            if not told:
+                told.append(True)
+                signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr(route, "stats", stats)
+    try:
+        assert _Running(exporting, argparse.Namespace(quiet=False, json=True, timeout=None)).run() == 143
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_an_importer_that_goes_while_it_is_let_in_is_known_to_be_gone(gateways, tmp_path, monkeypatch, until):
+    exporting, _ = gateways()
+    route = exporting.export(str(tmp_path / "near"), "a", capacity=4096)
+    with tachyon.Bus.connect(str(tmp_path / "near"), timeout=60):
+        until(lambda: route.state == "waiting for the other side" and hasattr(route, "_present"))
+        going = threading.Thread(target=route._on_presence, args=(route._key("i", 7), False))
+        add = route._add
+
+        def add_late(session, importer):
+            going.start()
+            going.join(0.5)
+            add(session, importer)
+
+        monkeypatch.setattr(route, "_add", add_late)
+        route._on_presence(route._key("i", 7), True)
+        route._on_sample(route._key("u", 7), encode(Kind.HELLO, 7, 0, payload=GREETING.pack(False, 1 << 16, 1 << 16)))
+        going.join(60)
+        assert outcome(exporting).how == How.LOST
+
+
+def test_two_exports_of_one_name_are_refused_while_the_first_goes_on(gateways, tmp_path):
+    exporting, _ = gateways()
+    first = exporting.export(str(tmp_path / "near"), "a", capacity=4096)
+    with pytest.raises(ValueError, match="'a' is exported already"):
+        exporting.export(str(tmp_path / "other"), "a", capacity=4096)
+    with pytest.raises(ValueError, match="'a' is exported already"):
+        exporting.export_rpc(str(tmp_path / "other"), "a")
+    first.stop()
+    assert first.ended.wait(60)
+    exporting.export(str(tmp_path / "other"), "a", capacity=4096)

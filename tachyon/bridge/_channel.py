@@ -58,6 +58,7 @@ class Channel:
         self._welcome = False  # owed
         self._saying: tuple[Kind, How, str] | None = None  # again and again
         self._said = float("-inf")
+        self._rival = 0  # another end that answered our greeting, and is owed a word
         self._farewell: Outcome | None = None  # one last RESET is owed to it, as an answer
         self._heard = now  # from the other end
         self._lingers = False
@@ -134,6 +135,7 @@ class Channel:
         if self.peer == 0:
             self._meet(sample)
         if sample.sender != self.peer:
+            self._rival = sample.sender if sample.kind == Kind.WELCOME else self._rival
             return False
         self._heard = now
         if sample.kind == Kind.STOP:
@@ -201,9 +203,8 @@ class Channel:
             return encode(Kind.RESET, self.epoch, self.peer, 0, farewell.how)
         if self.over:
             return None
-        if self._welcome:
-            self._welcome = False
-            return self._greeting(Kind.WELCOME)
+        if self._rival or self._welcome:
+            return self._answer()
         if self._greets and now - self._said >= AGAIN:
             self._said = now
             return self._greeting(Kind.HELLO)
@@ -232,6 +233,15 @@ class Channel:
         return encode(
             kind, self.epoch, self.peer, 0, How.CLOSED, GREETING.pack(self.rpc, self._terms.window, self._terms.largest)
         )
+
+    def _answer(self) -> bytes:
+        """To a greeting, or to an answer that came second."""
+        if self._rival:
+            rival, self._rival = self._rival, 0
+            text = reason("another gateway exports this name, and answered first")
+            return encode(Kind.RESET, self.epoch, rival, 0, How.REFUSED, text)
+        self._welcome = False
+        return self._greeting(Kind.WELCOME)
 
     def _meet(self, sample: Sample) -> None:
         """The one that greeted hears the first answer."""

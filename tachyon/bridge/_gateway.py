@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tachyon._tachyon import RpcListener
 from tachyon.bridge._channel import Terms
-from tachyon.bridge._routes import BusExport, BusImport, OpenBus, Route, RpcExport, RpcImport
+from tachyon.bridge._routes import BusExport, BusImport, Exporting, OpenBus, Route, RpcExport, RpcImport
 from tachyon.bridge._session import BATCH
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Gateway:
         self, path: str, name: str, *, capacity: int = 4 << 20, listens: bool = True, mode: int = 0o600
     ) -> Route:
         """Carry a Bus whose producer is here. listens: at `path`, for a program that connects; else connect to it."""
+        self._check_export(name)
         opening = self._opening(path, capacity, listens, mode)
         return self._begin(BusExport(self._link, check_name(name), _path(path), self._terms, opening))
 
@@ -92,6 +93,7 @@ class Gateway:
 
     def export_rpc(self, path: str, name: str) -> Route:
         """Let callers from afar call the RpcServer that listens at `path`, each over a connection of its own."""
+        self._check_export(name)
         return self._begin(RpcExport(self._link, check_name(name), _path(path), self._terms))
 
     def import_rpc(
@@ -141,6 +143,12 @@ class Gateway:
         if listens:
             self._check_capacities(capacity)
         return OpenBus(_path(path), capacity if listens else None, mode, self._terms.largest)
+
+    def _check_export(self, name: str) -> None:
+        """Importers would meet both, and hear one."""
+        for route in self.routes:
+            if isinstance(route, Exporting) and route.name == name and not route.ended.is_set():
+                raise ValueError(f"{name!r} is exported already; give this one a name of its own")
 
     def _check_capacities(self, *capacities: int) -> None:
         for capacity in capacities:

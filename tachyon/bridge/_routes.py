@@ -220,18 +220,20 @@ class Exporting(Route):
 
     def _export(self) -> None:
         self._present: dict[int, bool] = {}
+        self._presence = threading.Lock()  # nobody comes or goes between a look and a session
         self._undo.append(self.link.watch(self._key("i"), self._on_presence))
         self._undo.append(self.link.subscribe(self._key("u"), self._on_sample))
 
     def _on_presence(self, key: str, present: bool) -> None:
         importer = self._importer_of(key)
-        if present and len(self._present) < 4 * MOST_CALLERS:
-            self._present[importer] = True
-        elif not present:
-            self._present.pop(importer, None)
-        session = self._sessions.get(importer)
-        if session is not None:
-            session.on_presence(present)
+        with self._presence:
+            if present and len(self._present) < 4 * MOST_CALLERS:
+                self._present[importer] = True
+            elif not present:
+                self._present.pop(importer, None)
+            session = self._sessions.get(importer)
+            if session is not None:
+                session.on_presence(present)
 
     def _on_sample(self, key: str, data: bytes) -> None:
         importer = self._importer_of(key)
@@ -268,9 +270,10 @@ class Exporting(Route):
         channel.greeted(sample)
         undo = [self.link.announce(self._key("e", importer))]
         session = Session(self.link, self._key("d", importer), bus, channel, undo)
-        if self._present.get(importer):
-            session.on_presence(True)
-        self._add(session, importer)
+        with self._presence:
+            if self._present.get(importer):
+                session.on_presence(True)
+            self._add(session, importer)
 
 
 class BusExport(Exporting, BusRoute):

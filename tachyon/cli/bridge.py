@@ -174,7 +174,11 @@ class _Running:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
         begin = time.monotonic()
+        stopped = False
         while not self.gateway.wait(LOOK) and not self._again:
+            if self.signal is not None and not stopped:
+                stopped = True
+                self.gateway.stop()
             self._show()
             if self.arguments.timeout is not None and time.monotonic() - begin >= self.arguments.timeout:
                 self._expect_all()
@@ -184,9 +188,9 @@ class _Running:
         return self._verdict()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # No more: what it interrupts may be holding the locks that stop() takes.
         self._again = self.signal is not None
         self.signal = number
-        self.gateway.stop()
 
     def _expect_all(self) -> None:
         missing = [f"{route.name}: {route.state}" for route in self.gateway.routes if route.name not in self._met]

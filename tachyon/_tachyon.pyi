@@ -845,9 +845,7 @@ def pack(bus: Bus | RpcBus, head: bytes, limit: int, timeout: _Seconds | None) -
     """Take what the ring holds, up to `limit` bytes of records, and return it behind `head` and its count."""
 
 def unpack(bus: Bus | RpcBus, sample: bytes, offset: int, count: int, timeout: _Seconds | None) -> tuple[int, int]:
-    """Send `count` records of a sample, from `offset` on; wait up to `timeout` seconds for room. Returns the new
-    offset, and how many are left.
-    """
+    """Send `count` records of a sample, from `offset` on; wait up to `timeout` seconds for room."""
 
 def check_peer(bus: Bus | RpcBus) -> None:
     """Raise as send would if the other end of what unpack() writes to is gone. Never waits."""

@@ -253,7 +253,8 @@ class Session:
             if sample is None:
                 if channel.over or (self._killed and channel.outcome is not None):
                     return False
-                if channel.waiting() is None:
+                rest = channel.waiting()
+                if rest is None or (rest[1] == Kind.END and channel.outcome is not None):  # there it stays, unheard
                     receiver = channel.receiver
                     self._work.wait(TICK if receiver is not None and receiver.untold else IDLE_TICK)
         if sample is not None:

@@ -15,7 +15,8 @@ cdef int fill(TxGuard guard, list parts) except -1:
     for offset, part in parts:
         PyObject_GetBuffer(part, &view, PyBUF_SIMPLE)
         if view.len < <Py_ssize_t>core.kLargeCopy:
-            memcpy(guard._payload + offset, view.buf, view.len)
+            if view.len != 0:  # nothing may have no address
+                memcpy(guard._payload + offset, view.buf, view.len)
         else:
             with nogil:
                 memcpy(guard._payload + offset, view.buf, view.len)

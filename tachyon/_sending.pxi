@@ -71,7 +71,8 @@ cdef int send_waiting(core.Outlet* outlet, Payload* payload, uint32_t type_id, u
     if status != Status.ok:
         return <int>status
     try:
-        memcpy(room, payload.head, payload.head_size)
+        if payload.head_size != 0:  # no head is no address
+            memcpy(room, payload.head, payload.head_size)
         PyBuffer_ToContiguous(room + payload.head_size, &payload.view, payload.view.len, b"C")
     except BaseException:
         outlet.abort()

@@ -81,7 +81,8 @@ class Greeting:
         size = PAGE + capacity if size is None else size
         os.ftruncate(number, size)
         if 0 < size <= RESERVED:  # as every listener that means it; more is an attack
-            os.posix_fallocate(number, 0, size)
+            for start in range(0, size, 1 << 20):  # reserved, and touched as an honest listener's is
+                os.pwrite(number, bytes(min(1 << 20, size - start)), start)
         page = bytearray(self.page)
         struct.pack_into("=Q", page, HEADER["capacity"], capacity)
         with contextlib.suppress(OSError):
